@@ -1,0 +1,1 @@
+//! Supervision, bounded queues, worker pools, budgets and leak detection for Tokio programs.

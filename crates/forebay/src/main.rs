@@ -1,0 +1,4 @@
+//! Forebay.
+#[global_allocator]
+static ALLOC: mimalloc::MiMalloc = mimalloc::MiMalloc;
+fn main() {}

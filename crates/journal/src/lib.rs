@@ -1,0 +1,1 @@
+//! The durable bounded log: group commit, recovery, checkpoints, idempotency keys. Knows bytes, not records.

@@ -1,0 +1,1 @@
+//! A seeded simulation of the whole over fake clock, disk and sinks.

@@ -1,1 +1,12 @@
-//! The data path, modules in flow order: intake, codec, schema, journal entry, transform, lane, sink.
+//! The data path, module by module in the order a byte travels.
+//!
+//! ```text
+//! intake ─► codec ─► schema ─► entry ─► (journal) ─► transform ─► lane ─► sink
+//! ```
+//!
+//! There is one road: a restart, a replay and the normal case all read entries from the journal.
+
+pub mod codec;
+pub mod record;
+pub mod schema;
+pub mod sink;

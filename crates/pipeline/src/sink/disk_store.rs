@@ -1,0 +1,1 @@
+//! An object store on a `Disk` that really syncs.

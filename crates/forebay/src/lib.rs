@@ -1,0 +1,3 @@
+//! The Forebay server, as a library for its binary and its tests.
+
+pub mod config;

@@ -1,1 +1,15 @@
 //! Supervision, bounded queues, worker pools, budgets and leak detection for Tokio programs.
+
+pub mod clock;
+mod panics;
+mod wait;
+pub mod tasks;
+pub mod ctx;
+mod spawn;
+pub mod thread;
+pub mod budget;
+pub mod queue;
+
+pub use clock::{Clock, Instant};
+pub use ctx::{Cause, Ctx, Stopped};
+pub use spawn::{Abandoned, Scope, Task, TaskError};

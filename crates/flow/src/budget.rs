@@ -241,6 +241,18 @@ impl ShareState {
 }
 
 impl ShareInner {
+    fn info(&self) -> ShareInfo {
+        let state = self.state.lock();
+        ShareInfo {
+            budget: self.budget.to_string(),
+            share: self.name.to_string(),
+            capacity: self.capacity,
+            used: state.used,
+            peak: state.peak,
+            waiters: state.waiters.len(),
+        }
+    }
+
     fn give_back(&self, bytes: u64) {
         if bytes == 0 {
             return;
@@ -392,18 +404,9 @@ pub struct ShareInfo {
 #[must_use]
 pub fn snapshot() -> Vec<ShareInfo> {
     let shares: Vec<_> = REGISTRY.lock().iter().filter_map(Weak::upgrade).collect();
-    shares
-        .iter()
-        .map(|share| {
-            let state = share.state.lock();
-            ShareInfo {
-                budget: share.budget.to_string(),
-                share: share.name.to_string(),
-                capacity: share.capacity,
-                used: state.used,
-                peak: state.peak,
-                waiters: state.waiters.len(),
-            }
-        })
-        .collect()
+    shares.iter().map(|share| share.info()).collect()
+}
+
+pub(crate) fn info(share: &Share) -> ShareInfo {
+    share.inner.info()
 }

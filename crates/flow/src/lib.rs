@@ -9,7 +9,11 @@ mod spawn;
 pub mod thread;
 pub mod budget;
 pub mod queue;
+mod backoff;
+pub mod pool;
+pub mod leak;
 
+pub use backoff::Backoff;
 pub use clock::{Clock, Instant};
 pub use ctx::{Cause, Ctx, Stopped};
 pub use spawn::{Abandoned, Scope, Task, TaskError};

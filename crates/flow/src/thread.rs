@@ -8,10 +8,12 @@ use std::panic::Location;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 use std::{io, thread};
 
 use tokio::sync::oneshot;
 
+use crate::clock;
 use crate::ctx::{Cause, Ctx};
 use crate::panics;
 use crate::spawn::TaskError;
@@ -124,11 +126,12 @@ impl Wake for Unpark {
     }
 }
 
+thread_local! {
+    static WAKER: Waker = Waker::from(Arc::new(Unpark(thread::current())));
+}
+
 /// Polls `fut` on this thread, parking between polls. Only for futures that need no runtime.
 pub(crate) fn block_on<F: Future>(fut: F) -> F::Output {
-    thread_local! {
-        static WAKER: Waker = Waker::from(Arc::new(Unpark(thread::current())));
-    }
     let mut fut = pin!(fut);
     WAKER.with(|waker| {
         let mut cx = Context::from_waker(waker);
@@ -139,6 +142,25 @@ pub(crate) fn block_on<F: Future>(fut: F) -> F::Output {
             tasks::mark_thread_waiting();
             thread::park();
             tasks::clear_thread_wait();
+        }
+    })
+}
+
+/// As [`block_on`], for `limit` of real time at most.
+pub(crate) fn block_on_for<F: Future>(fut: F, limit: Duration) -> Option<F::Output> {
+    let mut fut = pin!(fut);
+    let end = clock::real_nanos().saturating_add(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
+    WAKER.with(|waker| {
+        let mut cx = Context::from_waker(waker);
+        loop {
+            if let Poll::Ready(value) = fut.as_mut().poll(&mut cx) {
+                return Some(value);
+            }
+            let left = end.saturating_sub(clock::real_nanos());
+            if left == 0 {
+                return None;
+            }
+            thread::park_timeout(Duration::from_nanos(left));
         }
     })
 }

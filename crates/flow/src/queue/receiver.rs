@@ -49,6 +49,12 @@ impl<T> Receiver<T> {
         self.shared.close();
     }
 
+    /// Whether it is closed; there may still be items to receive.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shared.state.lock().closed
+    }
+
     /// Items accepted and not yet received.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -33,15 +33,26 @@ impl Default for Backoff {
 
 impl Backoff {
     /// No pause at all, ever.
-    pub const NONE: Self =
-        Self { initial: Duration::ZERO, max: Duration::ZERO, jitter: 0.0, stable_after: Duration::from_secs(10) };
+    pub const NONE: Self = Self {
+        initial: Duration::ZERO,
+        max: Duration::ZERO,
+        jitter: 0.0,
+        stable_after: Duration::from_secs(10),
+    };
 
     /// The pause after `failures` in a row (from 1), with its jitter drawn.
     #[must_use]
     pub fn pause(&self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(31);
-        let full = self.initial.saturating_mul(1 << doublings).min(self.max.max(self.initial));
-        let jitter = if self.jitter.is_finite() { self.jitter.clamp(0.0, 1.0) } else { 0.0 };
+        let full = self
+            .initial
+            .saturating_mul(1 << doublings)
+            .min(self.max.max(self.initial));
+        let jitter = if self.jitter.is_finite() {
+            self.jitter.clamp(0.0, 1.0)
+        } else {
+            0.0
+        };
         full.mul_f64(1.0 - jitter * fastrand::f64())
     }
 
@@ -63,14 +74,25 @@ mod tests {
 
     #[test]
     fn the_pause_doubles_up_to_its_maximum_and_jitter_only_shortens_it() {
-        let plain = Backoff { initial: Duration::from_millis(10), max: Duration::from_millis(65), jitter: 0.0, ..Backoff::default() };
+        let plain = Backoff {
+            initial: Duration::from_millis(10),
+            max: Duration::from_millis(65),
+            jitter: 0.0,
+            ..Backoff::default()
+        };
         let pauses: Vec<_> = (1..=5).map(|n| plain.pause(n).as_millis()).collect();
         assert_eq!(pauses, [10, 20, 40, 65, 65]);
         assert_eq!(plain.pause(u32::MAX), Duration::from_millis(65));
-        let spread = Backoff { jitter: 0.5, ..plain };
+        let spread = Backoff {
+            jitter: 0.5,
+            ..plain
+        };
         for _ in 0..1000 {
             let pause = spread.pause(2);
-            assert!(pause >= Duration::from_millis(10) && pause <= Duration::from_millis(20), "{pause:?}");
+            assert!(
+                pause >= Duration::from_millis(10) && pause <= Duration::from_millis(20),
+                "{pause:?}"
+            );
         }
     }
 }

@@ -55,7 +55,9 @@ pub enum ShareError {
 impl fmt::Display for ShareError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OverTotal { share, bytes, left } => write!(f, "share `{share}` asks for {bytes} bytes, {left} are left"),
+            Self::OverTotal { share, bytes, left } => {
+                write!(f, "share `{share}` asks for {bytes} bytes, {left} are left")
+            }
             Self::Duplicate { share } => write!(f, "share `{share}` exists already"),
         }
     }
@@ -67,7 +69,13 @@ impl Budget {
     /// A budget of `total` bytes.
     #[must_use]
     pub fn new(name: impl Into<Name>, total: u64) -> Self {
-        Self { inner: Arc::new(BudgetInner { name: name.into(), total, shares: Mutex::default() }) }
+        Self {
+            inner: Arc::new(BudgetInner {
+                name: name.into(),
+                total,
+                shares: Mutex::default(),
+            }),
+        }
     }
 
     /// The whole sum in bytes.
@@ -86,17 +94,27 @@ impl Budget {
         let given: u64 = shares.values().sum();
         let left = self.inner.total.saturating_sub(given);
         if shares.contains_key(&name) {
-            return Err(ShareError::Duplicate { share: name.into_owned() });
+            return Err(ShareError::Duplicate {
+                share: name.into_owned(),
+            });
         }
         if bytes > left {
-            return Err(ShareError::OverTotal { share: name.into_owned(), bytes, left });
+            return Err(ShareError::OverTotal {
+                share: name.into_owned(),
+                bytes,
+                left,
+            });
         }
         shares.insert(name.clone(), bytes);
         let inner = Arc::new(ShareInner {
             name: Arc::from(name.as_ref()),
             budget: self.inner.name.clone(),
             capacity: bytes,
-            state: Mutex::new(ShareState { used: 0, peak: 0, waiters: WaitList::default() }),
+            state: Mutex::new(ShareState {
+                used: 0,
+                peak: 0,
+                waiters: WaitList::default(),
+            }),
         });
         let mut registry = REGISTRY.lock();
         registry.retain(|share| share.strong_count() > 0);
@@ -107,7 +125,10 @@ impl Budget {
 
 impl fmt::Debug for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Budget").field("name", &self.inner.name).field("total", &self.inner.total).finish_non_exhaustive()
+        f.debug_struct("Budget")
+            .field("name", &self.inner.name)
+            .field("total", &self.inner.total)
+            .finish_non_exhaustive()
     }
 }
 
@@ -156,7 +177,12 @@ impl Share {
     /// # Errors
     /// [`Exhausted::TooLarge`] at once when they can never fit. It waits without limit: prefer [`Share::acquire_within`].
     pub async fn acquire(&self, bytes: u64) -> Result<Permit, Exhausted> {
-        Acquire { share: &self.inner, bytes, ticket: None }.await
+        Acquire {
+            share: &self.inner,
+            bytes,
+            ticket: None,
+        }
+        .await
     }
 
     /// Like [`Share::acquire`], until `deadline`. Cancel safe.
@@ -179,7 +205,10 @@ impl Share {
         }
         state.take(bytes);
         drop(state);
-        Some(Permit { share: Arc::clone(&self.inner), bytes })
+        Some(Permit {
+            share: Arc::clone(&self.inner),
+            bytes,
+        })
     }
 
     /// The share's name.
@@ -258,7 +287,11 @@ impl ShareInner {
             return;
         }
         let mut state = self.state.lock();
-        debug_assert!(state.used >= bytes, "F5: share `{}` got back more than it lent", self.name);
+        debug_assert!(
+            state.used >= bytes,
+            "F5: share `{}` got back more than it lent",
+            self.name
+        );
         state.used = state.used.saturating_sub(bytes);
         let wakers = state.grant(self.capacity);
         drop(state);
@@ -282,7 +315,9 @@ impl Future for Acquire<'_> {
         }
         let mut state = share.state.lock();
         match self.ticket {
-            None if state.waiters.is_empty() && state.fits(self.bytes, share.capacity) => state.take(self.bytes),
+            None if state.waiters.is_empty() && state.fits(self.bytes, share.capacity) => {
+                state.take(self.bytes)
+            }
             None => {
                 self.ticket = Some(state.waiters.join(self.bytes, cx.waker().clone()));
                 drop(state);
@@ -298,7 +333,10 @@ impl Future for Acquire<'_> {
         }
         drop(state);
         self.ticket = None;
-        Poll::Ready(Ok(Permit { share: Arc::clone(share), bytes: self.bytes }))
+        Poll::Ready(Ok(Permit {
+            share: Arc::clone(share),
+            bytes: self.bytes,
+        }))
     }
 }
 
@@ -336,7 +374,10 @@ impl Permit {
     pub fn split(&mut self, bytes: u64) -> Permit {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
-        Permit { share: Arc::clone(&self.share), bytes }
+        Permit {
+            share: Arc::clone(&self.share),
+            bytes,
+        }
     }
 
     /// Joins `other` into this one.
@@ -344,7 +385,12 @@ impl Permit {
     /// # Panics
     /// When the other belongs to another share: shares never mix.
     pub fn merge(&mut self, mut other: Permit) {
-        assert!(Arc::ptr_eq(&self.share, &other.share), "permits of `{}` and `{}` never mix", self.share.name, other.share.name);
+        assert!(
+            Arc::ptr_eq(&self.share, &other.share),
+            "permits of `{}` and `{}` never mix",
+            self.share.name,
+            other.share.name
+        );
         self.bytes += std::mem::take(&mut other.bytes);
     }
 
@@ -360,7 +406,9 @@ impl Permit {
         if more == 0 {
             return true;
         }
-        let share = Share { inner: Arc::clone(&self.share) };
+        let share = Share {
+            inner: Arc::clone(&self.share),
+        };
         match share.try_acquire(more) {
             Some(mut permit) => {
                 self.bytes += std::mem::take(&mut permit.bytes);
@@ -379,7 +427,10 @@ impl Drop for Permit {
 
 impl fmt::Debug for Permit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit").field("share", &self.share.name).field("bytes", &self.bytes).finish()
+        f.debug_struct("Permit")
+            .field("share", &self.share.name)
+            .field("bytes", &self.bytes)
+            .finish()
     }
 }
 

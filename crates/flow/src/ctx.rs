@@ -96,7 +96,10 @@ type Ready = dyn Fn() + Send + Sync;
 
 impl fmt::Debug for Ctx {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ctx").field("path", &self.path()).field("cause", &self.cause()).finish_non_exhaustive()
+        f.debug_struct("Ctx")
+            .field("path", &self.path())
+            .field("cause", &self.cause())
+            .finish_non_exhaustive()
     }
 }
 
@@ -104,26 +107,48 @@ impl Ctx {
     /// A context without parent, deadline or cause. One per program, one per test.
     #[must_use]
     pub fn root(name: impl Into<Name>) -> Self {
-        Self { node: Node::new(name.into(), None, None, Link::Plain), ready: None }
+        Self {
+            node: Node::new(name.into(), None, None, Link::Plain),
+            ready: None,
+        }
     }
 
     /// A context below this one: cancelled with it, with its deadline, or alone.
     #[must_use]
     pub fn child(&self, name: impl Into<Name>) -> Self {
-        Self { node: Node::new(name.into(), Some(&self.node), self.node.deadline, Link::Plain), ready: self.ready.clone() }
+        Self {
+            node: Node::new(
+                name.into(),
+                Some(&self.node),
+                self.node.deadline,
+                Link::Plain,
+            ),
+            ready: self.ready.clone(),
+        }
     }
 
     /// A context below this one that ends at `deadline`, or at this one's if that is earlier: deadlines never grow.
     #[must_use]
     pub fn with_deadline(&self, deadline: Instant) -> Self {
         let deadline = self.node.deadline.map_or(deadline, |own| own.min(deadline));
-        Self { node: Node::new(Name::Borrowed(""), Some(&self.node), Some(deadline), Link::Plain), ready: self.ready.clone() }
+        Self {
+            node: Node::new(
+                Name::Borrowed(""),
+                Some(&self.node),
+                Some(deadline),
+                Link::Plain,
+            ),
+            ready: self.ready.clone(),
+        }
     }
 
     /// A context that is part of this one's tree (path, liveness, killing) but that a polite cancel passes by, because a
     /// supervisor hands the cancel on in its own order.
     pub(crate) fn shielded(&self, name: impl Into<Name>, ready: Option<Arc<Ready>>) -> Self {
-        Self { node: Node::new(name.into(), Some(&self.node), None, Link::Shielded), ready }
+        Self {
+            node: Node::new(name.into(), Some(&self.node), None, Link::Shielded),
+            ready,
+        }
     }
 
     /// The moment at which [`Ctx::run`] gives up, if any.
@@ -268,7 +293,12 @@ struct Tree {
 }
 
 impl Node {
-    fn new(name: Name, parent: Option<&Arc<Node>>, deadline: Option<Instant>, link: Link) -> Arc<Self> {
+    fn new(
+        name: Name,
+        parent: Option<&Arc<Node>>,
+        deadline: Option<Instant>,
+        link: Link,
+    ) -> Arc<Self> {
         let node = Arc::new(Self {
             id: tasks::next_id(),
             name,

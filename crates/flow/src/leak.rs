@@ -37,12 +37,21 @@ pub struct Leaks {
 
 impl fmt::Display for Leaks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} tasks and {} shares leaked", self.tasks.len(), self.permits.len())?;
+        write!(
+            f,
+            "{} tasks and {} shares leaked",
+            self.tasks.len(),
+            self.permits.len()
+        )?;
         for task in &self.tasks {
             write!(f, "\n  {task}")?;
         }
         for share in &self.permits {
-            write!(f, "\n  {} bytes of {}/{}", share.used, share.budget, share.share)?;
+            write!(
+                f,
+                "\n  {} bytes of {}/{}",
+                share.used, share.budget, share.share
+            )?;
         }
         Ok(())
     }
@@ -78,13 +87,23 @@ impl Checker {
     #[must_use]
     pub fn new() -> Self {
         let before = tasks::snapshot().iter().map(|task| task.id).collect();
-        Self { root: None, before, shares: Vec::new(), ignored: Vec::new() }
+        Self {
+            root: None,
+            before,
+            shares: Vec::new(),
+            ignored: Vec::new(),
+        }
     }
 
     /// Looks below `root` only, with no baseline.
     #[must_use]
     pub fn under(root: &Ctx) -> Self {
-        Self { root: Some(root.clone()), before: HashSet::new(), shares: Vec::new(), ignored: Vec::new() }
+        Self {
+            root: Some(root.clone()),
+            before: HashSet::new(),
+            shares: Vec::new(),
+            ignored: Vec::new(),
+        }
     }
 
     /// Also fails when bytes of `share` are still out.
@@ -124,9 +143,20 @@ impl Checker {
             Some(root) => tasks::under(root.node()),
             None => tasks::snapshot(),
         };
-        tasks.retain(|task| !self.before.contains(&task.id) && !self.ignored.iter().any(|ignore| ignore(task)));
-        let permits: Vec<_> = self.shares.iter().map(budget::info).filter(|share| share.used > 0).collect();
-        if tasks.is_empty() && permits.is_empty() { Ok(()) } else { Err(Leaks { tasks, permits }) }
+        tasks.retain(|task| {
+            !self.before.contains(&task.id) && !self.ignored.iter().any(|ignore| ignore(task))
+        });
+        let permits: Vec<_> = self
+            .shares
+            .iter()
+            .map(budget::info)
+            .filter(|share| share.used > 0)
+            .collect();
+        if tasks.is_empty() && permits.is_empty() {
+            Ok(())
+        } else {
+            Err(Leaks { tasks, permits })
+        }
     }
 }
 

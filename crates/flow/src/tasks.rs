@@ -72,7 +72,11 @@ pub struct TaskInfo {
 
 impl fmt::Display for TaskInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{} (spawned at {}, {} polls, {:?}", self.parent, self.name, self.location, self.polls, self.state)?;
+        write!(
+            f,
+            "{}/{} (spawned at {}, {} polls, {:?}",
+            self.parent, self.name, self.location, self.polls, self.state
+        )?;
         if let Some(what) = &self.waiting_on {
             write!(f, ", waiting on {what}")?;
         }
@@ -104,7 +108,8 @@ pub(crate) struct Record {
 }
 
 const SHARDS: usize = 16;
-static REGISTRY: [Mutex<BTreeMap<u64, Arc<Record>>>; SHARDS] = [const { Mutex::new(BTreeMap::new()) }; SHARDS];
+static REGISTRY: [Mutex<BTreeMap<u64, Arc<Record>>>; SHARDS] =
+    [const { Mutex::new(BTreeMap::new()) }; SHARDS];
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 fn shard(id: u64) -> &'static Mutex<BTreeMap<u64, Arc<Record>>> {
@@ -123,7 +128,13 @@ pub(crate) struct Registered {
 }
 
 impl Registered {
-    pub(crate) fn new(id: u64, name: Name, kind: Kind, owner: Arc<Node>, location: &'static Location<'static>) -> Self {
+    pub(crate) fn new(
+        id: u64,
+        name: Name,
+        kind: Kind,
+        owner: Arc<Node>,
+        location: &'static Location<'static>,
+    ) -> Self {
         owner.task_started(id);
         let record = Arc::new(Record {
             id,
@@ -138,20 +149,32 @@ impl Registered {
             wait: Mutex::new(None),
         });
         shard(id).lock().insert(id, Arc::clone(&record));
-        Self { record: Some(record), id }
+        Self {
+            record: Some(record),
+            id,
+        }
     }
 
     /// Marks this record as the thread's current one until the guard drops.
     pub(crate) fn enter(&mut self) -> Entered<'_> {
         if let Some(record) = &self.record {
             // Only the one poller writes: no read-modify-write needed.
-            record.polls.store(record.polls.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-            record.poll_began.store(clock::real_nanos().max(1), Ordering::Relaxed);
+            record.polls.store(
+                record.polls.load(Ordering::Relaxed).wrapping_add(1),
+                Ordering::Relaxed,
+            );
+            record
+                .poll_began
+                .store(clock::real_nanos().max(1), Ordering::Relaxed);
             record.state.store(RUNNING, Ordering::Relaxed);
         }
         let outer = CURRENT.with(|current| current.replace(self.record.take()));
         let outer_noted = NOTED.with(|noted| noted.replace(false));
-        Entered { registered: self, outer, outer_noted }
+        Entered {
+            registered: self,
+            outer,
+            outer_noted,
+        }
     }
 }
 
@@ -181,7 +204,9 @@ impl Drop for Entered<'_> {
         let record = CURRENT.with(|current| current.replace(self.outer.take()));
         let noted = NOTED.with(|noted| noted.replace(self.outer_noted));
         if let Some(record) = &record {
-            record.state.store(if noted { WAITING } else { IDLE }, Ordering::Relaxed);
+            record
+                .state
+                .store(if noted { WAITING } else { IDLE }, Ordering::Relaxed);
         }
         self.registered.record = record;
     }
@@ -190,13 +215,23 @@ impl Drop for Entered<'_> {
 /// Says that the running task is about to pend on `what` called `name`. A repeated wait on the same thing keeps its start.
 pub(crate) fn note_wait(what: &'static str, name: &Arc<str>) {
     CURRENT.with(|current| {
-        let Ok(current) = current.try_borrow() else { return };
-        let Some(record) = current.as_ref() else { return };
+        let Ok(current) = current.try_borrow() else {
+            return;
+        };
+        let Some(record) = current.as_ref() else {
+            return;
+        };
         NOTED.with(|noted| noted.set(true));
         let mut wait = record.wait.lock();
-        let same = wait.as_ref().is_some_and(|w| w.what == what && Arc::ptr_eq(&w.name, name));
+        let same = wait
+            .as_ref()
+            .is_some_and(|w| w.what == what && Arc::ptr_eq(&w.name, name));
         if !same {
-            *wait = Some(Wait { what, name: Arc::clone(name), since: clock::now() });
+            *wait = Some(Wait {
+                what,
+                name: Arc::clone(name),
+                since: clock::now(),
+            });
         }
     });
 }
@@ -204,7 +239,9 @@ pub(crate) fn note_wait(what: &'static str, name: &Arc<str>) {
 /// Like [`note_wait`] for a thread, which has no poll to end: the note holds until [`clear_thread_wait`].
 pub(crate) fn mark_thread_waiting() {
     CURRENT.with(|current| {
-        let Ok(current) = current.try_borrow() else { return };
+        let Ok(current) = current.try_borrow() else {
+            return;
+        };
         if let Some(record) = current.as_ref() {
             record.state.store(WAITING, Ordering::Relaxed);
         }
@@ -214,10 +251,14 @@ pub(crate) fn mark_thread_waiting() {
 pub(crate) fn clear_thread_wait() {
     NOTED.with(|noted| noted.set(false));
     CURRENT.with(|current| {
-        let Ok(current) = current.try_borrow() else { return };
+        let Ok(current) = current.try_borrow() else {
+            return;
+        };
         if let Some(record) = current.as_ref() {
             record.polls.fetch_add(1, Ordering::Relaxed);
-            record.poll_began.store(clock::real_nanos().max(1), Ordering::Relaxed);
+            record
+                .poll_began
+                .store(clock::real_nanos().max(1), Ordering::Relaxed);
             record.state.store(RUNNING, Ordering::Relaxed);
         }
     });
@@ -237,8 +278,13 @@ impl Record {
             location: self.location,
             created: self.created,
             polls: self.polls.load(Ordering::Relaxed),
-            state: if state == RUNNING { State::Running } else { State::Idle },
-            since_last_poll: (began != 0).then(|| Duration::from_nanos(clock::real_nanos().saturating_sub(began))),
+            state: if state == RUNNING {
+                State::Running
+            } else {
+                State::Idle
+            },
+            since_last_poll: (began != 0)
+                .then(|| Duration::from_nanos(clock::real_nanos().saturating_sub(began))),
             waiting_on: waiting.map(|w| format!("{} `{}`", w.what, w.name)),
             waiting_since: waiting.map(|w| w.since),
         }
@@ -258,7 +304,12 @@ pub(crate) fn under(root: &Node) -> Vec<TaskInfo> {
 fn collect(keep: impl Fn(&Record) -> bool) -> Vec<TaskInfo> {
     let mut found = Vec::new();
     for shard in &REGISTRY {
-        let records: Vec<_> = shard.lock().values().filter(|record| keep(record)).cloned().collect();
+        let records: Vec<_> = shard
+            .lock()
+            .values()
+            .filter(|record| keep(record))
+            .cloned()
+            .collect();
         found.extend(records.iter().map(|record| record.info()));
     }
     found.sort_by_key(|info| info.id);

@@ -38,7 +38,9 @@ impl<T> Thread<T> {
     /// Whether it has ended.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.handle.as_ref().is_none_or(thread::JoinHandle::is_finished)
+        self.handle
+            .as_ref()
+            .is_none_or(thread::JoinHandle::is_finished)
     }
 
     /// Waits for the thread's result without blocking the runtime. Dropping this future cancels the thread's context.
@@ -91,8 +93,16 @@ where
     spawn_at(ctx, name.into(), Location::caller(), f)
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one place that starts threads")]
-pub(crate) fn spawn_at<T, F>(ctx: &Ctx, name: Name, location: &'static Location<'static>, f: F) -> io::Result<Thread<T>>
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that starts threads"
+)]
+pub(crate) fn spawn_at<T, F>(
+    ctx: &Ctx,
+    name: Name,
+    location: &'static Location<'static>,
+    f: F,
+) -> io::Result<Thread<T>>
 where
     F: FnOnce(Ctx) -> T + Send + 'static,
     T: Send + 'static,
@@ -101,7 +111,13 @@ where
     let inner = own.clone();
     let (tell, result) = oneshot::channel();
     let os_name = name.to_string();
-    let mut registered = Registered::new(tasks::next_id(), name, Kind::Thread, Arc::clone(ctx.node()), location);
+    let mut registered = Registered::new(
+        tasks::next_id(),
+        name,
+        Kind::Thread,
+        Arc::clone(ctx.node()),
+        location,
+    );
     let handle = thread::Builder::new().name(os_name).spawn(move || {
         let outcome = {
             let _run = registered.enter();
@@ -111,7 +127,11 @@ where
         // Nobody may be waiting any more; then the result is dropped.
         drop(tell.send(outcome));
     })?;
-    Ok(Thread { ctx: own, result, handle: Some(handle) })
+    Ok(Thread {
+        ctx: own,
+        result,
+        handle: Some(handle),
+    })
 }
 
 struct Unpark(thread::Thread);
@@ -149,7 +169,8 @@ pub(crate) fn block_on<F: Future>(fut: F) -> F::Output {
 /// As [`block_on`], for `limit` of real time at most.
 pub(crate) fn block_on_for<F: Future>(fut: F, limit: Duration) -> Option<F::Output> {
     let mut fut = pin!(fut);
-    let end = clock::real_nanos().saturating_add(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
+    let end =
+        clock::real_nanos().saturating_add(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
     WAKER.with(|waker| {
         let mut cx = Context::from_waker(waker);
         loop {

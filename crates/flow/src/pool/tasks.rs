@@ -12,7 +12,9 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
 
-use super::{Builder, Drained, End, JoinHandle, PoolError, PoolStats, Ran, Running, Shared, next_job};
+use super::{
+    Builder, Drained, End, JoinHandle, PoolError, PoolStats, Ran, Running, Shared, next_job,
+};
 use crate::clock::{self, Instant};
 use crate::ctx::Cause;
 use crate::panics;
@@ -50,7 +52,9 @@ impl Builder {
             let worker = supervise(Arc::clone(&shared), rest.clone());
             drop(shared.ctx.spawn_unowned(name, location, worker));
         }
-        TaskPool { inner: Arc::new(Inner { shared, jobs, rest }) }
+        TaskPool {
+            inner: Arc::new(Inner { shared, jobs, rest }),
+        }
     }
 }
 
@@ -61,7 +65,9 @@ async fn supervise(shared: Arc<Shared>, queue: Receiver<Job>) {
         match panics::catch_async(work(&shared, &queue)).await {
             Ok(End::Finished) => break,
             Ok(End::Died) => {}
-            Err(message) => tracing::error!(pool = %shared.name, %message, "a worker panicked outside of a job"),
+            Err(message) => {
+                tracing::error!(pool = %shared.name, %message, "a worker panicked outside of a job")
+            }
         }
         let pause = shared.worker_died(&mut failures, born);
         let _cut_short = tokio::time::timeout(pause, shared.hurry.cancelled()).await;
@@ -91,7 +97,11 @@ impl TaskPool {
         F: Future<Output: Send> + Send + 'static,
     {
         let (job, handle) = self.job(fut);
-        self.inner.jobs.submit(job).await.map_err(|error| PoolError::refused(&error))?;
+        self.inner
+            .jobs
+            .submit(job)
+            .await
+            .map_err(|error| PoolError::refused(&error))?;
         handle.await
     }
 
@@ -104,7 +114,10 @@ impl TaskPool {
         F: Future<Output: Send> + Send + 'static,
     {
         let (job, handle) = self.job(fut);
-        self.inner.jobs.try_submit(job).map_err(|error| PoolError::refused(&error))?;
+        self.inner
+            .jobs
+            .try_submit(job)
+            .map_err(|error| PoolError::refused(&error))?;
         Ok(handle)
     }
 
@@ -117,7 +130,9 @@ impl TaskPool {
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        tokio::time::timeout_at(deadline, self.run(fut)).await.unwrap_or(Err(PoolError::TimedOut))
+        tokio::time::timeout_at(deadline, self.run(fut))
+            .await
+            .unwrap_or(Err(PoolError::TimedOut))
     }
 
     fn job<F>(&self, fut: F) -> (Job, JoinHandle<F::Output>)
@@ -163,7 +178,10 @@ impl TaskPool {
             let _ended = shared.workers_end(clock::now() + ABORT_GRACE).await;
         }
         let abandoned = shared.counts.abandoned.load(Ordering::Acquire);
-        Drained { finished: shared.ended() - before, abandoned }
+        Drained {
+            finished: shared.ended() - before,
+            abandoned,
+        }
     }
 
     /// Takes no more jobs; queued ones are answered `Cancelled`, running ones finish. Returns at once.
@@ -187,6 +205,8 @@ impl Drop for Inner {
 
 impl fmt::Debug for TaskPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TaskPool").field("stats", &self.stats()).finish()
+        f.debug_struct("TaskPool")
+            .field("stats", &self.stats())
+            .finish()
     }
 }

@@ -91,7 +91,9 @@ impl Builder {
         for n in 0..shared.workers {
             let (worker, queue) = (Arc::clone(&shared), rest.clone());
             let name = Name::Owned(format!("{}-{n}", shared.name));
-            match thread::spawn_at(&shared.ctx, name, location, move |ctx| supervise(&worker, &queue, &ctx)) {
+            match thread::spawn_at(&shared.ctx, name, location, move |ctx| {
+                supervise(&worker, &queue, &ctx)
+            }) {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
                     shared.stop(&rest, Cause::Dropped);
@@ -99,7 +101,14 @@ impl Builder {
                 }
             }
         }
-        Ok(Pool { inner: Arc::new(Inner { shared, jobs, rest, _threads: threads }) })
+        Ok(Pool {
+            inner: Arc::new(Inner {
+                shared,
+                jobs,
+                rest,
+                _threads: threads,
+            }),
+        })
     }
 }
 
@@ -111,7 +120,9 @@ fn supervise(shared: &Shared, queue: &Receiver<Job>, ctx: &Ctx) {
         match panics::catch(|| work(shared, queue, ctx)) {
             Ok(End::Finished) => break,
             Ok(End::Died) => {}
-            Err(message) => tracing::error!(pool = %shared.name, %message, "a worker panicked outside of a job"),
+            Err(message) => {
+                tracing::error!(pool = %shared.name, %message, "a worker panicked outside of a job")
+            }
         }
         let pause = shared.worker_died(&mut failures, born);
         thread::block_on_for(shared.hurry.cancelled(), pause);
@@ -168,10 +179,16 @@ impl Pool {
         T: Send + 'static,
     {
         let (job, handle) = self.job(f);
-        self.inner.jobs.submit(job).await.map_err(|error| PoolError::refused(&error))?;
+        self.inner
+            .jobs
+            .submit(job)
+            .await
+            .map_err(|error| PoolError::refused(&error))?;
         match self.inner.shared.job_timeout {
             None => handle.await,
-            Some(limit) => tokio::time::timeout(limit, handle).await.unwrap_or(Err(PoolError::TimedOut)),
+            Some(limit) => tokio::time::timeout(limit, handle)
+                .await
+                .unwrap_or(Err(PoolError::TimedOut)),
         }
     }
 
@@ -185,7 +202,10 @@ impl Pool {
         T: Send + 'static,
     {
         let (job, handle) = self.job(f);
-        self.inner.jobs.try_submit(job).map_err(|error| PoolError::refused(&error))?;
+        self.inner
+            .jobs
+            .try_submit(job)
+            .map_err(|error| PoolError::refused(&error))?;
         Ok(handle)
     }
 
@@ -199,7 +219,9 @@ impl Pool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        tokio::time::timeout_at(deadline, self.run(f)).await.unwrap_or(Err(PoolError::TimedOut))
+        tokio::time::timeout_at(deadline, self.run(f))
+            .await
+            .unwrap_or(Err(PoolError::TimedOut))
     }
 
     /// Runs `f`, blocking the calling thread. Never call it from a task.
@@ -212,7 +234,10 @@ impl Pool {
         T: Send + 'static,
     {
         let (job, handle) = self.job(f);
-        self.inner.jobs.submit_blocking(job).map_err(|error| PoolError::refused(&error))?;
+        self.inner
+            .jobs
+            .submit_blocking(job)
+            .map_err(|error| PoolError::refused(&error))?;
         handle.join_blocking()
     }
 
@@ -230,7 +255,11 @@ impl Pool {
                 return Ran::Cancelled;
             }
             let outcome = panics::catch(f);
-            let ran = if outcome.is_ok() { Ran::Done } else { Ran::Panicked };
+            let ran = if outcome.is_ok() {
+                Ran::Done
+            } else {
+                Ran::Panicked
+            };
             // Counted before it is told: who has the result sees it in the figures.
             running.end(ran);
             // A caller that went away meanwhile does not want it.
@@ -252,7 +281,10 @@ impl Pool {
             shared.stop(rest, Cause::Shutdown);
         }
         let abandoned = shared.counts.abandoned.load(Ordering::Acquire);
-        Drained { finished: shared.ended() - before, abandoned }
+        Drained {
+            finished: shared.ended() - before,
+            abandoned,
+        }
     }
 
     /// Takes no more jobs; queued ones are answered `Cancelled`, running ones finish. Returns at once.
@@ -275,6 +307,8 @@ impl Drop for Inner {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("stats", &self.stats()).finish()
+        f.debug_struct("Pool")
+            .field("stats", &self.stats())
+            .finish()
     }
 }

@@ -57,7 +57,10 @@ pub(super) struct After<T> {
 
 impl<T> After<T> {
     fn nothing() -> Self {
-        Self { wakers: Vec::new(), dropped: Vec::new() }
+        Self {
+            wakers: Vec::new(),
+            dropped: Vec::new(),
+        }
     }
 
     pub(super) fn settle(self) {
@@ -77,7 +80,13 @@ pub(super) enum Step {
 }
 
 impl<T> Shared<T> {
-    pub(super) fn new(name: Name, bound: Bound, full: Full, why: &'static str, weigh: Weigher<T>) -> Self {
+    pub(super) fn new(
+        name: Name,
+        bound: Bound,
+        full: Full,
+        why: &'static str,
+        weigh: Weigher<T>,
+    ) -> Self {
         let state = State {
             items: VecDeque::new(),
             used: 0,
@@ -88,7 +97,14 @@ impl<T> Shared<T> {
             receiving: WaitList::default(),
             counters: Counters::default(),
         };
-        Self { name: Arc::from(name.as_ref()), bound, full, why, weigh, state: Mutex::new(state) }
+        Self {
+            name: Arc::from(name.as_ref()),
+            bound,
+            full,
+            why,
+            weigh,
+            state: Mutex::new(state),
+        }
     }
 
     pub(super) fn weight(&self, item: &T) -> u64 {
@@ -159,7 +175,13 @@ impl<T> Shared<T> {
     }
 
     /// A later poll of a submit that waits with `ticket`.
-    pub(super) fn resume_submit(&self, ticket: u64, item: &mut Option<T>, weight: u64, waker: &Waker) -> Step {
+    pub(super) fn resume_submit(
+        &self,
+        ticket: u64,
+        item: &mut Option<T>,
+        weight: u64,
+        waker: &Waker,
+    ) -> Step {
         let mut state = self.state.lock();
         if state.closed {
             let after = self.abandon(&mut state, ticket, weight);
@@ -219,7 +241,11 @@ impl<T> Shared<T> {
 
     /// A receiver waits: at a rendezvous that is what lets a submitter in.
     pub(super) fn receiver_waits(&self, state: &mut State<T>) -> After<T> {
-        if self.bound.limit == 0 { self.grant(state) } else { After::nothing() }
+        if self.bound.limit == 0 {
+            self.grant(state)
+        } else {
+            After::nothing()
+        }
     }
 
     pub(super) fn close(&self) {

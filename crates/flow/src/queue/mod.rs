@@ -57,13 +57,19 @@ impl Bound {
     /// At most `limit` items. Zero is a rendezvous: an item is accepted only when a receiver waits for it.
     #[must_use]
     pub const fn items(limit: usize) -> Self {
-        Self { unit: Unit::Items, limit: limit as u64 }
+        Self {
+            unit: Unit::Items,
+            limit: limit as u64,
+        }
     }
 
     /// At most `limit` bytes.
     #[must_use]
     pub const fn bytes(limit: usize) -> Self {
-        Self { unit: Unit::Bytes, limit: limit as u64 }
+        Self {
+            unit: Unit::Bytes,
+            limit: limit as u64,
+        }
     }
 
     /// The limit in its unit.
@@ -125,7 +131,9 @@ impl<T> SubmitError<T> {
     /// The item that was not accepted.
     pub fn into_item(self) -> T {
         match self {
-            Self::Full(item) | Self::Closed(item) | Self::TooHeavy(item) | Self::TimedOut(item) => item,
+            Self::Full(item) | Self::Closed(item) | Self::TooHeavy(item) | Self::TimedOut(item) => {
+                item
+            }
         }
     }
 
@@ -178,7 +186,11 @@ impl<T> std::error::Error for SubmitError<T> {}
 /// # }
 /// ```
 #[must_use]
-pub fn bounded<T: Send + 'static>(name: impl Into<Name>, bound: Bound, full: Full) -> (Sender<T>, Receiver<T>) {
+pub fn bounded<T: Send + 'static>(
+    name: impl Into<Name>,
+    bound: Bound,
+    full: Full,
+) -> (Sender<T>, Receiver<T>) {
     let weigh: fn(&T) -> usize = match bound.unit {
         Unit::Items => |_| 1,
         Unit::Bytes => |_| size_of::<T>(),
@@ -194,7 +206,9 @@ pub fn weighted<T: Send + 'static>(
     full: Full,
     weigh: impl Fn(&T) -> usize + Send + Sync + 'static,
 ) -> (Sender<T>, Receiver<T>) {
-    Options::new(name, Bound::bytes(bytes), full).weigher(weigh).build()
+    Options::new(name, Bound::bytes(bytes), full)
+        .weigher(weigh)
+        .build()
 }
 
 /// A queue in the making, for what [`bounded`] and [`weighted`] leave at its default.
@@ -210,7 +224,13 @@ impl<T: Send + 'static> Options<T> {
     /// The three things no queue is without.
     #[must_use]
     pub fn new(name: impl Into<Name>, bound: Bound, full: Full) -> Self {
-        Self { name: name.into(), bound, full, why: "", weigh: None }
+        Self {
+            name: name.into(),
+            bound,
+            full,
+            why: "",
+            weigh: None,
+        }
     }
 
     /// Why this bound and this policy, in a sentence for the queue table.
@@ -234,7 +254,9 @@ impl<T: Send + 'static> Options<T> {
             Unit::Items => Box::new(|_| 1),
             Unit::Bytes => Box::new(|_| size_of::<T>()),
         });
-        let shared = Arc::new(core::Shared::new(self.name, self.bound, self.full, self.why, weigh));
+        let shared = Arc::new(core::Shared::new(
+            self.name, self.bound, self.full, self.why, weigh,
+        ));
         registry::register(&shared);
         (Sender::first(Arc::clone(&shared)), Receiver::first(shared))
     }
@@ -242,6 +264,9 @@ impl<T: Send + 'static> Options<T> {
 
 impl<T> fmt::Debug for Options<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options").field("name", &self.name).field("bound", &self.bound).finish_non_exhaustive()
+        f.debug_struct("Options")
+            .field("name", &self.name)
+            .field("bound", &self.bound)
+            .finish_non_exhaustive()
     }
 }

@@ -15,6 +15,7 @@ mod inspect;
 pub mod problem;
 mod query;
 mod routes;
+pub use routes::Route;
 mod stall;
 mod streams;
 

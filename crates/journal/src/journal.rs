@@ -309,6 +309,12 @@ impl Journal {
         Lsn(self.state.lock().head)
     }
 
+    /// The end of the last durable record; [`Journal::durable`] may lie beyond it, since blocks are padded.
+    #[must_use]
+    pub fn end(&self) -> Lsn {
+        Lsn(self.state.lock().last_record_end)
+    }
+
     /// The first position retained.
     #[must_use]
     pub fn first(&self) -> Lsn {

@@ -28,6 +28,18 @@ pub struct Counts {
     pub dead_at_door: u64,
 }
 
+impl Counts {
+    /// The sum of both.
+    pub fn plus(self, other: Counts) -> Counts {
+        Counts {
+            stored: self.stored + other.stored,
+            filtered: self.filtered + other.filtered,
+            dead_later: self.dead_later + other.dead_later,
+            dead_at_door: self.dead_at_door + other.dead_at_door,
+        }
+    }
+}
+
 /// What a sink has committed for one application id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Committed {

@@ -147,8 +147,7 @@ pub fn cat(
                 });
             }
         });
-        scanned
-            .and_then(|_| result)
+        scanned.and(result)
             .map_err(OpenError::io("reading", &c.path))?;
     }
     Ok(())

@@ -147,7 +147,8 @@ pub fn cat(
                 });
             }
         });
-        scanned.and(result)
+        scanned
+            .and(result)
             .map_err(OpenError::io("reading", &c.path))?;
     }
     Ok(())

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use forebay_journal::{Append, AppendError, Appended, Checkpoint, Journal, Key, Lsn, Recovered};
+use forebay_journal::{
+    Append, AppendError, Appended, Checkpoint, Journal, Key, Lsn, OpenError, Recovered,
+};
 use proptest::prelude::*;
 
 use crate::rig::{NOW, Rig, plain};
@@ -77,13 +79,20 @@ impl Model {
     }
 
     fn random(&mut self) -> u64 {
-        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.seed = self
+            .seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         self.seed >> 11
     }
 
     /// The open journal; opens one if need be, through as many power cuts as come.
     fn journal(&mut self) -> Arc<Journal> {
-        if let Some(journal) = self.journal.clone().filter(|journal| !journal.is_poisoned()) {
+        if let Some(journal) = self
+            .journal
+            .clone()
+            .filter(|journal| !journal.is_poisoned() && !self.rig.disk.is_down())
+        {
             return journal;
         }
         self.journal = None;
@@ -98,7 +107,8 @@ impl Model {
                     self.journal = Some(journal.clone());
                     return journal;
                 }
-                // A cut during recovery (fault 25): once more.
+                // A cut or a failed sync during recovery (fault 25): once more.
+                Err(OpenError::Io { .. }) if !self.rig.disk.is_down() => self.rig.disk.kill(),
                 Err(e) => assert!(self.rig.disk.is_down(), "does not open: {e}"),
             }
         }
@@ -108,14 +118,30 @@ impl Model {
     fn check(&mut self, journal: &Arc<Journal>, recovered: &Recovered) {
         assert_eq!(*self.uuid.get_or_insert(recovered.uuid), recovered.uuid);
         let position = recovered.checkpoint.lowest().unwrap_or_default();
-        assert!(position == self.checkpoint || position == self.checkpoint_maybe, "checkpoint {position}");
+        assert!(
+            position == self.checkpoint || position == self.checkpoint_maybe,
+            "checkpoint {position}, was {} or {}",
+            self.checkpoint,
+            self.checkpoint_maybe
+        );
         self.checkpoint = position;
         self.checkpoint_maybe = position;
-        assert!(recovered.first <= position, "F1: {} is trimmed beyond {position}", recovered.first);
+        for known in self.acked.iter().filter(|known| known.start >= position) {
+            assert!(known.start >= recovered.first, "F1: {known:?} was trimmed");
+        }
 
         let found = self.rig.read(journal, recovered.first);
-        let kept: Vec<&Known> = self.acked.iter().filter(|known| known.start >= recovered.first).collect();
-        assert!(found.len() >= kept.len(), "F1: {} of {} acknowledged records", found.len(), kept.len());
+        let kept: Vec<&Known> = self
+            .acked
+            .iter()
+            .filter(|known| known.start >= recovered.first)
+            .collect();
+        assert!(
+            found.len() >= kept.len(),
+            "F1: {} of {} acknowledged records",
+            found.len(),
+            kept.len()
+        );
         for (record, known) in found.iter().zip(&kept) {
             assert_eq!((record.start, record.end), (known.start, known.end), "F1");
             assert_eq!(record.payload, known.payload, "F1");
@@ -123,7 +149,11 @@ impl Model {
         let mut unknown = std::mem::take(&mut self.unknown).into_iter();
         for record in &found[kept.len()..] {
             let sent = unknown.find(|(payload, _)| *payload == record.payload);
-            assert_eq!(sent.map(|(_, hash)| hash), Some(record.key_hash), "a record that was never sent");
+            assert_eq!(
+                sent.map(|(_, hash)| hash),
+                Some(record.key_hash),
+                "a record that was never sent"
+            );
             self.acked.push(Known {
                 start: record.start,
                 end: record.end,
@@ -132,11 +162,19 @@ impl Model {
             });
         }
         let bytes: usize = self.acked.iter().map(|known| known.payload.len()).sum();
-        assert_eq!(recovered.counters, [self.acked.len() as u64, bytes as u64, 0, 0], "F6");
+        assert_eq!(
+            recovered.counters,
+            [self.acked.len() as u64, bytes as u64, 0, 0],
+            "F6"
+        );
         for known in &self.acked {
             let Some(hash) = known.hash else { continue };
             let state = journal.lookup(hash);
-            assert_eq!(state.map(|s| (s.start, s.end)), Some((known.start, known.end)), "F2: key {hash} is forgotten");
+            assert_eq!(
+                state.map(|s| (s.start, s.end)),
+                Some((known.start, known.end)),
+                "F2: key {hash} is forgotten"
+            );
         }
         let marks: BTreeMap<_, _> = recovered.attempts.iter().cloned().collect();
         if self.marks_unsure {
@@ -203,10 +241,20 @@ impl Model {
                 let mut payload = self.next.to_le_bytes().to_vec();
                 payload.resize(8 + len, u8::try_from(self.next % 251).unwrap());
                 let hash = u128::from(self.next) << 64 | 5;
-                Append { key: keyed.then_some(Key { hash, checksum: 3, note: self.next }), ..plain(payload) }
+                Append {
+                    key: keyed.then_some(Key {
+                        hash,
+                        checksum: 3,
+                        note: self.next,
+                    }),
+                    ..plain(payload)
+                }
             })
             .collect();
-        let mut futures: Vec<_> = appends.iter().map(|append| Box::pin(journal.append(append.clone()))).collect();
+        let mut futures: Vec<_> = appends
+            .iter()
+            .map(|append| Box::pin(journal.append(append.clone())))
+            .collect();
         // Polling all of them once puts them into one block.
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
         let mut early: Vec<Option<_>> = Vec::new();
@@ -222,11 +270,18 @@ impl Model {
             match outcome {
                 Ok(Appended::New { start, end }) => {
                     assert!(journal.durable() >= end);
-                    self.acked.push(Known { start, end, payload: append.payload.clone(), hash });
+                    self.acked.push(Known {
+                        start,
+                        end,
+                        payload: append.payload.clone(),
+                        hash,
+                    });
                 }
                 Ok(Appended::Duplicate { .. }) => panic!("a fresh key was a duplicate"),
                 Err(AppendError::Poisoned(_)) => self.unknown.push((append.payload.clone(), hash)),
-                Err(AppendError::Full { backlog, max }) => assert!(backlog <= max && max - backlog < 64 << 10),
+                Err(AppendError::Full { backlog, max }) => {
+                    assert!(backlog <= max && max - backlog < 64 << 10)
+                }
                 Err(e) => panic!("{e}"),
             }
         }
@@ -234,21 +289,41 @@ impl Model {
     }
 
     fn retry(&mut self, journal: &Arc<Journal>, i: usize) {
-        let keyed: Vec<_> = self.acked.iter().filter(|known| known.hash.is_some()).collect();
-        let Some(known) = keyed.get(i % keyed.len().max(1)) else { return };
-        let key = known.hash.map(|hash| Key { hash, checksum: 3, note: 0 });
-        match self.rig.drive(journal.append(Append { key, ..plain(known.payload.clone()) })) {
-            Ok(Appended::Duplicate { start, end, .. }) => assert_eq!((start, end), (known.start, known.end), "F2"),
+        let keyed: Vec<_> = self
+            .acked
+            .iter()
+            .filter(|known| known.hash.is_some())
+            .collect();
+        let Some(known) = keyed.get(i % keyed.len().max(1)) else {
+            return;
+        };
+        let key = known.hash.map(|hash| Key {
+            hash,
+            checksum: 3,
+            note: 0,
+        });
+        match self.rig.drive(journal.append(Append {
+            key,
+            ..plain(known.payload.clone())
+        })) {
+            Ok(Appended::Duplicate { start, end, .. }) => {
+                assert_eq!((start, end), (known.start, known.end), "F2")
+            }
             Ok(Appended::New { .. }) => panic!("F2: a retry was appended"),
             Err(_) => assert!(journal.is_poisoned()),
         }
     }
 
     fn write_checkpoint(&mut self, journal: &Arc<Journal>, part: u8) {
-        let Some(known) = self.acked.get(self.acked.len() * usize::from(part) / 256) else { return };
+        let Some(known) = self.acked.get(self.acked.len() * usize::from(part) / 256) else {
+            return;
+        };
         let position = known.end.max(self.checkpoint);
         self.checkpoint_maybe = position;
-        let checkpoint = Checkpoint { positions: vec![(0, position), (1, position)], counters: [1, 2, 3, 4] };
+        let checkpoint = Checkpoint {
+            positions: vec![(0, position), (1, position)],
+            counters: [1, 2, 3, 4],
+        };
         if journal.checkpoint(checkpoint).is_ok() {
             self.checkpoint = position;
         }

@@ -11,7 +11,8 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use forebay_journal::disk::{Disk, DiskFile, Open, SimDisk};
 use forebay_journal::{
-    Append, AppendError, Appended, Clock, Journal, Key, Lsn, OpenError, Options, Record, Recovered, Writers,
+    Append, AppendError, Appended, Clock, Journal, Key, Lsn, OpenError, Options, Record, Recovered,
+    Writers,
 };
 
 pub const NOW: i64 = 1_700_000_000_000_000;
@@ -40,12 +41,19 @@ impl Rig {
             writers: Writers::start(0).unwrap(),
             clock,
             options,
-            runtime: tokio::runtime::Builder::new_current_thread().build().unwrap(),
+            runtime: tokio::runtime::Builder::new_current_thread()
+                .build()
+                .unwrap(),
         }
     }
 
     pub fn try_open(&self) -> Result<(Arc<Journal>, Recovered), OpenError> {
-        Journal::open(Arc::new(self.disk.clone()), &self.dir, self.options.clone(), &self.writers)
+        Journal::open(
+            Arc::new(self.disk.clone()),
+            &self.dir,
+            self.options.clone(),
+            &self.writers,
+        )
     }
 
     #[track_caller]
@@ -99,13 +107,20 @@ impl Rig {
 
     #[track_caller]
     pub fn payloads(&self, journal: &Arc<Journal>) -> Vec<Bytes> {
-        self.read(journal, journal.first()).into_iter().map(|record| record.payload).collect()
+        self.read(journal, journal.first())
+            .into_iter()
+            .map(|record| record.payload)
+            .collect()
     }
 
     /// Names of the segment files, in order.
     pub fn segments(&self) -> Vec<PathBuf> {
         let entries = self.disk.read_dir(&self.dir).unwrap();
-        entries.into_iter().filter(|e| e.name.starts_with("seg-")).map(|e| self.dir.join(e.name)).collect()
+        entries
+            .into_iter()
+            .filter(|e| e.name.starts_with("seg-"))
+            .map(|e| self.dir.join(e.name))
+            .collect()
     }
 
     pub fn last_segment(&self) -> PathBuf {
@@ -128,11 +143,24 @@ impl Rig {
 pub fn plain(payload: impl Into<Bytes>) -> Append {
     let payload = payload.into();
     let len = u32::try_from(payload.len()).unwrap();
-    Append { kind: 1, received_unix_micros: NOW, key: None, counters: [1, len, 0, 0], payload }
+    Append {
+        kind: 1,
+        received_unix_micros: NOW,
+        key: None,
+        counters: [1, len, 0, 0],
+        payload,
+    }
 }
 
 pub fn keyed(hash: u128, payload: impl Into<Bytes>) -> Append {
-    Append { key: Some(Key { hash, checksum: 7, note: 9 }), ..plain(payload) }
+    Append {
+        key: Some(Key {
+            hash,
+            checksum: 7,
+            note: 9,
+        }),
+        ..plain(payload)
+    }
 }
 
 /// Offset in a segment file of the block at a distance from the base.

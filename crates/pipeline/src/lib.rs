@@ -10,3 +10,4 @@ pub mod codec;
 pub mod record;
 pub mod schema;
 pub mod sink;
+pub mod sql;

@@ -5,6 +5,10 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef, TimeUnit};
 use serde::{Deserialize, Serialize};
 
+pub mod check;
+mod constant;
+pub mod ddl;
+
 /// A column's type, in the words of the DDL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -117,12 +121,17 @@ pub struct Schema {
 impl Schema {
     /// The Arrow schema of a decoded batch.
     pub fn arrow(&self) -> SchemaRef {
-        Arc::new(ArrowSchema::new(self.columns.iter().map(Column::arrow).collect::<Vec<_>>()))
+        Arc::new(ArrowSchema::new(
+            self.columns.iter().map(Column::arrow).collect::<Vec<_>>(),
+        ))
     }
 
     /// The index and column of a name, case kept.
     pub fn column(&self, name: &str) -> Option<(usize, &Column)> {
-        self.columns.iter().enumerate().find(|(_, column)| column.name == name)
+        self.columns
+            .iter()
+            .enumerate()
+            .find(|(_, column)| column.name == name)
     }
 }
 

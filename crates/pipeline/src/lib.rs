@@ -6,8 +6,18 @@
 //!
 //! There is one road: a restart, a replay and the normal case all read entries from the journal.
 
-pub mod codec;
-pub mod record;
-pub mod schema;
-pub mod sink;
 pub mod sql;
+
+pub mod codec;
+
+pub mod record;
+
+pub mod schema;
+
+pub mod entry;
+
+pub mod transform;
+
+pub mod sink;
+
+pub mod query;

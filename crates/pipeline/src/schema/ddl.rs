@@ -12,13 +12,15 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token};
 
 use super::constant;
 use super::{Check, Column, Constant, Schema, Type};
-use crate::codec::Limits;
 use crate::sql::scope::Scope;
 use crate::sql::{SqlError, did_you_mean, end_of, offset_of, parser};
 
 /// Names of types, for people.
 const TYPES: &str =
     "BOOLEAN, SMALLINT, INT, BIGINT, REAL, DOUBLE, DECIMAL(p,s), TEXT, DATE, TIMESTAMP, JSON";
+
+/// The most columns of a stream.
+const COLUMNS: usize = 4096;
 
 /// Words that begin a constraint, not a column, and so are quoted as names.
 const CONSTRAINTS: [&str; 9] = [
@@ -310,8 +312,8 @@ impl Reader<'_> {
             ))
         } else if self.schema.column(&name).is_some() {
             Some(format!("column `{name}` is declared twice"))
-        } else if self.schema.columns.len() >= Limits::default().columns {
-            Some(format!("more than {} columns", Limits::default().columns))
+        } else if self.schema.columns.len() >= COLUMNS {
+            Some(format!("more than {} columns", COLUMNS))
         } else {
             None
         };

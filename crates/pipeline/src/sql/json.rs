@@ -17,7 +17,8 @@ use datafusion::logical_expr::{
     Volatility,
 };
 
-use crate::schema::TYPE_KEY;
+/// Field metadata that tells a JSON column from TEXT: what `schema::TYPE_KEY` names.
+const JSON: (&str, &str) = ("forebay.type", "json");
 
 /// All JSON functions, for a session's registry.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
@@ -88,7 +89,7 @@ impl ScalarUDFImpl for JsonGet {
             .collect();
         let field = Field::new(self.name, self.return_type(&types)?, true);
         Ok(Arc::new(match self.kind {
-            Kind::Json => field.with_metadata([(TYPE_KEY.to_owned(), "json".to_owned())].into()),
+            Kind::Json => field.with_metadata([(JSON.0.to_owned(), JSON.1.to_owned())].into()),
             _ => field,
         }))
     }

@@ -3,7 +3,7 @@
 //!
 //! Owns no state but the function registry. It never reads a table: see [`crate::query`] for that.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use datafusion::execution::context::SessionState;
 use datafusion::execution::session_state::SessionStateBuilder;

@@ -150,11 +150,18 @@ pub fn replace_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()
 /// Whether an error says that the device or the quota is full.
 #[must_use]
 pub fn is_no_space(e: &io::Error) -> bool {
-    matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    matches!(
+        e.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 /// Continues short and interrupted writes until all of `buf` is written.
-fn write_all(mut write: impl FnMut(&[u8], u64) -> io::Result<usize>, buf: &[u8], offset: u64) -> io::Result<()> {
+fn write_all(
+    mut write: impl FnMut(&[u8], u64) -> io::Result<usize>,
+    buf: &[u8],
+    offset: u64,
+) -> io::Result<()> {
     let mut done = 0;
     while let Some(rest) = buf.get(done..).filter(|rest| !rest.is_empty()) {
         match write(rest, offset + done as u64) {

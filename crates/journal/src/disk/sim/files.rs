@@ -25,7 +25,13 @@ pub(super) struct Inode {
 
 impl Inode {
     pub(super) fn new(modified: i64) -> Self {
-        Self { live: Vec::new(), durable: Vec::new(), dirty: BTreeSet::new(), modified, open: 0 }
+        Self {
+            live: Vec::new(),
+            durable: Vec::new(),
+            dirty: BTreeSet::new(),
+            modified,
+            open: 0,
+        }
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -34,7 +40,9 @@ impl Inode {
 
     fn read(&self, buf: &mut [u8], offset: u64) -> usize {
         let from = usize::try_from(offset).unwrap_or(usize::MAX);
-        let Some(rest) = self.live.get(from..) else { return 0 };
+        let Some(rest) = self.live.get(from..) else {
+            return 0;
+        };
         let n = rest.len().min(buf.len());
         if let (Some(to), Some(from)) = (buf.get_mut(..n), rest.get(..n)) {
             to.copy_from_slice(from);
@@ -72,7 +80,10 @@ impl Inode {
     pub(super) fn crash(&mut self, rng: &mut Rng) {
         let dirty = std::mem::take(&mut self.dirty);
         if !dirty.is_empty() {
-            let (short, long) = (self.durable.len().min(self.live.len()), self.durable.len().max(self.live.len()));
+            let (short, long) = (
+                self.durable.len().min(self.live.len()),
+                self.durable.len().max(self.live.len()),
+            );
             let len = match rng.u8(0..3) {
                 0 => self.durable.len(),
                 1 => self.live.len(),
@@ -123,11 +134,19 @@ pub(super) struct SimFile {
 impl SimFile {
     fn state(&self) -> io::Result<MutexGuard<'_, State>> {
         let state = self.state.lock();
-        if state.life == self.life && !state.down { Ok(state) } else { Err(power_cut()) }
+        if state.life == self.life && !state.down {
+            Ok(state)
+        } else {
+            Err(power_cut())
+        }
     }
 
     fn writable(&self) -> io::Result<MutexGuard<'_, State>> {
-        if self.write { self.state() } else { Err(io::ErrorKind::PermissionDenied.into()) }
+        if self.write {
+            self.state()
+        } else {
+            Err(io::ErrorKind::PermissionDenied.into())
+        }
     }
 
     /// The primitive write: as short as the seed says, interrupted as often.
@@ -164,7 +183,10 @@ impl SimFile {
 impl DiskFile for SimFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let state = self.state()?;
-        Ok(state.inodes.get(&self.id).map_or(0, |inode| inode.read(buf, offset)))
+        Ok(state
+            .inodes
+            .get(&self.id)
+            .map_or(0, |inode| inode.read(buf, offset)))
     }
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
@@ -186,7 +208,9 @@ impl DiskFile for SimFile {
         if fails {
             state.plan.fail_sync_after = None;
         }
-        let Some(inode) = state.inodes.get_mut(&self.id) else { return Ok(()) };
+        let Some(inode) = state.inodes.get_mut(&self.id) else {
+            return Ok(());
+        };
         if fails {
             inode.dirty.clear();
             return Err(rustix::io::Errno::IO.into());

@@ -112,7 +112,7 @@ impl Trace {
         writes
             .filter(|write| write.begin < until && !self.synced(path, write.end, until))
             .map(|write| write.begin)
-            .last()
+            .next_back()
     }
 
     fn synced(&self, path: &str, after: usize, before: usize) -> bool {

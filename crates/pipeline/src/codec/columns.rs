@@ -43,8 +43,7 @@ impl Texts {
 
     fn truncate(&mut self, rows: usize) {
         self.ends.truncate(rows);
-        self.data
-            .truncate(self.ends.last().map_or(0, |&end| end as usize));
+        self.data.truncate(self.ends.last().map_or(0, |&end| end as usize));
     }
 }
 
@@ -57,11 +56,7 @@ pub(super) enum Values {
     BigInt(Vec<i64>),
     Real(Vec<f32>),
     Double(Vec<f64>),
-    Decimal {
-        values: Vec<i128>,
-        precision: u8,
-        scale: i8,
-    },
+    Decimal { values: Vec<i128>, precision: u8, scale: i8 },
     Text(Texts),
     Date(Vec<i32>),
     Timestamp(Vec<i64>),
@@ -93,11 +88,9 @@ impl Values {
             Type::BigInt => Values::BigInt(Vec::new()),
             Type::Real => Values::Real(Vec::new()),
             Type::Double => Values::Double(Vec::new()),
-            Type::Decimal { precision, scale } => Values::Decimal {
-                values: Vec::new(),
-                precision,
-                scale,
-            },
+            Type::Decimal { precision, scale } => {
+                Values::Decimal { values: Vec::new(), precision, scale }
+            }
             Type::Text => Values::Text(Texts::default()),
             Type::Date => Values::Date(Vec::new()),
             Type::Timestamp => Values::Timestamp(Vec::new()),
@@ -162,16 +155,9 @@ pub(super) struct Builder {
 
 impl Builder {
     fn new(column: Column) -> Builder {
-        let plain = column
-            .name
-            .bytes()
-            .all(|b| b >= 0x20 && b != b'"' && b != b'\\');
+        let plain = column.name.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\');
         // A key that needs escapes is never read by its looks: no record has a bare line feed here.
-        let key = if plain {
-            format!("{}\":", column.name)
-        } else {
-            "\n".to_owned()
-        };
+        let key = if plain { format!("{}\":", column.name) } else { "\n".to_owned() };
         Builder {
             key: key.into_bytes().into(),
             values: Values::new(column.ty),
@@ -206,11 +192,7 @@ impl Builder {
             let message = format!("the DEFAULT is no {}", type_name(self.column.ty));
             return Err(Fault::new(Code::TypeMismatch, message));
         }
-        Ok(if let Constant::Text(text) = default {
-            text.len()
-        } else {
-            0
-        })
+        Ok(if let Constant::Text(text) = default { text.len() } else { 0 })
     }
 
     fn validity(&mut self, rows: usize) -> Option<NullBuffer> {
@@ -238,11 +220,7 @@ impl Builder {
             Values::BigInt(v) => Arc::new(Int64Array::try_new(v.into(), valid)?),
             Values::Real(v) => Arc::new(Float32Array::try_new(v.into(), valid)?),
             Values::Double(v) => Arc::new(Float64Array::try_new(v.into(), valid)?),
-            Values::Decimal {
-                values,
-                precision,
-                scale,
-            } => {
+            Values::Decimal { values, precision, scale } => {
                 let array = Decimal128Array::try_new(values.into(), valid)?;
                 Arc::new(array.with_precision_and_scale(precision, scale)?)
             }
@@ -345,11 +323,7 @@ impl Columns {
     /// Ends the row: columns it does not mention take their default.
     pub(super) fn end_row(&mut self) -> Fallible<()> {
         if self.filled < self.builders.len() {
-            for builder in self
-                .builders
-                .iter_mut()
-                .filter(|b| b.attempt != self.attempt)
-            {
+            for builder in self.builders.iter_mut().filter(|b| b.attempt != self.attempt) {
                 // Marked before it is written, so that taking the row back finds it.
                 builder.attempt = self.attempt;
                 match builder.push_missing(self.rows) {
@@ -368,17 +342,9 @@ impl Columns {
     /// Takes back what the refused row has written.
     pub(super) fn undo_row(&mut self) {
         let rows = self.rows;
-        for builder in self
-            .builders
-            .iter_mut()
-            .filter(|b| b.attempt == self.attempt)
-        {
+        for builder in self.builders.iter_mut().filter(|b| b.attempt == self.attempt) {
             builder.values.truncate(rows);
-            if builder
-                .nulls
-                .last()
-                .is_some_and(|&row| row as usize >= rows)
-            {
+            if builder.nulls.last().is_some_and(|&row| row as usize >= rows) {
                 builder.nulls.pop();
             }
         }

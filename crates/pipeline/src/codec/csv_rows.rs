@@ -179,11 +179,7 @@ fn quoted(bytes: &[u8], at: usize, delimiter: u8) -> Fallible<Quoted<'_>> {
             let message = "bytes after the closing quote (a quote inside quotes is doubled)";
             return Err(Fault::syntax(close + 1, message));
         }
-        return Ok(Quoted {
-            content: &bytes[start..close],
-            doubled,
-            end: close + 1,
-        });
+        return Ok(Quoted { content: &bytes[start..close], doubled, end: close + 1 });
     }
 }
 
@@ -283,11 +279,7 @@ fn convert(text: &[u8], quoted: bool, builder: &mut Builder, row: usize) -> Fall
         Values::BigInt(v) => v.push(integer().map_err(narrow)?),
         Values::Real(v) => v.push(float(text, ty, number::real)?),
         Values::Double(v) => v.push(float(text, ty, number::double)?),
-        Values::Decimal {
-            values,
-            precision,
-            scale,
-        } => {
+        Values::Decimal { values, precision, scale } => {
             values.push(number::decimal(text, *precision, *scale).map_err(narrow)?);
         }
         Values::Boolean(v) => v.push(boolean(text).ok_or_else(|| mismatch(text, ty))?),
@@ -313,9 +305,7 @@ fn fit<T: TryFrom<i64>>(value: i64, text: &[u8], ty: Type) -> Fallible<T> {
 fn float<T>(text: &[u8], ty: Type, parse: impl Fn(&[u8]) -> Result<T, Unfit>) -> Fallible<T> {
     // The words for what is not finite are out of range; a word that is no number is none.
     let unsigned = text.strip_prefix(b"-").unwrap_or(text);
-    let number = unsigned
-        .first()
-        .is_some_and(|byte| byte.is_ascii_digit() || *byte == b'.');
+    let number = unsigned.first().is_some_and(|byte| byte.is_ascii_digit() || *byte == b'.');
     let word = |word: &str| unsigned.eq_ignore_ascii_case(word.as_bytes());
     if !number && !(word("nan") || word("inf") || word("infinity")) {
         return Err(mismatch(text, ty));

@@ -55,19 +55,12 @@ fn tail(seconds: i64, rest: &[u8]) -> Option<i64> {
     let mut rest = rest;
     let mut micros = 0;
     if let [b'.' | b',', fraction @ ..] = rest {
-        let length = fraction
-            .iter()
-            .take_while(|byte| byte.is_ascii_digit())
-            .count();
+        let length = fraction.iter().take_while(|byte| byte.is_ascii_digit()).count();
         if length == 0 || length > 9 {
             return None;
         }
         for place in 0..6 {
-            let digit = if place < length {
-                fraction[place] - b'0'
-            } else {
-                0
-            };
+            let digit = if place < length { fraction[place] - b'0' } else { 0 };
             micros = micros * 10 + i64::from(digit);
         }
         rest = &fraction[length..];
@@ -160,10 +153,7 @@ mod tests {
             ("2013-01-01T05:30:00-0430", Some(1_357_034_400_000_000)),
             ("2013-01-01T10:00:00+00", Some(1_357_034_400_000_000)),
             ("2013-01-01T10:00:00.5Z", Some(1_357_034_400_500_000)),
-            (
-                "2013-01-01T10:00:00.123456789Z",
-                Some(1_357_034_400_123_456),
-            ),
+            ("2013-01-01T10:00:00.123456789Z", Some(1_357_034_400_123_456)),
             ("1969-12-31T23:59:59.999999Z", Some(-1)),
             ("2013-01-01T10:00:00.1234567890Z", None),
             ("2013-01-01T10:00:00.Z", None),

@@ -123,13 +123,9 @@ impl Target {
 
     /// Notes that a name without a column has a value.
     pub(super) fn unknown_value(&mut self, name: &[u8]) {
-        let known = self
-            .unknown
-            .iter()
-            .any(|unknown| unknown.as_bytes() == name);
+        let known = self.unknown.iter().any(|unknown| unknown.as_bytes() == name);
         if !known && self.unknown.len() < MOST_UNKNOWN {
-            self.unknown
-                .push(String::from_utf8_lossy(name).into_owned());
+            self.unknown.push(String::from_utf8_lossy(name).into_owned());
         }
         if self.policy == Unknown::DeadLetter && self.stranger.is_none() {
             self.stranger = Some(String::from_utf8_lossy(name).into_owned());
@@ -160,29 +156,19 @@ impl Decoder {
     /// A decoder of `schema`. Under [`Unknown::Keep`] the schema has the JSON column [`EXTRA`].
     pub fn new(schema: Arc<Schema>, unknown: Unknown, limits: Limits) -> Decoder {
         let width = schema.columns.iter().map(|column| width(column.ty)).sum();
-        Decoder {
-            target: Target::new(&schema, unknown, limits),
-            limits,
-            width,
-            header: None,
-        }
+        Decoder { target: Target::new(&schema, unknown, limits), limits, width, header: None }
     }
 
     /// Decodes a chunk into batches of at most [`Limits::cells`] cells.
     pub fn decode<'a>(&'a mut self, format: Format, chunk: &'a Chunk) -> Decoding<'a> {
         self.target.unknown.clear();
         if let Some(header) = &chunk.header {
-            let same = self
-                .header
-                .as_ref()
-                .is_some_and(|(known, _)| known == header);
+            let same = self.header.as_ref().is_some_and(|(known, _)| known == header);
             if !same {
-                let fields = header
-                    .iter()
-                    .map(|name| match self.target.index(name.as_bytes()) {
-                        Some(index) => Field::Column(index),
-                        None => Field::Unknown(name.as_bytes().into()),
-                    });
+                let fields = header.iter().map(|name| match self.target.index(name.as_bytes()) {
+                    Some(index) => Field::Column(index),
+                    None => Field::Unknown(name.as_bytes().into()),
+                });
                 self.header = Some((Arc::clone(header), fields.collect()));
             }
         }
@@ -205,8 +191,7 @@ impl Decoder {
     pub fn estimate(&self, chunk: &Chunk) -> usize {
         let rows = usize::try_from(chunk.records).unwrap_or(usize::MAX);
         // Each row also has its number, its span and up to one NULL mark a column.
-        rows.saturating_mul(self.width + 12)
-            .saturating_add(chunk.bytes.len())
+        rows.saturating_mul(self.width + 12).saturating_add(chunk.bytes.len())
     }
 }
 
@@ -285,13 +270,7 @@ impl Decoding<'_> {
             self.decoder.target.columns.finish().map_err(|error| {
                 self.malformed(format!("the columns do not fit together: {error}"))
             })?;
-        Ok(Some(Batch {
-            rows,
-            numbers,
-            spans,
-            rejected,
-            received: received as u64,
-        }))
+        Ok(Some(Batch { rows, numbers, spans, rejected, received: received as u64 }))
     }
 
     fn check(&self) -> Result<(), Malformed> {
@@ -305,11 +284,7 @@ impl Decoding<'_> {
     }
 
     fn malformed(&self, message: String) -> Malformed {
-        Malformed {
-            line: self.chunk.line,
-            column: 1,
-            message,
-        }
+        Malformed { line: self.chunk.line, column: 1, message }
     }
 
     /// Where the next record begins, past blank lines and what stands between JSON records.
@@ -354,13 +329,7 @@ impl Decoding<'_> {
             record.length, self.decoder.limits.record_bytes
         );
         let (row, raw) = (self.seen, record.raw.clone());
-        Some(Rejected {
-            row,
-            column: None,
-            code: Code::RowTooLarge,
-            message,
-            raw,
-        })
+        Some(Rejected { row, column: None, code: Code::RowTooLarge, message, raw })
     }
 
     /// Reads one record: where it ends (without its line end), and whether it is a row.
@@ -380,33 +349,17 @@ impl Decoding<'_> {
             }
             Format::Json => {
                 let whole = |rest| cut::json_record(rest);
-                let record = if self.utf8 {
-                    rest
-                } else {
-                    &rest[..whole(rest)]
-                };
+                let record = if self.utf8 { rest } else { &rest[..whole(rest)] };
                 let mut reader = Reader::new(record, 0, depth);
                 let done = checked(record, self.utf8).and_then(|()| target.json_row(&mut reader));
-                let length = if done.is_ok() {
-                    reader.at
-                } else {
-                    whole(rest).max(1)
-                };
+                let length = if done.is_ok() { reader.at } else { whole(rest).max(1) };
                 self.at = start + length;
                 (self.at, done)
             }
             Format::Csv { delimiter } => {
-                let fields = self
-                    .decoder
-                    .header
-                    .as_ref()
-                    .map_or(&[][..], |(_, fields)| fields);
+                let fields = self.decoder.header.as_ref().map_or(&[][..], |(_, fields)| fields);
                 let whole = |rest| cut::csv_record(rest, delimiter);
-                let record = if self.utf8 {
-                    rest
-                } else {
-                    &rest[..whole(rest)]
-                };
+                let record = if self.utf8 { rest } else { &rest[..whole(rest)] };
                 let done = checked(record, self.utf8)
                     .and_then(|()| target.csv_row(record, fields, delimiter));
                 let length = match &done {
@@ -445,13 +398,7 @@ impl Decoding<'_> {
             (Some(at), Format::Csv { .. }) => format!("byte {}: {}", at + 1, fault.message),
         };
         let column = fault.column.map(|column| shorten(&column));
-        Rejected {
-            row: self.seen,
-            column,
-            code: fault.code,
-            message,
-            raw,
-        }
+        Rejected { row: self.seen, column, code: fault.code, message, raw }
     }
 }
 
@@ -473,13 +420,11 @@ fn checked(record: &[u8], utf8: bool) -> Fallible<()> {
     if utf8 {
         return Ok(());
     }
-    simdutf8::compat::from_utf8(record)
-        .map(drop)
-        .map_err(|error| {
-            let mut fault = Fault::syntax(error.valid_up_to(), "the bytes are not UTF-8");
-            fault.code = Code::InvalidUtf8;
-            fault
-        })
+    simdutf8::compat::from_utf8(record).map(drop).map_err(|error| {
+        let mut fault = Fault::syntax(error.valid_up_to(), "the bytes are not UTF-8");
+        fault.code = Code::InvalidUtf8;
+        fault
+    })
 }
 
 /// The fault of a number that its column cannot hold.
@@ -487,10 +432,9 @@ fn checked(record: &[u8], utf8: bool) -> Fallible<()> {
 pub(super) fn unfit(why: Unfit, text: &[u8], ty: Type) -> Box<Fault> {
     let (value, name) = (shorten_bytes(text), type_name(ty));
     match (why, ty) {
-        (Unfit::Overflow, _) => Fault::new(
-            Code::OutOfRange,
-            format!("{value} is outside the range of {name}"),
-        ),
+        (Unfit::Overflow, _) => {
+            Fault::new(Code::OutOfRange, format!("{value} is outside the range of {name}"))
+        }
         (Unfit::Inexact, Type::Decimal { scale, .. }) => Fault::new(
             Code::OutOfRange,
             format!("{value} has more than {scale} digits after the point; the column is {name}"),
@@ -507,10 +451,7 @@ pub(super) fn unfit(why: Unfit, text: &[u8], ty: Type) -> Box<Fault> {
 #[cold]
 pub(super) fn mismatch(text: &[u8], ty: Type) -> Box<Fault> {
     let value = shorten_bytes(text);
-    Fault::new(
-        Code::TypeMismatch,
-        format!("expected {}, found {value}", type_name(ty)),
-    )
+    Fault::new(Code::TypeMismatch, format!("expected {}, found {value}", type_name(ty)))
 }
 
 /// The fault of a text that is no day or no instant.

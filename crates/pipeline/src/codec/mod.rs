@@ -179,20 +179,10 @@ type Fallible<T> = Result<T, Box<Fault>>;
 
 impl Fault {
     fn new(code: Code, message: impl Into<String>) -> Box<Fault> {
-        Box::new(Fault {
-            code,
-            at: None,
-            column: None,
-            message: message.into(),
-        })
+        Box::new(Fault { code, at: None, column: None, message: message.into() })
     }
 
     fn syntax(at: usize, message: impl Into<String>) -> Box<Fault> {
-        Box::new(Fault {
-            code: Code::Syntax,
-            at: Some(at),
-            column: None,
-            message: message.into(),
-        })
+        Box::new(Fault { code: Code::Syntax, at: Some(at), column: None, message: message.into() })
     }
 }

@@ -12,9 +12,10 @@ use crate::codec::{self, Chunk, Format, Malformed};
 use crate::intake::{IngestError, Partial};
 use crate::lane;
 use crate::ledger::Totals;
-use crate::schema::{Schema, SqlError};
+use crate::schema::Schema;
 use crate::sink::Sink;
 use crate::sink::delta::{DeltaOptions, DeltaSink};
+use crate::sql::SqlError;
 use crate::stream::catalog::{Definition, Origin, Record};
 use crate::stream::{Parts, Plan, Progress, Stream, StreamConfig};
 use crate::telemetry::Stage;
@@ -134,7 +135,9 @@ impl Engine {
             return Err(StreamError::Declared(name.to_owned()));
         }
         let definition = config.definition().ok_or_else(|| {
-            StreamError::Incompatible("a stream needs a schema: {\"schema\": \"a INT, b TEXT\"}".into())
+            StreamError::Incompatible(
+                "a stream needs a schema: {\"schema\": \"a INT, b TEXT\"}".into(),
+            )
         })?;
         let stream = match self.inner.stream(name) {
             Some(stream) => {
@@ -163,7 +166,8 @@ impl Engine {
         self.inner.streams.write().remove(name);
         let durable = stream.head();
         stream.want(durable);
-        let drained = tokio::time::timeout(self.inner.config.drain_deadline, stream.stored(durable));
+        let drained =
+            tokio::time::timeout(self.inner.config.drain_deadline, stream.stored(durable));
         if !force && drained.await.is_err() {
             self.inner.streams.write().insert(name.to_owned(), stream);
             return Err(StreamError::Busy(name.to_owned()));
@@ -236,7 +240,10 @@ impl Inner {
         let _altering = stream.altering.lock().await;
         let mut record = stream.record();
         let Some(last) = record.definitions.last().cloned() else {
-            return Err(IngestError::Internal(format!("stream `{}` has no definition", stream.name)));
+            return Err(IngestError::Internal(format!(
+                "stream `{}` has no definition",
+                stream.name
+            )));
         };
         let (job_chunk, limits, schema) = (chunk.clone(), self.config.limits, last.schema.clone());
         let job = move || codec::widen(&schema, format, &job_chunk, limits);
@@ -378,7 +385,11 @@ impl Inner {
             .await??
             .map_err(|error| StreamError::Start(format!("stream `{name}`: {error}")))?;
         if let Some(torn) = &recovered.torn {
-            tracing::warn!(stream = name, ?torn, "the journal's torn tail was cut; nothing of it was acknowledged");
+            tracing::warn!(
+                stream = name,
+                ?torn,
+                "the journal's torn tail was cut; nothing of it was acknowledged"
+            );
         }
         let mut progress = Progress::default();
         if let Some(position) = recovered.checkpoint.lowest() {
@@ -421,7 +432,8 @@ fn compatible(old: &Schema, new: &Schema) -> Result<(), StreamError> {
         if now.ty != column.ty {
             return Err(StreamError::Incompatible(format!(
                 "column `{name}` is {} and stored rows have that type; add a new column of type {} instead",
-                column.ty, now.ty
+                column.ty.sql(),
+                now.ty.sql()
             )));
         }
     }
@@ -461,7 +473,8 @@ mod tests {
     #[test]
     fn a_stream_name_that_could_leave_its_directory_is_refused_saying_why() {
         let long = "a".repeat(129);
-        for name in ["", "../etc", "a/b", "_own", ".hidden", "a\0b", "größe", "1a", "😀", &long] {
+        for name in ["", "../etc", "a/b", "_own", ".hidden", "a\0b", "größe", "1a", "😀", &long]
+        {
             let refused = check_name(name);
             assert!(matches!(refused, Err(IngestError::InvalidName(_))), "{name:?} was taken");
         }

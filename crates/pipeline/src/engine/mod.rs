@@ -74,7 +74,16 @@ pub(crate) struct Inner {
     /// Everything above is dropped before the budget is.
     _budget: Budget,
     supervised: parking_lot::Mutex<Option<Child>>,
-    _lock: Box<dyn Send + Sync>,
+    _lock: Lock,
+}
+
+/// The data directory's lock, held as long as the engine lives.
+pub(crate) struct Lock(#[expect(dead_code, reason = "held, not read")] Box<dyn Send + Sync>);
+
+impl std::fmt::Debug for Lock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Lock")
+    }
 }
 
 impl Engine {

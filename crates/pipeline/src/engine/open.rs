@@ -30,7 +30,9 @@ pub enum OpenError {
     #[error("{0} is in use by another Forebay; stop it, or choose another --data-dir")]
     InUse(PathBuf),
     /// The directory was written by a newer program.
-    #[error("{path} was written by a newer Forebay (format {found}, this one knows {known}); upgrade to open it")]
+    #[error(
+        "{path} was written by a newer Forebay (format {found}, this one knows {known}); upgrade to open it"
+    )]
     Newer {
         /// The directory.
         path: PathBuf,
@@ -87,8 +89,7 @@ impl Engine {
             .intensity(5, Duration::from_secs(10))
             .backoff(Backoff::default());
         let handle = supervisor.handle();
-        let data_dir_error =
-            |source| OpenError::DataDir { path: config.data_dir.clone(), source };
+        let data_dir_error = |source| OpenError::DataDir { path: config.data_dir.clone(), source };
         let catalog = Catalog::open(Arc::clone(&disk), &config.data_dir).map_err(data_dir_error)?;
         let lake = DiskStore::open(Arc::clone(&disk), config.data_dir.join("lake"));
         let lake = lake.map_err(data_dir_error)?;
@@ -118,7 +119,7 @@ impl Engine {
             failure: tokio::sync::watch::Sender::new(None),
             _budget: budget,
             supervised: parking_lot::Mutex::new(None),
-            _lock: lock,
+            _lock: super::Lock(lock),
             config,
             clock,
             telemetry,
@@ -172,10 +173,8 @@ impl Inner {
     async fn load(self: &Arc<Self>) -> Result<Vec<Child>, OpenError> {
         let catalog = self.catalog.clone();
         let records = self.blocking(move || catalog.load()).await?;
-        let records = records.map_err(|source| OpenError::DataDir {
-            path: self.config.data_dir.clone(),
-            source,
-        })?;
+        let records = records
+            .map_err(|source| OpenError::DataDir { path: self.config.data_dir.clone(), source })?;
         for (name, record) in records {
             let plans = self.plans(&name, &record)?;
             let stream = self.assemble(&name, record, plans).await?;
@@ -188,7 +187,8 @@ impl Inner {
                 None => {
                     let record = Record::new(Origin::Config, definition);
                     let plans = self.plans(name, &record)?;
-                    let (catalog, owned, stored) = (self.catalog.clone(), name.clone(), record.clone());
+                    let (catalog, owned, stored) =
+                        (self.catalog.clone(), name.clone(), record.clone());
                     self.blocking(move || catalog.store(&owned, &stored))
                         .await?
                         .map_err(super::StreamError::Io)?;
@@ -205,7 +205,8 @@ impl Inner {
         let mut plans = Vec::with_capacity(record.definitions.len());
         for definition in &record.definitions {
             let plan = Plan::new(name, definition.clone(), self.config.limits);
-            let plan = plan.map_err(|error| OpenError::Start(format!("stream `{name}`: {error}")))?;
+            let plan =
+                plan.map_err(|error| OpenError::Start(format!("stream `{name}`: {error}")))?;
             plans.push(Arc::new(plan));
         }
         Ok(plans)

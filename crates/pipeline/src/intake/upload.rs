@@ -17,7 +17,7 @@ use super::{
 };
 use crate::codec::{Chunk, Cutter, Malformed};
 use crate::engine::Inner;
-use crate::entry::EntryMeta;
+use crate::entry::Meta;
 use crate::record::Rejected;
 use crate::stream::catalog::{OnInvalid, Origin};
 use crate::stream::{Plan, Stream};
@@ -202,7 +202,11 @@ impl Upload {
     async fn take(&mut self, chunk: Chunk) -> Result<(), IngestError> {
         self.tally.chunks += 1;
         self.checksum.update(&chunk.bytes);
-        self.cut = chunk.offset + chunk.bytes.len() as u64;
+        for record in &chunk.oversized {
+            self.checksum.update(&record.length.to_le_bytes());
+            self.checksum.update(&record.raw);
+        }
+        self.cut = chunk.end;
         let stream = self.stream_for(&chunk).await?;
         let key = self.key(&stream, &chunk);
         if let Some(key) = key
@@ -304,13 +308,13 @@ impl Upload {
         }
     }
 
-    fn meta(&self, plan: &Plan) -> EntryMeta {
-        EntryMeta {
+    fn meta(&self, plan: &Plan) -> Meta {
+        Meta {
             schema_version: plan.definition.version,
             transform_version: plan.definition.version,
             row_base: self.received,
             client: self.request.client.clone(),
-            request_id: self.request.request_id.clone(),
+            request: self.request.request_id.clone(),
             tenant: self.request.tenant.clone(),
         }
     }

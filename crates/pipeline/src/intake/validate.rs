@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::REPLY_ERRORS;
 use crate::codec::{Chunk, Format, Malformed};
-use crate::entry::{EntryMeta, EntryWriter};
+use crate::entry::{EntryWriter, Meta};
 use crate::record::{Code, Rejected};
 use crate::stream::Plan;
 
@@ -34,14 +34,15 @@ pub(crate) fn validate(
     plan: &Arc<Plan>,
     format: Format,
     chunk: &Chunk,
-    meta: EntryMeta,
+    meta: Meta,
     widens: bool,
 ) -> Result<Option<Validated>, Malformed> {
     let base = meta.row_base;
     let mut writer = EntryWriter::new(meta);
     let mut codes = BTreeMap::new();
     let mut errors = Vec::new();
-    let mut decoding = plan.decoder.decode(format, chunk);
+    let mut decoder = plan.decoder();
+    let mut decoding = decoder.decode(format, chunk);
     let at = |message: String| Malformed { line: chunk.line, column: 1, message };
     while let Some(batch) = decoding.next() {
         let batch = plan.checks.apply(batch?, &chunk.bytes);
@@ -57,7 +58,11 @@ pub(crate) fn validate(
         return Ok(None);
     }
     let (payload, totals) = writer.finish();
-    assert_eq!(totals.received, totals.accepted + totals.rejected, "F6: a row vanished in decoding");
+    assert_eq!(
+        totals.received,
+        totals.accepted + totals.rejected,
+        "F6: a row vanished in decoding"
+    );
     Ok(Some(Validated {
         plan: Arc::clone(plan),
         payload,

@@ -9,7 +9,7 @@ use arrow::datatypes::SchemaRef;
 use forebay_journal::Record;
 
 use super::LaneError;
-use crate::entry::{self, Entry};
+use crate::entry::{self, Entry, EntryBatch};
 use crate::ledger::Totals;
 use crate::record::Code;
 use crate::sink::Counts;
@@ -34,7 +34,8 @@ impl Applied {
     /// What it holds, in bytes.
     pub fn bytes(&self) -> u64 {
         let rows: usize = self.rows.iter().map(RecordBatch::get_array_memory_size).sum();
-        let dead: usize = self.dead.iter().map(|letter| letter.raw.len() + letter.message.len()).sum();
+        let dead: usize =
+            self.dead.iter().map(|letter| letter.raw.len() + letter.message.len()).sum();
         (rows + dead + std::mem::size_of::<DeadLetter>() * self.dead.len()) as u64
     }
 }
@@ -63,16 +64,21 @@ pub(super) fn apply(
     door(stream, record, &entry, &mut applied);
     let mut first = 0u32;
     for batch in &entry.batches {
-        let rows = u32::try_from(batch.num_rows()).map_err(|_| internal(record, "too many rows"))?;
-        let mut out = Out { stream, record, entry: &entry, plan: &plan, applied: &mut applied };
+        let rows = rows_of(record, batch)?;
+        let mut out =
+            Out { stream, record, entry: &entry, batch, plan: &plan, applied: &mut applied };
         let guilty: Vec<u32> = guilty.range(first..first + rows).map(|row| row - first).collect();
-        let good = out.without(batch, first, &guilty)?;
+        let good = out.without(&guilty)?;
         provoke(&good, panic_on);
-        out.transform(&good, first, &guilty)?;
+        out.transform(&good, &guilty)?;
         first += rows;
     }
     let Counts { stored, filtered, dead_later, .. } = applied.counts;
-    assert_eq!(stored + filtered + dead_later, applied.totals.accepted, "F6: a transform lost a row");
+    assert_eq!(
+        stored + filtered + dead_later,
+        applied.totals.accepted,
+        "F6: a transform lost a row"
+    );
     Ok(applied)
 }
 
@@ -87,17 +93,21 @@ pub(super) fn attempt(
     let (entry, plan) = read(stream, record)?;
     let mut first = 0u32;
     for batch in &entry.batches {
-        let rows = u32::try_from(batch.num_rows()).map_err(|_| internal(record, "too many rows"))?;
+        let rows = rows_of(record, batch)?;
         let from = range.start.clamp(first, first + rows) - first;
         let to = range.end.clamp(first, first + rows) - first;
         if from < to {
-            let slice = batch.slice(from as usize, (to - from) as usize);
+            let slice = batch.rows.slice(from as usize, (to - from) as usize);
             provoke(&slice, panic_on);
             drop(plan.transform.apply(&slice));
         }
         first += rows;
     }
     Ok(())
+}
+
+fn rows_of(record: &Record, batch: &EntryBatch) -> Result<u32, LaneError> {
+    u32::try_from(batch.rows.num_rows()).map_err(|_| internal(record, "too many rows"))
 }
 
 /// How many accepted rows an entry holds.
@@ -129,16 +139,16 @@ fn provoke(rows: &RecordBatch, marker: Option<&str>) {
 
 /// The rows refused at the door, which ride in the entry.
 fn door(stream: &Stream, record: &Record, entry: &Entry, applied: &mut Applied) {
-    for rejected in &entry.rejected {
-        applied.counts.dead_at_door += 1;
-        applied.dead.push(DeadLetter {
-            row: entry.meta.row_base + rejected.row,
+    for batch in &entry.batches {
+        applied.counts.dead_at_door += batch.rejected.len() as u64;
+        applied.dead.extend(batch.rejected.iter().map(|rejected| DeadLetter {
+            row: batch.base + rejected.row,
             column: rejected.column.clone(),
             code: rejected.code,
             message: rejected.message.clone(),
             raw: rejected.raw.clone(),
             ..letter(stream, record, entry)
-        });
+        }));
     }
 }
 
@@ -153,7 +163,7 @@ fn letter(stream: &Stream, record: &Record, entry: &Entry) -> DeadLetter {
         message: String::new(),
         raw: bytes::Bytes::new(),
         client: entry.meta.client.clone(),
-        request_id: entry.meta.request_id.clone(),
+        request_id: entry.meta.request.clone(),
         received_at: record.received_unix_micros,
     }
 }
@@ -163,92 +173,66 @@ struct Out<'a> {
     stream: &'a Stream,
     record: &'a Record,
     entry: &'a Entry,
+    batch: &'a EntryBatch,
     plan: &'a Plan,
     applied: &'a mut Applied,
 }
 
 impl Out<'_> {
     /// The batch less its guilty rows, which become dead letters.
-    fn without(
-        &mut self,
-        batch: &RecordBatch,
-        first: u32,
-        guilty: &[u32],
-    ) -> Result<RecordBatch, LaneError> {
+    fn without(&mut self, guilty: &[u32]) -> Result<RecordBatch, LaneError> {
+        let rows = &self.batch.rows;
         if guilty.is_empty() {
-            return Ok(batch.clone());
+            return Ok(rows.clone());
         }
         for row in guilty {
             let message = "the transform's worker died on this row twice".to_owned();
-            self.bury((batch, *row), first + row, Code::Poison, message)?;
+            self.bury(*row, Code::Poison, message)?;
         }
-        let keep: BooleanArray =
-            (0..batch.num_rows() as u32).map(|row| Some(!guilty.contains(&row))).collect();
-        filter_record_batch(batch, &keep).map_err(|error| internal(self.record, &error.to_string()))
+        let mut keep = vec![true; rows.num_rows()];
+        for row in guilty {
+            if let Some(keep) = keep.get_mut(*row as usize) {
+                *keep = false;
+            }
+        }
+        filter_record_batch(rows, &BooleanArray::from(keep)).map_err(|error| self.internal(&error))
     }
 
-    /// Transforms rows; where that fails, halves them until the failing rows stand alone.
-    fn transform(
-        &mut self,
-        rows: &RecordBatch,
-        first: u32,
-        guilty: &[u32],
-    ) -> Result<(), LaneError> {
-        let mut ranges = vec![0..rows.num_rows()];
-        while let Some(range) = ranges.pop() {
-            if range.is_empty() {
-                continue;
-            }
-            let slice = rows.slice(range.start, range.len());
-            match self.plan.transform.apply(&slice) {
-                Ok(output) => {
-                    let kept = output.rows.num_rows() as u64;
-                    self.applied.counts.stored += kept;
-                    self.applied.counts.filtered += range.len() as u64 - kept;
-                    let stamped = self
-                        .plan
-                        .stamp(output.rows, self.record.received_unix_micros)
-                        .map_err(|error| internal(self.record, &error.to_string()))?;
-                    if kept > 0 {
-                        self.applied.rows.push(stamped);
-                    }
-                }
-                Err(error) if range.len() == 1 => {
-                    let at = range.start as u32;
-                    let row = first + original(at, guilty);
-                    self.bury((rows, at), row, Code::Transform, error.to_string())?;
-                }
-                Err(_) => {
-                    // The first half is on top of the stack: rows stay in order.
-                    let middle = range.start + range.len() / 2;
-                    ranges.push(middle..range.end);
-                    ranges.push(range.start..middle);
-                }
-            }
+    /// Transforms rows; those that cannot be evaluated become dead letters.
+    fn transform(&mut self, rows: &RecordBatch, guilty: &[u32]) -> Result<(), LaneError> {
+        let sifted = self.plan.transform.sift(rows);
+        for (row, error) in &sifted.failed {
+            self.bury(original(*row, guilty), Code::Transform, error.to_string())?;
+        }
+        let stored = sifted.output.rows.num_rows();
+        self.applied.counts.stored += stored as u64;
+        self.applied.counts.filtered += (rows.num_rows() - stored - sifted.failed.len()) as u64;
+        if stored > 0 {
+            let stamped = self.plan.stamp(sifted.output.rows, self.record.received_unix_micros);
+            self.applied.rows.push(stamped.map_err(|error| self.internal(&error))?);
         }
         Ok(())
     }
 
-    /// Makes a dead letter of an accepted row, the `row`-th of its entry. Its raw bytes are gone since
+    /// Makes a dead letter of an accepted row, the `row`-th of its batch. Its raw bytes are gone since
     /// it was decoded, so it is kept as JSON.
-    fn bury(
-        &mut self,
-        (batch, at): (&RecordBatch, u32),
-        row: u32,
-        code: Code,
-        message: String,
-    ) -> Result<(), LaneError> {
-        let raw = crate::query::row_to_json(batch, at as usize)
-            .map_err(|error| internal(self.record, &error.to_string()))?;
+    fn bury(&mut self, row: u32, code: Code, message: String) -> Result<(), LaneError> {
+        let raw = crate::query::row_to_json(&self.batch.rows, row as usize);
+        let raw = raw.map_err(|error| self.internal(&error))?;
+        let number = self.batch.numbers.get(row as usize).unwrap_or(0);
         self.applied.counts.dead_later += 1;
         self.applied.dead.push(DeadLetter {
-            row: self.entry.meta.row_base + u64::from(self.entry.number(row)),
+            row: self.batch.base + u64::from(number),
             code,
             message,
             raw,
             ..letter(self.stream, self.record, self.entry)
         });
         Ok(())
+    }
+
+    fn internal(&self, error: &dyn std::fmt::Display) -> LaneError {
+        internal(self.record, &error.to_string())
     }
 }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use forebay_journal::{Checkpoint, Lsn};
 
-use super::gather::Gather;
 use super::LaneError;
+use super::gather::Gather;
 use crate::engine::Inner;
 use crate::sink::{Flush, SinkError};
 use crate::stream::{Progress, Stream};
@@ -79,7 +79,9 @@ async fn checkpoint(
         move || {
             let position = Lsn(after.committed);
             let counters = after.passed.to_counters();
-            stream.journal.checkpoint(Checkpoint { positions: vec![(LANE, position)], counters })?;
+            stream
+                .journal
+                .checkpoint(Checkpoint { positions: vec![(LANE, position)], counters })?;
             stream.journal.attempts().clear_below(position)?;
             stream.journal.trim(position)
         }

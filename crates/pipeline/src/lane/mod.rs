@@ -61,7 +61,11 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 
 /// Runs a stream's lane until it is cancelled. Sink errors are retried here, for ever and with a
 /// growing pause: they are the sink's, not the lane's. Any other error is the supervisor's.
-pub(crate) async fn run(ctx: Ctx, engine: Arc<Inner>, stream: Arc<Stream>) -> Result<(), LaneError> {
+pub(crate) async fn run(
+    ctx: Ctx,
+    engine: Arc<Inner>,
+    stream: Arc<Stream>,
+) -> Result<(), LaneError> {
     ctx.ready();
     let (mut pause, mut thin) = (RETRY.0, false);
     loop {

@@ -155,8 +155,9 @@ impl Run {
     }
 
     fn read(&mut self, record: Record) -> Result<(), LaneError> {
-        let meta = entry::meta(&record.payload).map_err(|e| LaneError::Internal(e.to_string()))?;
-        let need = meta.arrow_bytes * ROW_AMPLIFICATION + record.payload.len() as u64;
+        let header = entry::meta(&record.payload);
+        let header = header.map_err(|error| LaneError::Internal(error.to_string()))?;
+        let need = header.memory * ROW_AMPLIFICATION + record.payload.len() as u64;
         self.held = Some((record, need.min(self.engine.lanes.capacity())));
         Ok(())
     }

@@ -12,6 +12,8 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 
+pub mod dead_letters;
+pub mod delta;
 pub mod disk_store;
 
 /// Cumulative row counts of a lane, kept by the sink beside its position so that the two sides of

@@ -164,7 +164,8 @@ fn parse(path: &Path, bytes: &[u8]) -> io::Result<Record> {
     let broken = |what: String| {
         io::Error::new(io::ErrorKind::InvalidData, format!("{}: {what}", path.display()))
     };
-    let record: Record = serde_json::from_slice(bytes).map_err(|error| broken(error.to_string()))?;
+    let record: Record =
+        serde_json::from_slice(bytes).map_err(|error| broken(error.to_string()))?;
     if record.format > FORMAT {
         return Err(broken(format!(
             "written by a newer Forebay (format {}, this one knows {FORMAT}); upgrade to open it",

@@ -11,10 +11,10 @@ use tokio::sync::watch;
 
 pub use self::plan::{Plan, RECEIVED_AT};
 use crate::ledger::Totals;
+use crate::schema::{Schema, Unknown};
 use crate::sink::{Counts, Sink};
 use crate::stream::catalog::{Definition, OnInvalid, Origin, Record};
 use crate::telemetry::StreamMetrics;
-use crate::schema::{Schema, Unknown};
 
 /// What the owner of a stream declares. Defaults are those of the config reference.
 #[derive(Debug, Clone, PartialEq)]

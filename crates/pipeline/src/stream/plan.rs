@@ -8,7 +8,8 @@ use arrow::error::ArrowError;
 
 use crate::codec::{Decoder, Limits};
 use crate::schema::check::Checks;
-use crate::schema::{Column, Schema, SqlError, Type, Unknown};
+use crate::schema::{Column, Schema, Type, Unknown};
+use crate::sql::SqlError;
 use crate::stream::catalog::Definition;
 use crate::transform::Transform;
 
@@ -27,8 +28,8 @@ pub struct Plan {
     pub rows: SchemaRef,
     /// Arrow schema of the rows in the table.
     pub table: SchemaRef,
-    /// Bytes to rows.
-    pub decoder: Decoder,
+    schema: Arc<Schema>,
+    limits: Limits,
     /// CHECK constraints.
     pub checks: Checks,
     /// The SQL.
@@ -40,11 +41,7 @@ impl Plan {
     ///
     /// # Errors
     /// The SQL at fault, with its line and column.
-    pub fn new(
-        stream: &str,
-        definition: Definition,
-        limits: Limits,
-    ) -> Result<Plan, SqlError> {
+    pub fn new(stream: &str, definition: Definition, limits: Limits) -> Result<Plan, SqlError> {
         let schema = Arc::new(effective(&definition));
         let transform = Transform::plan(stream, &schema, definition.transform.as_deref())?;
         let table = if definition.received_at {
@@ -58,10 +55,16 @@ impl Plan {
             rows: schema.arrow(),
             table,
             checks: Checks::plan(&schema)?,
-            decoder: Decoder::new(Arc::clone(&schema), definition.unknown, limits),
             transform,
+            schema,
+            limits,
             definition,
         })
+    }
+
+    /// A decoder of its rows. It holds the buffers of one batch; its user drops it with them.
+    pub fn decoder(&self) -> Decoder {
+        Decoder::new(Arc::clone(&self.schema), self.definition.unknown, self.limits)
     }
 
     /// Adds the system column to transformed rows.

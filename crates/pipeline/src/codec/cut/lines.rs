@@ -16,10 +16,7 @@ impl Scanner {
         self.content = self.content || !is_blank(line);
         match feed {
             None => Step::More,
-            Some(at) => Step::Ends {
-                end: at + 1,
-                record: std::mem::take(&mut self.content),
-            },
+            Some(at) => Step::Ends { end: at + 1, record: std::mem::take(&mut self.content) },
         }
     }
 

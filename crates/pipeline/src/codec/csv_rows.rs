@@ -3,6 +3,9 @@
 //!
 //! An unquoted empty field is NULL. A quoted empty one is the empty text, and NULL where the
 //! column is no text. Numbers and the like may have spaces around them; texts are kept as they are.
+//! The usual words for NULL ([`NULL_WORDS`]), unquoted, are NULL in columns that are no text, where
+//! they cannot be a value; in a TEXT column `NA` stays `NA` (it may be Namibia) unless the decoder
+//! was told the body's own text for NULL.
 
 use super::columns::{Builder, Values};
 use super::decode::{Target, invalid_date, mismatch, unfit};
@@ -11,6 +14,14 @@ use super::number::{self, Unfit};
 use super::{Fallible, Fault, datetime, shorten_bytes};
 use crate::record::Code;
 use crate::schema::Type;
+
+/// What programs write for NULL. Never a value of a type other than TEXT.
+const NULL_WORDS: [&[u8]; 5] = [b"NA", b"N/A", b"NULL", b"null", b"\\N"];
+
+/// True if an unquoted field is a common word for NULL.
+pub(super) fn is_null_word(text: &[u8]) -> bool {
+    NULL_WORDS.contains(&text)
+}
 
 /// Where a field of the header goes.
 #[derive(Debug)]
@@ -52,7 +63,8 @@ impl Target {
             match field {
                 Field::Column(index) => {
                     let builder = self.columns.slot(*index)?;
-                    at = match cell(bytes, at, delimiter, builder, row, &mut self.scratch) {
+                    let null = self.null_text.as_deref();
+                    at = match cell(bytes, at, delimiter, null, builder, row, &mut self.scratch) {
                         Ok(end) => end,
                         Err(mut fault) => {
                             fault.column = Some(builder.column.name.clone());
@@ -81,7 +93,8 @@ impl Target {
     ) -> Fallible<usize> {
         let mut scratch = std::mem::take(&mut self.scratch);
         let (text, quoted, end) = field(bytes, at, delimiter, &mut scratch)?;
-        if quoted || !text.is_empty() {
+        let null = !quoted && (text.is_empty() || self.null_text.as_deref() == Some(text));
+        if !null {
             self.unknown_value(name);
             if self.keeps() {
                 if !self.extra.is_empty() {
@@ -203,6 +216,7 @@ fn cell(
     bytes: &[u8],
     at: usize,
     delimiter: u8,
+    null_text: Option<&[u8]>,
     builder: &mut Builder,
     row: usize,
     scratch: &mut Vec<u8>,
@@ -230,7 +244,12 @@ fn cell(
         },
         Values::Text(texts) => {
             let end = field_end(bytes, at, delimiter);
-            texts.push(&bytes[at..end]);
+            let text = &bytes[at..end];
+            if null_text == Some(text) {
+                builder.push_null(row)?;
+            } else {
+                texts.push(text);
+            }
             Some(end)
         }
         _ => None,
@@ -239,7 +258,12 @@ fn cell(
         return Ok(end);
     }
     let end = field_end(bytes, at, delimiter);
-    convert(&bytes[at..end], false, builder, row)?;
+    let text = &bytes[at..end];
+    if null_text == Some(text) || is_null_word(text) {
+        builder.push_null(row)?;
+    } else {
+        convert(text, false, builder, row)?;
+    }
     Ok(end)
 }
 

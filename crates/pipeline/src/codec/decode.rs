@@ -42,6 +42,8 @@ pub(super) struct Target {
     /// Names without a column that had a value in this chunk.
     unknown: Vec<String>,
     pub(super) scratch: Vec<u8>,
+    /// What an unquoted CSV field says for NULL, in columns of every type.
+    pub(super) null_text: Option<Box<[u8]>>,
 }
 
 impl Target {
@@ -66,6 +68,7 @@ impl Target {
             stranger: None,
             unknown: Vec::new(),
             scratch: Vec::new(),
+            null_text: None,
         }
     }
 
@@ -157,6 +160,14 @@ impl Decoder {
     pub fn new(schema: Arc<Schema>, unknown: Unknown, limits: Limits) -> Decoder {
         let width = schema.columns.iter().map(|column| width(column.ty)).sum();
         Decoder { target: Target::new(&schema, unknown, limits), limits, width, header: None }
+    }
+
+    /// Reads an unquoted CSV field of this text as NULL, in TEXT columns too (an empty one always
+    /// is).
+    #[must_use]
+    pub fn with_null_text(mut self, text: &str) -> Decoder {
+        self.target.null_text = Some(text.as_bytes().into());
+        self
     }
 
     /// Decodes a chunk into batches of at most [`Limits::cells`] cells.
@@ -383,8 +394,11 @@ impl Decoding<'_> {
             (Some(at), Format::Json) => {
                 let before = &self.chunk.bytes[..(start + at).min(self.chunk.bytes.len())];
                 let line = self.chunk.line + memchr::memchr_iter(b'\n', before).count() as u64;
-                let column = before.len() - memchr::memrchr(b'\n', before).map_or(0, |at| at + 1);
-                format!("line {line}, column {}: {}", column + 1, fault.message)
+                let column = match memchr::memrchr(b'\n', before) {
+                    Some(at) => (before.len() - at) as u64,
+                    None => self.chunk.column + before.len() as u64,
+                };
+                format!("line {line}, column {column}: {}", fault.message)
             }
             (Some(at), Format::Ndjson) => {
                 let hint = if at >= raw.len() && fault.message.contains("the record ends") {

@@ -17,7 +17,7 @@
 
 use std::collections::HashMap;
 
-use super::csv_rows::field;
+use super::csv_rows::{field, is_null_word};
 use super::json::{Kind, Reader, unescape};
 use super::number::is_number;
 use super::{Chunk, EXTRA, Fallible, Fault, Format, Limits, Malformed, cut, datetime};
@@ -313,9 +313,9 @@ fn number_kind(text: &[u8]) -> u8 {
 
 fn csv_kind(text: &[u8], quoted: bool) -> u8 {
     match text {
-        [] if !quoted => 0,
         // A quoted empty field is NULL in any column that is no text.
         [] => 0,
+        _ if !quoted && is_null_word(text) => 0,
         [b'-' | b'0'..=b'9', ..] if is_number(text) => number_kind(text),
         [b't' | b'T' | b'f' | b'F', ..]
             if [&b"true"[..], b"false"].iter().any(|word| text.eq_ignore_ascii_case(word)) =>

@@ -100,6 +100,8 @@ pub struct Chunk {
     pub oversized: Vec<Oversized>,
     /// The line of the body on which the chunk begins, from 1.
     pub line: u64,
+    /// The column (byte) of that line, from 1: other than 1 only if a JSON array has no line ends.
+    pub column: u64,
     /// True for the chunk that ends the body.
     pub last: bool,
     /// The columns of a CSV body, parsed once an upload.

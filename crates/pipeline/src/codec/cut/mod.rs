@@ -79,6 +79,7 @@ pub struct Cutter {
     /// Where the chunk being gathered begins.
     offset: u64,
     line: u64,
+    column: u64,
     /// Body bytes behind us: `offset` plus what the chunk being gathered took of the body.
     position: u64,
     records: u64,
@@ -87,7 +88,7 @@ pub struct Cutter {
     /// Set while the record being read is too long to hold.
     skipping: Option<Bytes>,
     /// Line ends inside skipped records of this chunk.
-    skipped_lines: u64,
+    skipped_lines: Lines,
     oversized: Vec<Oversized>,
     /// The chunk is full: cut before the next byte, if there is one.
     full: bool,
@@ -113,11 +114,12 @@ impl Cutter {
             gathered: 0,
             offset: 0,
             line: 1,
+            column: 1,
             position: 0,
             records: 0,
             record: 0,
             skipping: None,
-            skipped_lines: 0,
+            skipped_lines: Lines::new(format),
             oversized: Vec::new(),
             full: false,
             any_record: false,
@@ -140,7 +142,10 @@ impl Cutter {
     }
 
     /// The next whole chunk that does not end the body.
-    #[expect(clippy::should_implement_trait, reason = "None means not yet, not the end")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "None means not yet, not the end"
+    )]
     pub fn next(&mut self) -> Option<Chunk> {
         self.ready.pop_front()
     }
@@ -172,7 +177,11 @@ impl Cutter {
                 }
             }
         }
-        if self.any_record || self.header.is_some() { Ok(Some(self.cut(true))) } else { Ok(None) }
+        if self.any_record || self.header.is_some() {
+            Ok(Some(self.cut(true)))
+        } else {
+            Ok(None)
+        }
     }
 
     /// Bytes held that no finished chunk has taken: at most a chunk and a record, beyond the
@@ -248,7 +257,12 @@ impl Cutter {
                 }
                 Step::Wrong { at: wrong, message } => {
                     self.gather(&piece, from, piece.len());
-                    return Err(self.malformed_at(self.position + wrong as u64, message));
+                    self.advance(wrong);
+                    // Had the bytes come one by one, the length would have been seen first.
+                    if self.record > self.limits.record_bytes as u64 {
+                        self.skip()?;
+                    }
+                    return Err(self.malformed_at(self.position, message));
                 }
             }
         }
@@ -270,7 +284,7 @@ impl Cutter {
             return;
         }
         if self.skipping.is_some() {
-            self.skipped_lines += count_lines(&piece[from..to]);
+            self.skipped_lines.count(&piece[from..to]);
             return;
         }
         self.gathered += to - from;
@@ -283,7 +297,12 @@ impl Cutter {
             self.skip()?;
         }
         if let Some(raw) = self.skipping.take() {
-            self.oversized.push(Oversized { at: self.gathered, raw, length: self.record });
+            self.skipped_lines.after_return = false;
+            self.oversized.push(Oversized {
+                at: self.gathered,
+                raw,
+                length: self.record,
+            });
             self.count(true);
             return Ok(());
         }
@@ -324,9 +343,9 @@ impl Cutter {
         }
         let length = usize::try_from(self.record).unwrap_or(usize::MAX);
         let tail = self.take_tail(length);
-        self.skipped_lines += tail.iter().map(|piece| count_lines(piece)).sum::<u64>();
         let mut raw = BytesMut::new();
         for piece in &tail {
+            self.skipped_lines.count(piece);
             let room = OVERSIZED_KEPT.min(limit).saturating_sub(raw.len());
             raw.extend_from_slice(&piece[..room.min(piece.len())]);
         }
@@ -359,14 +378,18 @@ impl Cutter {
         let length = usize::try_from(self.record).unwrap_or(usize::MAX);
         let skipped = bytes.len().saturating_sub(length);
         let record = bytes.slice(skipped..);
-        self.line += count_lines(&bytes[..skipped]);
+        self.line += self.lines_of(&bytes[..skipped]);
         let Scanner::Csv(scanner) = &self.scanner else {
             return Ok(());
         };
         let header = csv::header(&record, scanner.delimiter(), self.limits.columns).map_err(
-            |(at, message)| Malformed { line: self.line, column: at as u64 + 1, message },
+            |(at, message)| Malformed {
+                line: self.line,
+                column: at as u64 + 1,
+                message,
+            },
         )?;
-        self.line += count_lines(&record);
+        self.line += self.lines_of(&record);
         self.header = Some(Arc::new(header));
         self.wants_header = false;
         self.gathered = 0;
@@ -374,20 +397,39 @@ impl Cutter {
         Ok(())
     }
 
+    /// Line ends in whole records.
+    fn lines_of(&self, bytes: &[u8]) -> u64 {
+        let mut lines = Lines {
+            returns: self.skipped_lines.returns,
+            seen: 0,
+            after_return: false,
+        };
+        lines.count(bytes);
+        lines.seen
+    }
+
     fn cut(&mut self, last: bool) -> Chunk {
         let bytes = concat(std::mem::take(&mut self.pieces));
-        let lines = count_lines(&bytes) + std::mem::take(&mut self.skipped_lines);
+        let lines = self.lines_of(&bytes) + std::mem::take(&mut self.skipped_lines.seen);
         let chunk = Chunk {
             offset: std::mem::replace(&mut self.offset, self.position),
             end: self.position,
             records: std::mem::take(&mut self.records),
             oversized: std::mem::take(&mut self.oversized),
             line: self.line,
+            column: self.column,
             last,
             header: self.header.clone(),
             bytes,
         };
         self.line += lines;
+        // Only JSON is ever cut inside a line.
+        if matches!(self.scanner, Scanner::Json(_)) {
+            self.column = match memchr::memrchr(b'\n', &chunk.bytes) {
+                Some(at) => (chunk.bytes.len() - at) as u64,
+                None => self.column + chunk.bytes.len() as u64,
+            };
+        }
         self.gathered = 0;
         self.full = false;
         chunk
@@ -396,7 +438,7 @@ impl Cutter {
     /// An error at a place of the body that lies in what is gathered.
     fn malformed_at(&self, position: u64, message: impl Into<String>) -> Malformed {
         let mut left = usize::try_from(position.saturating_sub(self.offset)).unwrap_or(usize::MAX);
-        let (mut line, mut column) = (self.line, 1);
+        let (mut line, mut column) = (self.line, self.column);
         for piece in &self.pieces {
             let before = &piece[..left.min(piece.len())];
             left -= before.len();
@@ -406,7 +448,11 @@ impl Cutter {
                 None => column += before.len() as u64,
             }
         }
-        Malformed { line, column, message: message.into() }
+        Malformed {
+            line,
+            column,
+            message: message.into(),
+        }
     }
 }
 
@@ -422,14 +468,38 @@ fn concat(mut pieces: Vec<Bytes>) -> Bytes {
     whole.freeze()
 }
 
-/// Line ends in whole records: LF, CRLF, and CR alone.
-fn count_lines(bytes: &[u8]) -> u64 {
-    let feeds = memchr::memchr_iter(b'\n', bytes).count() as u64;
-    if memchr::memchr(b'\r', bytes).is_none() {
-        return feeds;
+/// Counts line ends: LF; in CSV also CRLF as one, and CR alone.
+#[derive(Debug)]
+struct Lines {
+    returns: bool,
+    seen: u64,
+    /// The last byte was a CR, which was counted.
+    after_return: bool,
+}
+
+impl Lines {
+    fn new(format: Format) -> Lines {
+        Lines {
+            returns: matches!(format, Format::Csv { .. }),
+            seen: 0,
+            after_return: false,
+        }
     }
-    let lone = memchr::memchr_iter(b'\r', bytes).filter(|at| bytes.get(at + 1) != Some(&b'\n'));
-    feeds + lone.count() as u64
+
+    fn count(&mut self, bytes: &[u8]) {
+        let Some(last) = bytes.last() else { return };
+        self.seen += memchr::memchr_iter(b'\n', bytes).count() as u64;
+        if !self.returns {
+            return;
+        }
+        // A CR counts, and the LF behind it does not.
+        self.seen -= u64::from(self.after_return && bytes.starts_with(b"\n"));
+        let returns = memchr::memchr_iter(b'\r', bytes);
+        self.seen += returns
+            .filter(|at| bytes.get(at + 1) != Some(&b'\n'))
+            .count() as u64;
+        self.after_return = *last == b'\r';
+    }
 }
 
 /// The length of the JSON value or CSV record at the start of `bytes`, found the way the cutter

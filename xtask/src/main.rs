@@ -1,2 +1,74 @@
-//! Chores.
-fn main() {}
+//! Forebay's own chores: `cargo xtask test · ci · tidy · bench`.
+//!
+//! Owns no state beyond the target directory. It never links the product's crates: it stays light,
+//! so that it starts in a second on a bare machine.
+
+mod bench;
+mod ci;
+mod shell;
+mod suite;
+mod tidy;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Forebay's own chores.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Installs what the tests need, then runs all of them.
+    Test {
+        /// Handed to cargo-nextest, for example a filter.
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+    /// Everything that must pass before a change lands, cheapest first.
+    Ci,
+    /// The rules of the house that the compiler does not know.
+    Tidy,
+    /// Measures a release build against what this machine can do.
+    Bench {
+        /// Seconds of load in each scenario.
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+        /// Writes the figures to this file, too.
+        #[arg(long)]
+        json: Option<PathBuf>,
+        /// Connections of the load generator.
+        #[arg(long, default_value_t = 16)]
+        connections: usize,
+        /// Which scenarios to run; all by default. An unknown name lists them.
+        names: Vec<String>,
+    },
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let root = shell::workspace_root()?;
+    match cli.chore {
+        Chore::Test { args } => suite::run(&root, &args),
+        Chore::Ci => ci::run(&root),
+        Chore::Tidy => tidy::run(&root),
+        Chore::Bench { seconds, json, connections, names } => {
+            bench::run(&root, &bench::Plan { seconds, json, connections, names })
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

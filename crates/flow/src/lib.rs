@@ -1,1 +1,40 @@
-//! Supervision, bounded queues, worker pools, budgets and leak detection for Tokio programs.
+//! Supervision, bounded queues, worker pools, budgets and leak detection for Tokio programs that must survive production.
+//!
+//! Concurrency is about lifetimes, ownership and pressure under failure. Before a task or a queue is added, answer:
+//!
+//! | every queue | here |
+//! |---|---|
+//! | Is it bounded? | [`queue::Bound`]: no queue is made without one |
+//! | Who waits when it is full? | [`queue::Full`]: the sender (`Block`), the sender's caller (`Reject`), nobody (`Drop…`) |
+//! | Is that acceptable? | its row in [`queue::registry`]: blocked seconds, rejected, dropped, and `why` |
+//! | What is the failure mode? | [`queue::SubmitError`] hands the item back; a close drains what was accepted |
+//!
+//! | every task | here |
+//! |---|---|
+//! | Who owns it? | a [`Task`] handle, a [`Scope`], a [`pool`], or a [`supervise::Supervisor`]: there is no detached spawn |
+//! | How does it stop? | its [`Ctx`] is cancelled, with a cause; then it is aborted |
+//! | Who notices if it doesn't? | the supervisor's report, [`tasks::snapshot`], [`leak::check`] |
+//!
+//! The modules, each built on those before it: [`clock`], [`tasks`], [`ctx`] (with [`Task`] and [`Scope`]), [`thread`],
+//! [`budget`], [`queue`], [`pool`], [`supervise`], [`leak`].
+//!
+//! Absent on purpose: unbounded anything, ambient context, actors and addresses, a runtime of its own.
+
+mod backoff;
+pub mod budget;
+pub mod clock;
+pub mod ctx;
+pub mod leak;
+mod panics;
+pub mod pool;
+pub mod queue;
+mod spawn;
+pub mod supervise;
+pub mod tasks;
+pub mod thread;
+mod wait;
+
+pub use backoff::Backoff;
+pub use clock::{Clock, Instant};
+pub use ctx::{Cause, Ctx, Stopped};
+pub use spawn::{Abandoned, Scope, Task, TaskError};

@@ -1,0 +1,156 @@
+//! The only source of time.
+//!
+//! Owns nothing but, for a fake clock, the distance between its wall time and Tokio's clock. Nothing outside this file
+//! reads the machine's clocks, so that a test decides what time it is. It never sleeps: waiting is Tokio's, which a
+//! paused runtime moves by itself.
+
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+
+/// A moment on Tokio's monotonic clock; a paused runtime stops it.
+pub type Instant = tokio::time::Instant;
+
+/// The present moment on Tokio's clock (paused time is honoured inside a paused runtime).
+#[must_use]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the monotonic clock"
+)]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// Nanoseconds of real time since this process first asked; never paused. For ages of polls, not for deadlines.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the real monotonic clock"
+)]
+pub(crate) fn real_nanos() -> u64 {
+    static START: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
+    u64::try_from(START.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A handle to a source of time; cloning shares it.
+///
+/// ```
+/// use forebay_flow::Clock;
+/// let clock = Clock::fake(1_000_000);
+/// clock.jump(-500_000); // a wall clock may go backwards; the monotonic one may not
+/// assert!(clock.unix_micros() < 1_000_000);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Clock {
+    source: Source,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    System,
+    Fake(Arc<Mutex<Fake>>),
+}
+
+#[derive(Debug)]
+struct Fake {
+    base: Instant,
+    /// Added to both readings by `advance`.
+    ahead: Duration,
+    /// Wall time at `base`, moved by `set_unix_micros` and `jump`.
+    wall_micros: i64,
+}
+
+impl Clock {
+    /// The machine's clock.
+    #[must_use]
+    pub fn system() -> Self {
+        Self {
+            source: Source::System,
+        }
+    }
+
+    /// A clock whose wall time starts at `start_unix_micros` and then follows Tokio's clock, paused or not.
+    #[must_use]
+    pub fn fake(start_unix_micros: i64) -> Self {
+        let fake = Fake {
+            base: now(),
+            ahead: Duration::ZERO,
+            wall_micros: start_unix_micros,
+        };
+        Self {
+            source: Source::Fake(Arc::new(Mutex::new(fake))),
+        }
+    }
+
+    /// The present on the monotonic clock. Never goes backwards.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        match &self.source {
+            Source::System => now(),
+            Source::Fake(fake) => {
+                let ahead = fake.lock().ahead;
+                now() + ahead
+            }
+        }
+    }
+
+    /// Wall time in microseconds since 1970 UTC. May go backwards: never measure a duration with it.
+    #[must_use]
+    pub fn unix_micros(&self) -> i64 {
+        match &self.source {
+            Source::System => system_unix_micros(),
+            Source::Fake(fake) => {
+                let fake = fake.lock();
+                fake.wall_micros.saturating_add(micros(fake.elapsed()))
+            }
+        }
+    }
+
+    /// Moves a fake clock ahead, both its readings. Does nothing to the system clock. Tokio's timers do not see it: in a
+    /// paused runtime use `tokio::time::advance`, which a fake clock follows.
+    pub fn advance(&self, by: Duration) {
+        if let Source::Fake(fake) = &self.source {
+            let mut fake = fake.lock();
+            fake.ahead = fake.ahead.saturating_add(by);
+        }
+    }
+
+    /// Sets a fake clock's wall time, forwards or backwards. Does nothing to the system clock.
+    pub fn set_unix_micros(&self, unix_micros: i64) {
+        if let Source::Fake(fake) = &self.source {
+            let mut fake = fake.lock();
+            fake.wall_micros = unix_micros.saturating_sub(micros(fake.elapsed()));
+        }
+    }
+
+    /// Moves a fake clock's wall time by `micros`, which may be negative; the monotonic reading stays.
+    pub fn jump(&self, micros: i64) {
+        if let Source::Fake(fake) = &self.source {
+            let mut fake = fake.lock();
+            fake.wall_micros = fake.wall_micros.saturating_add(micros);
+        }
+    }
+}
+
+impl Fake {
+    fn elapsed(&self) -> Duration {
+        now()
+            .saturating_duration_since(self.base)
+            .saturating_add(self.ahead)
+    }
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the wall clock"
+)]
+fn system_unix_micros() -> i64 {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(after) => micros(after),
+        Err(before) => micros(before.duration()).saturating_neg(),
+    }
+}

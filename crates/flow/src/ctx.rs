@@ -1,0 +1,433 @@
+//! The context: cancellation with a cause, a deadline, a name, a parent.
+//!
+//! Owns the tree of contexts: each node knows its parent strongly and its children weakly, and the tasks spawned in it.
+//! It is handed down as an argument and never ambient. Cancelling is polite: a future sees it through [`Ctx::run`] or
+//! [`Ctx::cancelled`]. Killing (the supervisor's last word, and the end of a scope) aborts every task below.
+//!
+//! ```text
+//! root ── child ── child        cancel: reaches every descendant, except below a supervisor,
+//!           └── task            which passes it on itself, in its stop order
+//! ```
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::Poll;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use crate::clock::Instant;
+use crate::tasks::{self, Name};
+
+/// Why a context was cancelled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The program, or the part this belongs to, is stopping.
+    Shutdown,
+    /// A supervisor stops this child to restart it together with a sibling that failed.
+    Restart,
+    /// Someone asked for this one to end.
+    Terminated,
+    /// The owner dropped the handle.
+    Dropped,
+    /// A sibling or the peer failed; the text says how.
+    Failed(Arc<str>),
+    /// Any other reason, in words.
+    Other(&'static str),
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shutdown => f.write_str("shutdown"),
+            Self::Restart => f.write_str("restart"),
+            Self::Terminated => f.write_str("terminated"),
+            Self::Dropped => f.write_str("dropped by its owner"),
+            Self::Failed(why) => write!(f, "failed: {why}"),
+            Self::Other(why) => f.write_str(why),
+        }
+    }
+}
+
+/// Why [`Ctx::run`] ended before its future.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// The context was cancelled.
+    Cancelled(Cause),
+    /// The context's deadline passed.
+    DeadlineExceeded,
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cancelled(cause) => write!(f, "cancelled: {cause}"),
+            Self::DeadlineExceeded => f.write_str("deadline exceeded"),
+        }
+    }
+}
+
+impl std::error::Error for Stopped {}
+
+/// A place in the tree of lifetimes. Cloning gives another handle to the same place.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// use forebay_flow::{Cause, Ctx, Stopped};
+/// let ctx = Ctx::root("app");
+/// let task = { let ctx = ctx.child("worker"); ctx.clone().spawn("loop", async move { ctx.cancelled().await }) };
+/// ctx.cancel(Cause::Shutdown);
+/// assert_eq!(task.join().await, Ok(Cause::Shutdown));
+/// assert_eq!(ctx.run(std::future::pending::<()>()).await, Err(Stopped::Cancelled(Cause::Shutdown)));
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Ctx {
+    node: Arc<Node>,
+    ready: Option<Arc<Ready>>,
+}
+
+type Ready = dyn Fn() + Send + Sync;
+
+impl fmt::Debug for Ctx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ctx")
+            .field("path", &self.path())
+            .field("cause", &self.cause())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Ctx {
+    /// A context without parent, deadline or cause. One per program, one per test.
+    #[must_use]
+    pub fn root(name: impl Into<Name>) -> Self {
+        Self {
+            node: Node::new(name.into(), None, None, Link::Plain),
+            ready: None,
+        }
+    }
+
+    /// A context below this one: cancelled with it, with its deadline, or alone.
+    #[must_use]
+    pub fn child(&self, name: impl Into<Name>) -> Self {
+        Self {
+            node: Node::new(
+                name.into(),
+                Some(&self.node),
+                self.node.deadline,
+                Link::Plain,
+            ),
+            ready: self.ready.clone(),
+        }
+    }
+
+    /// A context below this one that ends at `deadline`, or at this one's if that is earlier: deadlines never grow.
+    #[must_use]
+    pub fn with_deadline(&self, deadline: Instant) -> Self {
+        let deadline = self.node.deadline.map_or(deadline, |own| own.min(deadline));
+        Self {
+            node: Node::new(
+                Name::Borrowed(""),
+                Some(&self.node),
+                Some(deadline),
+                Link::Plain,
+            ),
+            ready: self.ready.clone(),
+        }
+    }
+
+    /// A context that is part of this one's tree (path, liveness, killing) but that a polite cancel passes by, because a
+    /// supervisor hands the cancel on in its own order.
+    pub(crate) fn shielded(&self, name: impl Into<Name>, ready: Option<Arc<Ready>>) -> Self {
+        Self {
+            node: Node::new(name.into(), Some(&self.node), None, Link::Shielded),
+            ready,
+        }
+    }
+
+    /// The moment at which [`Ctx::run`] gives up, if any.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.node.deadline
+    }
+
+    /// The name given to this context (or the nearest one above it that has one).
+    #[must_use]
+    pub fn name(&self) -> &str {
+        let mut node = &self.node;
+        loop {
+            match &node.parent {
+                Some(parent) if node.name.is_empty() => node = parent,
+                _ => return &node.name,
+            }
+        }
+    }
+
+    /// The names from the root to here, joined by `/`.
+    #[must_use]
+    pub fn path(&self) -> String {
+        self.node.path()
+    }
+
+    /// Cancels this context and every one below it. The first cause stays.
+    pub fn cancel(&self, cause: Cause) {
+        self.node.cancel(&cause);
+    }
+
+    /// Whether it was cancelled. Costs one atomic load.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.node.cancelled.load(Ordering::Acquire)
+    }
+
+    /// The cause, once cancelled.
+    #[must_use]
+    pub fn cause(&self) -> Option<Cause> {
+        self.node.tree.lock().cause.clone()
+    }
+
+    /// Waits until cancelled. A passed deadline does not end it: see [`Ctx::run`]. Cancel safe.
+    pub async fn cancelled(&self) -> Cause {
+        loop {
+            let mut notified = pin!(self.node.on_cancel.notified());
+            notified.as_mut().enable();
+            if let Some(cause) = self.cause() {
+                return cause;
+            }
+            notified.await;
+        }
+    }
+
+    /// Runs `fut` until it ends, this context is cancelled, or its deadline passes. A context that is already over never
+    /// polls `fut`. When it stops early `fut` is dropped: pass only cancel-safe futures whose loss is acceptable.
+    ///
+    /// # Errors
+    /// [`Stopped`] says which of the two ended it.
+    pub async fn run<F: Future>(&self, fut: F) -> Result<F::Output, Stopped> {
+        let mut cancelled = pin!(self.cancelled());
+        let mut deadline = pin!(self.node.deadline.map(tokio::time::sleep_until));
+        let mut fut = pin!(fut);
+        poll_fn(|cx| {
+            if let Poll::Ready(cause) = cancelled.as_mut().poll(cx) {
+                return Poll::Ready(Err(Stopped::Cancelled(cause)));
+            }
+            if let Some(deadline) = deadline.as_mut().as_pin_mut()
+                && deadline.poll(cx).is_ready()
+            {
+                return Poll::Ready(Err(Stopped::DeadlineExceeded));
+            }
+            fut.as_mut().poll(cx).map(Ok)
+        })
+        .await
+    }
+
+    /// Tells the supervisor that the child this context was made for is up. Does nothing elsewhere, or the second time.
+    pub fn ready(&self) {
+        if let Some(ready) = &self.ready {
+            ready();
+        }
+    }
+
+    /// How many tasks and threads live in this context and below.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.node.live.load(Ordering::Acquire)
+    }
+
+    /// Waits until no task or thread lives here or below. Cancel safe. Unbounded: give it a deadline.
+    pub async fn idle(&self) {
+        loop {
+            let mut notified = pin!(self.node.on_idle.notified());
+            notified.as_mut().enable();
+            if self.live() == 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// Cancels, then aborts every task here and below at its next await. Threads only see the cancel.
+    pub(crate) fn kill(&self, cause: Cause) {
+        self.node.cancel(&cause);
+        self.node.kill();
+    }
+
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Link {
+    Plain,
+    Shielded,
+}
+
+/// One context in the tree. Lock order: a parent's `tree` is never held while a child's is taken, nor the reverse.
+pub(crate) struct Node {
+    id: u64,
+    name: Name,
+    parent: Option<Arc<Node>>,
+    deadline: Option<Instant>,
+    link: Link,
+    cancelled: AtomicBool,
+    live: AtomicUsize,
+    on_cancel: Notify,
+    on_idle: Notify,
+    tree: Mutex<Tree>,
+}
+
+#[derive(Default)]
+struct Tree {
+    cause: Option<Cause>,
+    killed: bool,
+    children: BTreeMap<u64, Weak<Node>>,
+    /// `None` between registration and spawn.
+    tasks: BTreeMap<u64, Option<AbortHandle>>,
+}
+
+impl Node {
+    fn new(
+        name: Name,
+        parent: Option<&Arc<Node>>,
+        deadline: Option<Instant>,
+        link: Link,
+    ) -> Arc<Self> {
+        let node = Arc::new(Self {
+            id: tasks::next_id(),
+            name,
+            parent: parent.cloned(),
+            deadline,
+            link,
+            cancelled: AtomicBool::new(false),
+            live: AtomicUsize::new(0),
+            on_cancel: Notify::new(),
+            on_idle: Notify::new(),
+            tree: Mutex::new(Tree::default()),
+        });
+        if let Some(parent) = parent {
+            let mut tree = parent.tree.lock();
+            tree.children.insert(node.id, Arc::downgrade(&node));
+            let killed = tree.killed;
+            let cause = tree.cause.clone().filter(|_| link == Link::Plain || killed);
+            drop(tree);
+            if let Some(cause) = cause {
+                node.cancel(&cause);
+            }
+            if killed {
+                node.kill();
+            }
+        }
+        node
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn path(&self) -> String {
+        let mut names = Vec::new();
+        let mut node = Some(self);
+        while let Some(at) = node {
+            if !at.name.is_empty() {
+                names.push(at.name.as_ref());
+            }
+            node = at.parent.as_deref();
+        }
+        names.reverse();
+        names.join("/")
+    }
+
+    pub(crate) fn descends_from(&self, id: u64) -> bool {
+        let mut node = Some(self);
+        while let Some(at) = node {
+            if at.id == id {
+                return true;
+            }
+            node = at.parent.as_deref();
+        }
+        false
+    }
+
+    fn cancel(self: &Arc<Self>, cause: &Cause) {
+        let mut todo = vec![Arc::clone(self)];
+        while let Some(node) = todo.pop() {
+            let mut tree = node.tree.lock();
+            if tree.cause.is_some() {
+                continue; // whoever cancelled it reaches what is below
+            }
+            tree.cause = Some(cause.clone());
+            node.cancelled.store(true, Ordering::Release);
+            let below: Vec<_> = tree.children.values().filter_map(Weak::upgrade).collect();
+            drop(tree);
+            node.on_cancel.notify_waiters();
+            todo.extend(below.into_iter().filter(|child| child.link == Link::Plain));
+        }
+    }
+
+    fn kill(self: &Arc<Self>) {
+        let mut todo = vec![Arc::clone(self)];
+        while let Some(node) = todo.pop() {
+            let mut tree = node.tree.lock();
+            tree.killed = true;
+            let cause = tree.cause.clone();
+            let handles: Vec<_> = tree.tasks.values().flatten().cloned().collect();
+            let below: Vec<_> = tree.children.values().filter_map(Weak::upgrade).collect();
+            drop(tree);
+            for handle in handles {
+                handle.abort();
+            }
+            for child in below {
+                child.cancel(cause.as_ref().unwrap_or(&Cause::Terminated));
+                todo.push(child);
+            }
+        }
+    }
+
+    /// Counts task `id` in here and in every context above, and keeps a place for its abort handle.
+    pub(crate) fn task_started(&self, id: u64) {
+        self.tree.lock().tasks.insert(id, None);
+        let mut node = Some(self);
+        while let Some(at) = node {
+            at.live.fetch_add(1, Ordering::AcqRel);
+            node = at.parent.as_deref();
+        }
+    }
+
+    pub(crate) fn task_ended(&self, id: u64) {
+        let handle = self.tree.lock().tasks.remove(&id);
+        drop(handle);
+        let mut node = Some(self);
+        while let Some(at) = node {
+            if at.live.fetch_sub(1, Ordering::AcqRel) == 1 {
+                at.on_idle.notify_waiters();
+            }
+            node = at.parent.as_deref();
+        }
+    }
+
+    /// Remembers how to abort task `id`, unless it has ended already; aborts it if this context was killed meanwhile.
+    pub(crate) fn adopt(&self, id: u64, handle: AbortHandle) {
+        let mut tree = self.tree.lock();
+        if tree.killed {
+            drop(tree);
+            handle.abort();
+        } else if let Some(slot) = tree.tasks.get_mut(&id) {
+            *slot = Some(handle);
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(parent) = &self.parent {
+            parent.tree.lock().children.remove(&self.id);
+        }
+    }
+}

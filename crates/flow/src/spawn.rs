@@ -1,0 +1,268 @@
+//! Starting tasks: each is registered, has an owner, and its panic is a result.
+//!
+//! Owns the wrapper around every future the toolkit runs. It never leaves a task without an owner: a [`Task`] belongs to
+//! whoever holds the handle, a task of a [`Scope`] to the scope. A wrapper adds a few atomic stores and one clock reading
+//! to each poll.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::panic::Location;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use crate::clock::Instant;
+use crate::ctx::{Cause, Ctx};
+use crate::panics;
+use crate::tasks::{self, Kind, Name, Registered};
+
+/// How long an aborted task gets to reach its next await before it is left behind.
+pub(crate) const ABORT_GRACE: Duration = Duration::from_secs(1);
+
+/// Why a task or thread has no result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TaskError {
+    /// It panicked; the message is what the panic carried.
+    Panicked {
+        /// What the panic carried.
+        message: String,
+    },
+    /// It was aborted: by its handle's drop, by its scope, or by a supervisor's last word.
+    Cancelled(Cause),
+}
+
+impl fmt::Display for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Panicked { message } => write!(f, "panicked: {message}"),
+            Self::Cancelled(cause) => write!(f, "cancelled: {cause}"),
+        }
+    }
+}
+
+impl std::error::Error for TaskError {}
+
+/// A running task. Dropping the handle aborts the task at its next await.
+///
+/// Await it (or call [`Task::join`]) for the result. Dropping the join future drops the handle with it.
+#[must_use = "dropping the handle aborts the task"]
+pub struct Task<T> {
+    handle: JoinHandle<T>,
+    ctx: Ctx,
+    id: u64,
+}
+
+impl<T> Task<T> {
+    /// Waits for the task's result.
+    ///
+    /// # Errors
+    /// [`TaskError::Panicked`] when it panicked, [`TaskError::Cancelled`] when it was aborted.
+    pub async fn join(self) -> Result<T, TaskError> {
+        self.await
+    }
+
+    /// Aborts the task at its next await; [`Task::join`] then tells so.
+    pub fn abort(&self) {
+        self.handle.abort();
+    }
+
+    /// Whether it has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.handle.is_finished()
+    }
+
+    /// Its id in the registry.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+impl<T> fmt::Debug for Task<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Task")
+            .field("id", &self.id)
+            .field("finished", &self.is_finished())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T> Future for Task<T> {
+    type Output = Result<T, TaskError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let joined = std::task::ready!(Pin::new(&mut self.handle).poll(cx));
+        Poll::Ready(joined.map_err(|error| match error.try_into_panic() {
+            Ok(payload) => TaskError::Panicked {
+                message: panics::message(payload.as_ref()),
+            },
+            Err(_) => TaskError::Cancelled(self.ctx.cause().unwrap_or(Cause::Dropped)),
+        }))
+    }
+}
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        self.handle.abort();
+    }
+}
+
+impl Ctx {
+    /// Starts `fut` as a task owned by the returned handle and registered under this context.
+    ///
+    /// The task sees this context's cancellation only where it looks ([`Ctx::run`], [`Ctx::cancelled`]); dropping the
+    /// handle, or a kill from above, aborts it at its next await.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    #[track_caller]
+    pub fn spawn<F>(&self, name: impl Into<Name>, fut: F) -> Task<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let (id, handle) = self.spawn_unowned(name.into(), Location::caller(), fut);
+        Task {
+            handle,
+            ctx: self.clone(),
+            id,
+        }
+    }
+
+    /// Starts a task whose owner is this context alone: it ends by itself or when the context is killed.
+    #[expect(clippy::disallowed_methods, reason = "the one place that spawns tasks")]
+    pub(crate) fn spawn_unowned<F>(
+        &self,
+        name: Name,
+        location: &'static Location<'static>,
+        fut: F,
+    ) -> (u64, JoinHandle<F::Output>)
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let id = tasks::next_id();
+        let registered = Registered::new(id, name, Kind::Task, Arc::clone(self.node()), location);
+        let handle = tokio::spawn(track(registered, fut));
+        self.node().adopt(id, handle.abort_handle());
+        (id, handle)
+    }
+}
+
+async fn track<F: Future>(mut registered: Registered, fut: F) -> F::Output {
+    // `fut` is declared after the registration, so it is gone when the record goes.
+    let mut fut = pin!(fut);
+    poll_fn(|cx| {
+        let _poll = registered.enter();
+        fut.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// How many tasks of a scope did not end by themselves in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abandoned(pub usize);
+
+/// Many tasks with one owner: connections, requests, fan-out. Dropping the scope aborts what still runs.
+///
+/// Results are not kept, so a task should hand on what it makes; panics are counted. The scope does not bound how many
+/// tasks run: take a permit before [`Scope::spawn`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// use forebay_flow::{Ctx, Scope, clock};
+/// let scope = Scope::new(&Ctx::root("app"), "conns");
+/// scope.spawn("conn", async {});
+/// let abandoned = scope.finish(clock::now() + std::time::Duration::from_secs(1)).await;
+/// assert_eq!(abandoned.0, 0);
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Scope {
+    ctx: Ctx,
+    panicked: Arc<AtomicUsize>,
+}
+
+impl Scope {
+    /// A scope below `ctx`.
+    #[must_use]
+    pub fn new(ctx: &Ctx, name: impl Into<Name>) -> Self {
+        Self {
+            ctx: ctx.child(name),
+            panicked: Arc::default(),
+        }
+    }
+
+    /// The scope's own context: hand children of it to the tasks, cancel it to ask them to end.
+    #[must_use]
+    pub fn ctx(&self) -> &Ctx {
+        &self.ctx
+    }
+
+    /// Starts a task in this scope.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    #[track_caller]
+    pub fn spawn<F>(&self, name: impl Into<Name>, fut: F)
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        let name = name.into();
+        let (panicked, ctx, label) = (Arc::clone(&self.panicked), self.ctx.clone(), name.clone());
+        let guarded = async move {
+            if let Err(message) = panics::catch_async(fut).await {
+                panicked.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(scope = %ctx.path(), task = %label, %message, "task panicked");
+            }
+        };
+        drop(self.ctx.spawn_unowned(name, Location::caller(), guarded));
+    }
+
+    /// How many tasks run in it (and below it).
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ctx.live()
+    }
+
+    /// Whether none runs.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many of its tasks panicked so far.
+    #[must_use]
+    pub fn panicked(&self) -> usize {
+        self.panicked.load(Ordering::Relaxed)
+    }
+
+    /// Waits for the tasks to end by themselves, until `deadline`; aborts the rest and says how many they were. It does
+    /// not cancel first: call `scope.ctx().cancel(…)` to ask politely. An aborted task that never reaches an await is
+    /// left behind after one second. Dropping this future aborts everything at once.
+    pub async fn finish(self, deadline: Instant) -> Abandoned {
+        if tokio::time::timeout_at(deadline, self.ctx.idle())
+            .await
+            .is_ok()
+        {
+            return Abandoned(0);
+        }
+        let rest = self.ctx.live();
+        self.ctx.kill(Cause::Terminated);
+        let _left_behind = tokio::time::timeout(ABORT_GRACE, self.ctx.idle())
+            .await
+            .is_err();
+        Abandoned(rest)
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        self.ctx.kill(Cause::Dropped);
+    }
+}

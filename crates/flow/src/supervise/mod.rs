@@ -1,0 +1,45 @@
+//! Supervision: children that are started in order, restarted by a rule, and stopped in the reverse order.
+//!
+//! Owns the children's instances and the record of their exits. A supervisor only supervises: it does no work of its own,
+//! and no child outlives it, whichever way it ends. Reading its state ([`Handle::tree`]) never waits for it.
+//!
+//! ```text
+//!            start            ready (or at once)          exit
+//! Stopped ─────────► Starting ─────────► Running ─────────────────┐
+//!    ▲                   │ failed                                 ▼ by rule
+//!    │                   ▼                                   restart? ──no──► Stopped, or gone (temporary)
+//!    └── gave up ◄── intensity passed? ◄── Restarting ◄─────────yes
+//!                        (pause: backoff with jitter)
+//! ```
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() {
+//! use forebay_flow::supervise::{Child, Restart, Strategy, Supervisor};
+//! use forebay_flow::{Cause, Ctx, Stopped};
+//!
+//! let ctx = Ctx::root("app");
+//! let supervisor = Supervisor::new("root", Strategy::RestForOne)
+//!     .child(Child::new("store", |ctx: Ctx| async move { ctx.cancelled().await; Ok::<(), Stopped>(()) }))
+//!     .child(Child::new("http", |ctx: Ctx| async move {
+//!         ctx.ready();
+//!         ctx.cancelled().await;
+//!         Ok::<(), Stopped>(())
+//!     }).restart(Restart::Permanent).waits_for_ready(true));
+//! let running = ctx.spawn("supervisor", supervisor.run(ctx.clone()));
+//! ctx.cancel(Cause::Shutdown);
+//! assert!(running.join().await.unwrap().is_ok());
+//! # }
+//! ```
+
+mod children;
+mod engine;
+mod handle;
+mod report;
+mod shared;
+mod spec;
+mod stop;
+
+pub use self::handle::{ControlError, Counts, Handle, StartError};
+pub use self::report::{Directive, ExitContext, ExitReason, ExitReport, GaveUp, Why};
+pub use self::shared::{ChildState, Node, NodeKind, tree};
+pub use self::spec::{Child, Restart, Shutdown, Strategy, Supervisor};

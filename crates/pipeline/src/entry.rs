@@ -23,9 +23,7 @@ use arrow::buffer::Buffer;
 use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef, UInt8Type, UInt64Type};
 use arrow::error::ArrowError;
 use arrow::ipc::reader::RecordBatchDecoder;
-use arrow::ipc::writer::{
-    DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions,
-};
+use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
 use arrow::ipc::{CompressionType, MetadataVersion, root_as_message};
 use bytes::Bytes;
 
@@ -126,7 +124,9 @@ impl Numbers {
         let first = numbers.first().copied().unwrap_or(1);
         let last = numbers.last().copied().unwrap_or(0);
         let contiguous = u64::from(last) + 1 == u64::from(first) + numbers.len() as u64
-            && numbers.windows(2).all(|pair| matches!(pair, [a, b] if a.checked_add(1) == Some(*b)));
+            && numbers
+                .windows(2)
+                .all(|pair| matches!(pair, [a, b] if a.checked_add(1) == Some(*b)));
         if numbers.is_empty() || contiguous {
             Numbers::From(first)
         } else {
@@ -168,7 +168,11 @@ static REJECTED: LazyLock<SchemaRef> = LazyLock::new(|| {
 
 /// The code's number on disk: its place in [`Code::ALL`], which only grows.
 fn code_number(code: Code) -> u8 {
-    Code::ALL.iter().position(|other| *other == code).and_then(|at| u8::try_from(at).ok()).unwrap_or(0)
+    Code::ALL
+        .iter()
+        .position(|other| *other == code)
+        .and_then(|at| u8::try_from(at).ok())
+        .unwrap_or(0)
 }
 
 /// Builds a payload.
@@ -355,8 +359,7 @@ pub fn read(
 ) -> Result<Entry, EntryError> {
     let mut cursor = Cursor { payload, at: 0 };
     let (Header { meta, totals }, count) = cursor.header()?;
-    let schema =
-        schema(meta.schema_version).ok_or(EntryError::Schema(meta.schema_version))?;
+    let schema = schema(meta.schema_version).ok_or(EntryError::Schema(meta.schema_version))?;
     cursor.align();
     let mut batches = Vec::new();
     let mut base = meta.row_base;
@@ -424,8 +427,7 @@ impl Cursor<'_> {
         }
         let (schema_version, transform_version) = (self.u32()?, self.u32()?);
         let row_base = self.u64()?;
-        let totals =
-            Totals { received: self.u64()?, accepted: self.u64()?, rejected: self.u64()? };
+        let totals = Totals { received: self.u64()?, accepted: self.u64()?, rejected: self.u64()? };
         let (client, request, tenant) = (self.text()?, self.text()?, self.text()?);
         let meta = Meta { schema_version, transform_version, row_base, client, request, tenant };
         Ok((Header { meta, totals }, self.u32()?))
@@ -559,7 +561,8 @@ fn read_rejected(rows: &RecordBatch) -> Result<Vec<Rejected>, EntryError> {
         .map(|row| {
             let code = Code::ALL.get(usize::from(codes.value(row))).copied();
             let code = code.ok_or_else(|| damaged(format!("code {}", codes.value(row))))?;
-            let bound = |at: usize| offsets.get(at).and_then(|offset| usize::try_from(*offset).ok());
+            let bound =
+                |at: usize| offsets.get(at).and_then(|offset| usize::try_from(*offset).ok());
             let range = bound(row).zip(bound(row + 1));
             let (start, end) = range.ok_or_else(|| damaged("a rejected row's bytes"))?;
             Ok(Rejected {

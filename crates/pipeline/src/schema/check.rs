@@ -57,9 +57,7 @@ pub(super) fn judge(schema: &Schema, conditions: &[Condition]) -> Result<(), Sql
         return Ok(());
     }
     let scope = scope(schema)?;
-    conditions
-        .iter()
-        .try_for_each(|(_, expr)| plan_one(&scope, schema, expr).map(drop))
+    conditions.iter().try_for_each(|(_, expr)| plan_one(&scope, schema, expr).map(drop))
 }
 
 fn plan_one(
@@ -87,9 +85,7 @@ impl Checks {
     /// [`Schema::parse`] has none.
     pub fn plan(schema: &Schema) -> Result<Checks, SqlError> {
         if schema.checks.is_empty() {
-            return Ok(Checks {
-                checks: Arc::new([]),
-            });
+            return Ok(Checks { checks: Arc::new([]) });
         }
         let scope = scope(schema)?;
         let plan = |check: &super::Check| {
@@ -99,20 +95,9 @@ impl Checks {
                 _ => None,
             };
             let column = check.column.clone().or(only);
-            Ok(Planned {
-                expr,
-                sql: check.sql.clone(),
-                reads,
-                column,
-            })
+            Ok(Planned { expr, sql: check.sql.clone(), reads, column })
         };
-        Ok(Checks {
-            checks: schema
-                .checks
-                .iter()
-                .map(plan)
-                .collect::<Result<_, SqlError>>()?,
-        })
+        Ok(Checks { checks: schema.checks.iter().map(plan).collect::<Result<_, SqlError>>()? })
     }
 
     /// Moves the rows that fail a constraint from `rows` to `rejected`, with their bytes from the
@@ -124,11 +109,7 @@ impl Checks {
                 faults.entry(row).or_insert((index, fault));
             });
         }
-        if faults.is_empty() {
-            batch
-        } else {
-            self.split(batch, chunk, faults)
-        }
+        if faults.is_empty() { batch } else { self.split(batch, chunk, faults) }
     }
 
     fn split(&self, mut batch: Batch, chunk: &Bytes, faults: Faults) -> Batch {
@@ -164,10 +145,7 @@ impl Checks {
     }
 }
 
-#[expect(
-    clippy::panic,
-    reason = "a mask of the batch's own length: our own mistake if it fails"
-)]
+#[expect(clippy::panic, reason = "a mask of the batch's own length: our own mistake if it fails")]
 fn unreachable_filter(error: &ArrowError) -> ! {
     panic!("F6: filtering a batch by its own mask failed: {error}")
 }
@@ -191,10 +169,7 @@ impl Planned {
         if count == 0 {
             return;
         }
-        let result = self
-            .expr
-            .evaluate(rows)
-            .and_then(|value| value.into_array(count));
+        let result = self.expr.evaluate(rows).and_then(|value| value.into_array(count));
         match result {
             Ok(array) => {
                 let Some(passed) = array.as_boolean_opt() else {
@@ -229,11 +204,7 @@ impl Planned {
         let schema = rows.schema();
         let shown = self.reads.iter().take(SHOWN_COLUMNS).filter_map(|&index| {
             let array = rows.columns().get(index)?;
-            Some(format!(
-                "{} = {}",
-                schema.fields().get(index)?.name(),
-                shown(array, row)
-            ))
+            Some(format!("{} = {}", schema.fields().get(index)?.name(), shown(array, row)))
         });
         let mut text = shown.collect::<Vec<_>>().join(", ");
         if self.reads.len() > SHOWN_COLUMNS {
@@ -257,9 +228,5 @@ fn shown(array: &dyn Array, row: usize) -> String {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text,
     };
-    if array.data_type() == &DataType::Utf8 {
-        format!("'{cut}'")
-    } else {
-        cut
-    }
+    if array.data_type() == &DataType::Utf8 { format!("'{cut}'") } else { cut }
 }

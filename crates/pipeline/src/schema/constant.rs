@@ -8,14 +8,8 @@ use super::{Constant, Type};
 /// The constant that an expression stands for; `None` for NULL.
 pub(super) fn from_sql(expr: &SqlExpr, ty: Type) -> Result<Option<Constant>, String> {
     let (literal, negative) = match expr {
-        SqlExpr::UnaryOp {
-            op: UnaryOperator::Minus,
-            expr,
-        } => (expr.as_ref(), true),
-        SqlExpr::UnaryOp {
-            op: UnaryOperator::Plus,
-            expr,
-        } => (expr.as_ref(), false),
+        SqlExpr::UnaryOp { op: UnaryOperator::Minus, expr } => (expr.as_ref(), true),
+        SqlExpr::UnaryOp { op: UnaryOperator::Plus, expr } => (expr.as_ref(), false),
         SqlExpr::TypedString(typed) => {
             return match (&typed.value.value, ty) {
                 (Value::SingleQuotedString(text), Type::Date | Type::Timestamp) => {
@@ -33,11 +27,7 @@ pub(super) fn from_sql(expr: &SqlExpr, ty: Type) -> Result<Option<Constant>, Str
         (Value::Null, _) => Ok(None),
         (Value::Boolean(value), Type::Boolean) => Ok(Some(Constant::Bool(*value))),
         (Value::Number(digits, _), _) => {
-            let text = if negative {
-                format!("-{digits}")
-            } else {
-                digits.clone()
-            };
+            let text = if negative { format!("-{digits}") } else { digits.clone() };
             from_number(&text, ty).map(Some)
         }
         (Value::SingleQuotedString(text), _) if !negative => from_text(text, ty).map(Some),
@@ -57,11 +47,7 @@ fn from_number(text: &str, ty: Type) -> Result<Constant, String> {
         Type::Real | Type::Double => {
             let number: f64 = text.parse().map_err(|_| misfit(text, ty))?;
             let fits = number.is_finite() && (ty == Type::Double || in_real(number));
-            return if fits {
-                Ok(Constant::Double(number))
-            } else {
-                Err(misfit(text, ty))
-            };
+            return if fits { Ok(Constant::Double(number)) } else { Err(misfit(text, ty)) };
         }
         Type::Decimal { precision, scale } => {
             return decimal(text, precision, scale)

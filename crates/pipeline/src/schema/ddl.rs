@@ -23,17 +23,8 @@ const TYPES: &str =
 const COLUMNS: usize = 4096;
 
 /// Words that begin a constraint, not a column, and so are quoted as names.
-const CONSTRAINTS: [&str; 9] = [
-    "CHECK",
-    "CONSTRAINT",
-    "PRIMARY",
-    "FOREIGN",
-    "UNIQUE",
-    "EXCLUDE",
-    "LIKE",
-    "INDEX",
-    "FULLTEXT",
-];
+const CONSTRAINTS: [&str; 9] =
+    ["CHECK", "CONSTRAINT", "PRIMARY", "FOREIGN", "UNIQUE", "EXCLUDE", "LIKE", "INDEX", "FULLTEXT"];
 
 impl Schema {
     /// Reads a schema from its column list, as it stands between the parentheses of CREATE TABLE.
@@ -74,10 +65,7 @@ impl Schema {
         }
         let of_table = |check: &&Check| check.column.is_none();
         parts.extend(
-            self.checks
-                .iter()
-                .filter(of_table)
-                .map(|check| format!("CHECK ({})", check.sql)),
+            self.checks.iter().filter(of_table).map(|check| format!("CHECK ({})", check.sql)),
         );
         parts.join(", ")
     }
@@ -105,9 +93,7 @@ impl Type {
 /// A name as SQL writes it: quoted where it must be.
 pub(crate) fn quoted(name: &str) -> String {
     let mut characters = name.chars();
-    let simple = characters
-        .next()
-        .is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
+    let simple = characters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
         && characters.all(|rest| rest.is_ascii_alphanumeric() || rest == '_');
     if simple && !CONSTRAINTS.contains(&name.to_uppercase().as_str()) {
         name.to_owned()
@@ -159,11 +145,7 @@ impl Reader<'_> {
     /// Where the next token begins.
     fn location(&self) -> Location {
         let location = self.parser.peek_token_ref().span.start;
-        if location.line == 0 {
-            end_of(self.text)
-        } else {
-            location
-        }
+        if location.line == 0 { end_of(self.text) } else { location }
     }
 
     fn here(&self, message: impl Into<String>) -> SqlError {
@@ -227,12 +209,7 @@ impl Reader<'_> {
         let at = self.location();
         let name = self.name(at)?;
         let ty = self.column_type(&name)?;
-        let mut column = Column {
-            name,
-            ty,
-            nullable: true,
-            default: None,
-        };
+        let mut column = Column { name, ty, nullable: true, default: None };
         let mut null_seen = None;
         let mut default_seen = false;
         let mut default_at = at;
@@ -266,10 +243,7 @@ impl Reader<'_> {
             }
         }
         if default_seen && column.default.is_none() && !column.nullable {
-            return Err(SqlError::at(
-                default_at,
-                "DEFAULT NULL in a NOT NULL column",
-            ));
+            return Err(SqlError::at(default_at, "DEFAULT NULL in a NOT NULL column"));
         }
         if let Some(place) = self.schema.columns.get_mut(index) {
             *place = column;
@@ -279,10 +253,9 @@ impl Reader<'_> {
 
     fn once(&self, seen: &mut Option<bool>, null: bool, at: Location) -> Result<(), SqlError> {
         match seen.replace(null) {
-            Some(before) if before != null => Err(SqlError::at(
-                at,
-                "the column is declared both NULL and NOT NULL",
-            )),
+            Some(before) if before != null => {
+                Err(SqlError::at(at, "the column is declared both NULL and NOT NULL"))
+            }
             _ => Ok(()),
         }
     }
@@ -291,14 +264,8 @@ impl Reader<'_> {
         let at = self.location();
         match self.parser.next_token().token {
             Token::Word(word) => Ok(word.value),
-            Token::EOF => Err(SqlError::at(
-                at,
-                format!("expected {what}, but the text ends here"),
-            )),
-            token => Err(SqlError::at(
-                at,
-                format!("expected {what}, found `{token}`"),
-            )),
+            Token::EOF => Err(SqlError::at(at, format!("expected {what}, but the text ends here"))),
+            token => Err(SqlError::at(at, format!("expected {what}, found `{token}`"))),
         }
     }
 
@@ -337,10 +304,8 @@ impl Reader<'_> {
 
     fn default(&mut self, ty: Type) -> Result<Option<Constant>, SqlError> {
         let at = self.location();
-        let expr = self
-            .parser
-            .parse_prefix()
-            .map_err(|error| SqlError::from_parser(&error, self.text))?;
+        let expr =
+            self.parser.parse_prefix().map_err(|error| SqlError::from_parser(&error, self.text))?;
         constant::from_sql(&expr, ty).map_err(|message| SqlError::at(at, message))
     }
 
@@ -364,10 +329,7 @@ impl Reader<'_> {
             written.trim().to_owned()
         };
         self.conditions.push((self.schema.checks.len(), expr));
-        self.schema.checks.push(Check {
-            column: column.map(str::to_owned),
-            sql,
-        });
+        self.schema.checks.push(Check { column: column.map(str::to_owned), sql });
         Ok(())
     }
 }
@@ -375,9 +337,7 @@ impl Reader<'_> {
 /// Parses a CHECK's condition from its own text. Positions are those of that text.
 pub(super) fn condition(sql: &str) -> Result<SqlExpr, SqlError> {
     let mut parser = parser(sql)?;
-    let expr = parser
-        .parse_expr()
-        .map_err(|error| SqlError::from_parser(&error, sql))?;
+    let expr = parser.parse_expr().map_err(|error| SqlError::from_parser(&error, sql))?;
     let rest = parser.peek_token_ref();
     if rest.token != Token::EOF {
         return Err(SqlError::at(
@@ -438,18 +398,14 @@ fn resolve(parsed: &DataType, name: &str) -> Result<Type, String> {
 fn decimal(info: ExactNumberInfo) -> Result<Type, String> {
     let (precision, scale) = match info {
         ExactNumberInfo::None => {
-            return Err(
-                "DECIMAL needs its digits: DECIMAL(18,2) has 18, two of them after the \
+            return Err("DECIMAL needs its digits: DECIMAL(18,2) has 18, two of them after the \
                         point"
-                    .to_owned(),
-            );
+                .to_owned());
         }
         ExactNumberInfo::Precision(precision) => (precision, 0),
         ExactNumberInfo::PrecisionAndScale(precision, scale) => (precision, scale),
     };
-    let small = u8::try_from(precision)
-        .ok()
-        .filter(|precision| (1..=38).contains(precision));
+    let small = u8::try_from(precision).ok().filter(|precision| (1..=38).contains(precision));
     let Some(precision) = small else {
         return Err(format!("DECIMAL holds 1 to 38 digits, not {precision}"));
     };
@@ -457,9 +413,7 @@ fn decimal(info: ExactNumberInfo) -> Result<Type, String> {
         Ok(scale) if scale >= 0 && scale.unsigned_abs() <= precision => {
             Ok(Type::Decimal { precision, scale })
         }
-        _ => Err(format!(
-            "DECIMAL({precision},{scale}): the scale is from 0 to {precision}"
-        )),
+        _ => Err(format!("DECIMAL({precision},{scale}): the scale is from 0 to {precision}")),
     }
 }
 
@@ -484,9 +438,7 @@ fn unknown_type(parsed: &DataType, name: &str) -> String {
         other => {
             let written = other.to_string().to_uppercase();
             let word = written.split(['(', ' ']).next().unwrap_or_default();
-            let names = TYPES
-                .split(", ")
-                .map(|name| name.split('(').next().unwrap_or(name));
+            let names = TYPES.split(", ").map(|name| name.split('(').next().unwrap_or(name));
             format!("the types are {TYPES}{}", did_you_mean(word, names))
         }
     };

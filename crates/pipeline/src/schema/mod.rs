@@ -121,17 +121,12 @@ pub struct Schema {
 impl Schema {
     /// The Arrow schema of a decoded batch.
     pub fn arrow(&self) -> SchemaRef {
-        Arc::new(ArrowSchema::new(
-            self.columns.iter().map(Column::arrow).collect::<Vec<_>>(),
-        ))
+        Arc::new(ArrowSchema::new(self.columns.iter().map(Column::arrow).collect::<Vec<_>>()))
     }
 
     /// The index and column of a name, case kept.
     pub fn column(&self, name: &str) -> Option<(usize, &Column)> {
-        self.columns
-            .iter()
-            .enumerate()
-            .find(|(_, column)| column.name == name)
+        self.columns.iter().enumerate().find(|(_, column)| column.name == name)
     }
 }
 

@@ -82,11 +82,8 @@ impl ScalarUDFImpl for JsonGet {
     }
 
     fn return_field_from_args(&self, arguments: ReturnFieldArgs<'_>) -> Result<FieldRef> {
-        let types: Vec<_> = arguments
-            .arg_fields
-            .iter()
-            .map(|field| field.data_type().clone())
-            .collect();
+        let types: Vec<_> =
+            arguments.arg_fields.iter().map(|field| field.data_type().clone()).collect();
         let field = Field::new(self.name, self.return_type(&types)?, true);
         Ok(Arc::new(match self.kind {
             Kind::Json => field.with_metadata([(JSON.0.to_owned(), JSON.1.to_owned())].into()),
@@ -96,10 +93,7 @@ impl ScalarUDFImpl for JsonGet {
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
         let [first, path @ ..] = types else {
-            return plan_err!(
-                "{} takes a JSON value and a path of keys or indices",
-                self.name
-            );
+            return plan_err!("{} takes a JSON value and a path of keys or indices", self.name);
         };
         if !(first.is_string() || first.is_null()) {
             return plan_err!("{} reads JSON or TEXT, not {first}", self.name);
@@ -107,38 +101,25 @@ impl ScalarUDFImpl for JsonGet {
         let path = path.iter().map(|step| match step {
             step if step.is_string() || step.is_null() => Ok(DataType::Utf8),
             step if step.is_integer() => Ok(DataType::Int64),
-            step => plan_err!(
-                "a step of {}'s path is a key or an index, not {step}",
-                self.name
-            ),
+            step => plan_err!("a step of {}'s path is a key or an index, not {step}", self.name),
         });
         std::iter::once(Ok(DataType::Utf8)).chain(path).collect()
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let scalar = arguments
-            .args
-            .iter()
-            .all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
+        let scalar = arguments.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let rows = if scalar { 1 } else { arguments.number_rows };
-        let mut arrays = arguments
-            .args
-            .iter()
-            .map(|arg| arg.clone().into_array(rows));
+        let mut arrays = arguments.args.iter().map(|arg| arg.clone().into_array(rows));
         let Some(values) = arrays.next().transpose()? else {
             return exec_err!("{} needs a JSON value", self.name);
         };
-        let path = arrays
-            .map(|array| Path::new(array?))
-            .collect::<Result<Vec<_>>>()?;
+        let path = arrays.map(|array| Path::new(array?)).collect::<Result<Vec<_>>>()?;
         let Some(values) = values.as_string_opt::<i32>() else {
             return exec_err!("{} was planned for TEXT", self.name);
         };
         let found = self.collect(values, &path);
         if scalar {
-            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(
-                &found, 0,
-            )?));
+            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&found, 0)?));
         }
         Ok(ColumnarValue::Array(found))
     }
@@ -176,8 +157,7 @@ impl JsonGet {
     fn collect(&self, values: &StringArray, path: &[Path]) -> ArrayRef {
         let found = (0..values.len()).map(|row| {
             let text = values.is_valid(row).then(|| values.value(row))?;
-            path.iter()
-                .try_fold(text.trim_matches(WHITE), |text, step| step.walk(row, text))
+            path.iter().try_fold(text.trim_matches(WHITE), |text, step| step.walk(row, text))
         });
         match self.kind {
             Kind::Json => {
@@ -284,10 +264,7 @@ fn value_end(bytes: &[u8], at: usize) -> Option<usize> {
             _ => {
                 let rest = bytes.get(at..)?;
                 let word = rest.iter().position(|byte| {
-                    matches!(
-                        byte,
-                        b',' | b'}' | b']' | b':' | b' ' | b'\t' | b'\n' | b'\r' | b'"'
-                    )
+                    matches!(byte, b',' | b'}' | b']' | b':' | b' ' | b'\t' | b'\n' | b'\r' | b'"')
                 });
                 at + word.unwrap_or(rest.len())
             }
@@ -364,10 +341,7 @@ mod tests {
         assert_eq!(member(text, "a"), Some(r#"{"}":"]"}"#));
         let list = member(text, "b\"c").unwrap_or_default();
         assert_eq!(element(list, 1), Some(r#"[2,"x,y"]"#));
-        assert_eq!(
-            element(list, 2).and_then(|object| member(object, "d")),
-            Some("-1.5e3")
-        );
+        assert_eq!(element(list, 2).and_then(|object| member(object, "d")), Some("-1.5e3"));
         assert_eq!(element(list, 3), None);
         assert_eq!(member(text, "e").and_then(unescaped).as_deref(), Some("é"));
         assert_eq!(member(text, "z"), None);
@@ -375,18 +349,8 @@ mod tests {
 
     #[test]
     fn what_is_not_json_gives_nothing() {
-        for text in [
-            "",
-            "{",
-            "[",
-            "{\"a\"",
-            "{\"a\":",
-            "{\"a\":}",
-            "[,]",
-            "]",
-            "\"",
-            "{\"a\":\"\\",
-        ] {
+        for text in ["", "{", "[", "{\"a\"", "{\"a\":", "{\"a\":}", "[,]", "]", "\"", "{\"a\":\"\\"]
+        {
             assert_eq!(member(text, "a"), None, "{text}");
             assert_eq!(element(text, 0), None, "{text}");
             assert!(!is_whole(text), "{text}");

@@ -72,27 +72,15 @@ fn split_location(message: &str) -> (&str, Option<Location>) {
         return (message, None);
     };
     let location = tail.split_once(", Column: ").and_then(|(line, column)| {
-        Some(Location {
-            line: line.trim().parse().ok()?,
-            column: column.trim().parse().ok()?,
-        })
+        Some(Location { line: line.trim().parse().ok()?, column: column.trim().parse().ok()? })
     });
-    if location.is_some() {
-        (head, location)
-    } else {
-        (message, None)
-    }
+    if location.is_some() { (head, location) } else { (message, None) }
 }
 
 /// `Expected: a, found: b` in plain words.
 fn plain(message: &str) -> String {
-    let message = message
-        .strip_prefix("sql parser error: ")
-        .unwrap_or(message);
-    match message
-        .strip_prefix("Expected: ")
-        .and_then(|rest| rest.rsplit_once(", found: "))
-    {
+    let message = message.strip_prefix("sql parser error: ").unwrap_or(message);
+    match message.strip_prefix("Expected: ").and_then(|rest| rest.rsplit_once(", found: ")) {
         Some((expected, "EOF")) => format!("expected {expected}, but the text ends here"),
         Some((expected, found)) => format!("expected {expected}, found `{found}`"),
         None => message.to_owned(),
@@ -104,10 +92,7 @@ pub(crate) fn end_of(text: &str) -> Location {
     let text = text.trim_end();
     let line = text.matches('\n').count() as u64 + 1;
     let last = text.rsplit('\n').next().unwrap_or_default();
-    Location {
-        line,
-        column: last.chars().count() as u64 + 1,
-    }
+    Location { line, column: last.chars().count() as u64 + 1 }
 }
 
 /// The byte offset of a position in a text; its length for a position past the end.
@@ -121,9 +106,7 @@ pub(crate) fn offset_of(text: &str, location: Location) -> usize {
     }
     let rest = text.get(start..).unwrap_or_default();
     let column = usize::try_from(location.column.saturating_sub(1)).unwrap_or(usize::MAX);
-    rest.char_indices()
-        .nth(column)
-        .map_or(text.len(), |(offset, _)| start + offset)
+    rest.char_indices().nth(column).map_or(text.len(), |(offset, _)| start + offset)
 }
 
 /// A parser over a text whose size and nesting are bounded.
@@ -131,28 +114,19 @@ pub(crate) fn parser(text: &str) -> Result<Parser<'static>, SqlError> {
     if text.len() > SQL_BYTES {
         return Err(SqlError::at(
             Location { line: 1, column: 1 },
-            format!(
-                "the SQL is {} bytes long; the most is {SQL_BYTES}",
-                text.len()
-            ),
+            format!("the SQL is {} bytes long; the most is {SQL_BYTES}", text.len()),
         ));
     }
     let tokens = Tokenizer::new(&DIALECT, text)
         .tokenize_with_location()
         .map_err(|error| SqlError::at(error.location, error.message))?;
-    if let Some(token) = tokens
-        .iter()
-        .filter(|token| nests(token))
-        .nth(SQL_OPERATORS)
-    {
+    if let Some(token) = tokens.iter().filter(|token| nests(token)).nth(SQL_OPERATORS) {
         return Err(SqlError::at(
             token.span.start,
             format!("the SQL has more than {SQL_OPERATORS} operators"),
         ));
     }
-    Ok(Parser::new(&DIALECT)
-        .with_recursion_limit(SQL_DEPTH)
-        .with_tokens_with_locations(tokens))
+    Ok(Parser::new(&DIALECT).with_recursion_limit(SQL_DEPTH).with_tokens_with_locations(tokens))
 }
 
 /// True for a token that can make the tree one level deeper.
@@ -208,10 +182,7 @@ pub(crate) fn session() -> &'static SessionState {
             .with_config(session_config())
             .with_default_features()
             .with_table_function_list(vec![]);
-        builder
-            .scalar_functions()
-            .get_or_insert_default()
-            .extend(json::functions());
+        builder.scalar_functions().get_or_insert_default().extend(json::functions());
         builder.build()
     });
     &STATE
@@ -234,9 +205,7 @@ pub(crate) fn did_you_mean<'a>(
         .map(|candidate| (distance(&lower, &candidate.to_lowercase()), candidate))
         .filter(|(distance, candidate)| *distance <= limit && *candidate != name)
         .min()
-        .map_or_else(String::new, |(_, candidate)| {
-            format!("; did you mean `{candidate}`?")
-        })
+        .map_or_else(String::new, |(_, candidate)| format!("; did you mean `{candidate}`?"))
 }
 
 /// Levenshtein distance in characters. Names are short: identifiers past 128 characters never match.
@@ -252,9 +221,7 @@ fn distance(a: &str, b: &str) -> usize {
         let mut left = i + 1;
         for (to, cell) in b.iter().zip(row.iter_mut().skip(1)) {
             let up = *cell;
-            left = (diagonal + usize::from(from != *to))
-                .min(up + 1)
-                .min(left + 1);
+            left = (diagonal + usize::from(from != *to)).min(up + 1).min(left + 1);
             diagonal = up;
             *cell = left;
         }
@@ -303,18 +270,9 @@ mod tests {
     #[test]
     fn positions_count_characters_not_bytes() {
         let text = "é INT,\n  ü BIGINT";
-        assert_eq!(
-            offset_of(text, Location { line: 2, column: 5 }),
-            text.find("BIGINT").unwrap()
-        );
+        assert_eq!(offset_of(text, Location { line: 2, column: 5 }), text.find("BIGINT").unwrap());
         assert_eq!(offset_of(text, Location { line: 9, column: 1 }), text.len());
-        assert_eq!(
-            end_of(text),
-            Location {
-                line: 2,
-                column: 11
-            }
-        );
+        assert_eq!(end_of(text), Location { line: 2, column: 11 });
     }
 
     #[test]

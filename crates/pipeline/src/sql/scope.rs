@@ -49,12 +49,7 @@ impl Scope {
         };
         let columns = columns
             .map_err(|error| SqlError::at(Location { line: 1, column: 1 }, message_of(&error)))?;
-        Ok(Scope {
-            schema,
-            columns,
-            qualifier: qualifier.map(str::to_owned),
-            what,
-        })
+        Ok(Scope { schema, columns, qualifier: qualifier.map(str::to_owned), what })
     }
 
     /// The index of a column by its name, case kept.
@@ -63,27 +58,17 @@ impl Scope {
         if let Ok(index) = self.schema.index_of(name) {
             return Ok(index);
         }
-        let names = self
-            .schema
-            .fields()
-            .iter()
-            .map(|field| field.name().as_str());
+        let names = self.schema.fields().iter().map(|field| field.name().as_str());
         let mut hint = did_you_mean(name, names);
         if hint.is_empty() && ident.quote_style == Some('"') {
             hint = format!("; a text is written in single quotes: '{name}'");
         }
-        Err(SqlError::at(
-            ident.span.start,
-            format!("unknown column `{name}`{hint}"),
-        ))
+        Err(SqlError::at(ident.span.start, format!("unknown column `{name}`{hint}")))
     }
 
     /// Judges an expression and gives back the indices of the columns it reads.
     pub(crate) fn judge(&self, expr: &SqlExpr) -> Result<BTreeSet<usize>, SqlError> {
-        let mut judge = Judge {
-            scope: self,
-            used: BTreeSet::new(),
-        };
+        let mut judge = Judge { scope: self, used: BTreeSet::new() };
         match expr.visit(&mut judge) {
             ControlFlow::Continue(()) => Ok(judge.used),
             ControlFlow::Break(error) => Err(error),
@@ -97,10 +82,7 @@ impl Scope {
             let location = error
                 .diagnostic()
                 .and_then(|diagnostic| diagnostic.span)
-                .map(|span| Location {
-                    line: span.start.line,
-                    column: span.start.column,
-                });
+                .map(|span| Location { line: span.start.line, column: span.start.column });
             SqlError::at(location.unwrap_or(start), message_of(&error))
         })
     }
@@ -211,10 +193,7 @@ impl Judge<'_> {
         }
         let names = state.scalar_functions().keys().map(String::as_str);
         let hint = did_you_mean(&name, names);
-        ControlFlow::Break(SqlError::at(
-            location,
-            format!("unknown function `{name}`{hint}"),
-        ))
+        ControlFlow::Break(SqlError::at(location, format!("unknown function `{name}`{hint}")))
     }
 }
 

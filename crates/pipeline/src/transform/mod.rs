@@ -231,9 +231,7 @@ fn stored(ty: &DataType) -> Option<DataType> {
             DataType::Binary
         }
         DataType::Date64 => DataType::Date32,
-        DataType::Timestamp(..) => {
-            DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
-        }
+        DataType::Timestamp(..) => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
         DataType::Dictionary(_, value) => stored(value)?,
         _ => return None,
     })

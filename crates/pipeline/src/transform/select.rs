@@ -17,7 +17,8 @@ use crate::sql::scope::Scope;
 use crate::sql::{SqlError, did_you_mean, end_of, message_of, name_of, parser};
 
 /// What a transform may be, for messages.
-const SHAPE: &str = "a transform is one `SELECT … FROM its_stream [WHERE …]`: it projects and filters";
+const SHAPE: &str =
+    "a transform is one `SELECT … FROM its_stream [WHERE …]`: it projects and filters";
 
 pub(super) fn plan(
     stream: &str,
@@ -42,8 +43,7 @@ pub(super) fn plan(
 
 fn parse(sql: &str) -> Result<Query, SqlError> {
     let mut parser = parser(sql)?;
-    let statement =
-        parser.parse_statement().map_err(|error| SqlError::from_parser(&error, sql))?;
+    let statement = parser.parse_statement().map_err(|error| SqlError::from_parser(&error, sql))?;
     while parser.consume_token(&Token::SemiColon) {}
     let rest = parser.peek_token_ref();
     if rest.token != Token::EOF {
@@ -206,11 +206,9 @@ impl Planner {
             SelectItem::UnnamedExpr(expr) => {
                 let name = match expr {
                     SqlExpr::Identifier(ident) => ident,
-                    SqlExpr::CompoundIdentifier(parts) if !parts.is_empty() => {
-                        parts.last().ok_or_else(|| {
-                            SqlError::at(expr.span().start, "an empty name")
-                        })?
-                    }
+                    SqlExpr::CompoundIdentifier(parts) if !parts.is_empty() => parts
+                        .last()
+                        .ok_or_else(|| SqlError::at(expr.span().start, "an empty name"))?,
                     _ => {
                         self.scope.judge(expr)?;
                         return Err(SqlError::at(
@@ -267,9 +265,8 @@ impl Planner {
             let message = format!("the transform has two columns `{name}`; rename one with AS");
             return Err(SqlError::at(named_at, message));
         }
-        let field = expr
-            .return_field(&self.input)
-            .map_err(|error| SqlError::at(at, message_of(&error)))?;
+        let field =
+            expr.return_field(&self.input).map_err(|error| SqlError::at(at, message_of(&error)))?;
         let Some(ty) = stored(field.data_type()) else {
             let message = match field.data_type() {
                 DataType::Null => format!("`{name}` is always NULL: give it a type with CAST"),

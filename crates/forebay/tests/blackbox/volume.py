@@ -12,36 +12,42 @@ import pyarrow
 import pyarrow.compute as compute
 from deltalake import DeltaTable
 
-TEXT = {"carrier", "tailnum", "origin", "dest"}
 TIME = "time_hour"
 
 
+def is_number(text):
+    try:
+        float(text)
+        return True
+    except ValueError:
+        return False
+
+
 def from_csv(path):
+    """Rows; (nulls, sum) of each column; the names of the columns that hold text."""
     with open(path, newline="") as file:
-        reader = csv.DictReader(file)
-        columns = {name: [0, 0] for name in reader.fieldnames}
-        rows = 0
-        for row in reader:
-            rows += 1
-            for name, text in row.items():
-                if text == "":
-                    columns[name][0] += 1
-                elif name in TEXT:
-                    columns[name][1] += len(text)
-                elif name == TIME:
-                    moment = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
-                    columns[name][1] += int(moment.timestamp())
-                else:
-                    columns[name][1] += float(text)
-    return rows, {name: (nulls, float(total)) for name, (nulls, total) in columns.items()}
+        rows = list(csv.DictReader(file))
+    columns, texts = {}, set()
+    for name in rows[0]:
+        values = [row[name] for row in rows if row[name] != ""]
+        if name == TIME:
+            moments = (datetime.datetime.fromisoformat(text.replace("Z", "+00:00")) for text in values)
+            total = sum(int(moment.timestamp()) for moment in moments)
+        elif all(map(is_number, values)):
+            total = sum(map(float, values))
+        else:
+            texts.add(name)
+            total = sum(map(len, values))
+        columns[name] = (len(rows) - len(values), float(total))
+    return (len(rows), columns), texts
 
 
-def from_deltalake(table, names):
+def from_deltalake(table, names, texts):
     data = pyarrow.table(table.to_pyarrow_table())
     columns = {}
     for name in names:
         column = data[name]
-        if name in TEXT:
+        if name in texts:
             values = compute.utf8_length(column)
         elif name == TIME:
             column = column.cast(pyarrow.timestamp("us", "UTC"))
@@ -52,12 +58,12 @@ def from_deltalake(table, names):
     return data.num_rows, columns
 
 
-def from_duckdb(table, names):
+def from_duckdb(table, names, texts):
     files = table.file_uris()
     parts = ["count(*)"]
     for name in names:
         value = f'"{name}"'
-        if name in TEXT:
+        if name in texts:
             value = f"length({value})"
         elif name == TIME:
             value = f"epoch({value}::TIMESTAMPTZ)"
@@ -69,13 +75,13 @@ def from_duckdb(table, names):
 
 
 def main(source, tables):
-    expected = from_csv(source)
+    expected, texts = from_csv(source)
     names = list(expected[1])
     differ = False
     for directory in tables:
         table = DeltaTable(directory)
         for read in (from_deltalake, from_duckdb):
-            found = read(table, names)
+            found = read(table, names, texts)
             same = found == expected
             differ |= not same
             print(f"{directory} {read.__name__}: {found[0]} rows, {'the same' if same else 'DIFFERENT'}")

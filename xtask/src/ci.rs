@@ -3,7 +3,6 @@
 //! It stops at the first step that fails, and says at the end how long each step took.
 
 use std::path::Path;
-use std::time::Instant;
 
 use anyhow::{Context, Result};
 
@@ -34,7 +33,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     let mut times = Vec::with_capacity(STEPS.len());
     for (name, step) in STEPS {
         eprintln!("── {name}");
-        let start = Instant::now();
+        let start = shell::now();
         let result = step(root).with_context(|| format!("step `{name}`"));
         times.push((name, start.elapsed(), result.is_ok()));
         if result.is_err() {

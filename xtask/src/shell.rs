@@ -5,6 +5,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
@@ -55,6 +56,12 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
         bail!("`{line}` failed: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The time, for measuring.
+#[expect(clippy::disallowed_methods, reason = "xtask links none of the product's crates")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
 }
 
 /// Finds a program on `PATH`.

@@ -26,10 +26,12 @@ pub(crate) fn run(root: &Path, args: &[String]) -> Result<()> {
         ])))?;
     }
     let mut command = shell::cargo(root);
+    let picks = args.iter().any(|arg| arg == "-p" || arg.starts_with("--package"));
+    let scope: &[&str] = if picks { &[] } else { &["--workspace"] };
     if tools.nextest {
-        command.args(["nextest", "run", "--workspace"]).args(args);
+        command.args(["nextest", "run"]).args(scope).args(args);
     } else {
-        command.args(["test", "--workspace", "--all-targets", "--"]).args(args);
+        command.args(["test", "--all-targets"]).args(scope).args(args);
     }
     shell::run(tools.hand_over(&mut command))
 }

@@ -59,7 +59,8 @@ impl Attempts {
             other => other?,
         };
         let (notes, used) = decode(&bytes);
-        if used < bytes.len() {
+        // Also when all of it holds: after a failed sync it may be in the page cache only.
+        if used > 0 || used < bytes.len() {
             replace_file(&*disk, &path, &encode(&notes))?;
         }
         let state = State {

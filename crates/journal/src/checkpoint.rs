@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! slot   0 magic "FBCKPT01" · 8 version u32 · 12 lanes u32 · 16 journal uuid · 32 generation u64
-//!        40 counters 4×u64 · 72 per lane: lane u32, reserved u32, lsn u64 · 4092 crc
+//!        40 counters 4×u64 · 72 floor u64 · 80 per lane: lane u32, reserved u32, lsn u64 · 4092 crc
 //! ```
 //!
 //! Both slots exist, whole, from the journal's birth, so that a full device cannot keep a checkpoint from being
-//! written. A write goes to the older slot; a torn one leaves the younger.
+//! written. The floor is the lowest position, moved over padding and empty blocks up to the next record: segments below
+//! it may be gone. A write goes to the older slot; a torn one leaves the younger.
 
 use std::io;
 use std::path::Path;
@@ -20,7 +21,7 @@ use crate::format::{
 const SLOT: usize = 4096;
 const MAGIC: [u8; 8] = *b"FBCKPT01";
 const VERSION: u32 = 1;
-const LANES_AT: usize = 72;
+const LANES_AT: usize = 80;
 /// Lanes that fit a slot.
 pub(crate) const MAX_LANES: usize = (SLOT - 4 - LANES_AT) / 16;
 const NAMES: [&str; 2] = ["ckpt.a", "ckpt.b"];
@@ -52,6 +53,7 @@ impl Checkpoint {
 struct Slot {
     uuid: uuid::Uuid,
     generation: u64,
+    floor: u64,
     checkpoint: Checkpoint,
 }
 
@@ -71,6 +73,7 @@ impl Slot {
         put(&mut b, 16, self.uuid.as_bytes());
         put(&mut b, 32, &self.generation.to_le_bytes());
         put_totals(&mut b, 40, totals);
+        put(&mut b, 72, &self.floor.to_le_bytes());
         for (i, (lane, lsn)) in self.checkpoint.positions.iter().enumerate() {
             put(&mut b, LANES_AT + 16 * i, &lane.to_le_bytes());
             put(&mut b, LANES_AT + 16 * i + 8, &lsn.0.to_le_bytes());
@@ -97,6 +100,7 @@ impl Slot {
         Some(Self {
             uuid: uuid::Uuid::from_bytes(array(b, 16)?),
             generation: u64_at(b, 32)?,
+            floor: u64_at(b, 72)?,
             checkpoint: Checkpoint {
                 positions: (0..lanes).map(position).collect::<Option<_>>()?,
                 counters: totals_at(b, 40)?,
@@ -112,6 +116,8 @@ pub(crate) struct Read {
     pub checkpoint: Option<Checkpoint>,
     /// Some slot is there but does not hold: an older checkpoint may stand for a younger one.
     pub damaged: bool,
+    /// Segments below this position may be gone.
+    pub floor: u64,
     generation: u64,
     /// The slot to write next.
     target: usize,
@@ -124,6 +130,7 @@ pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> io::Result<Read> {
         uuid: None,
         checkpoint: None,
         damaged: false,
+        floor: 0,
         generation: 0,
         target: 0,
         missing: false,
@@ -140,6 +147,7 @@ pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> io::Result<Read> {
             Some(slot) if slot.generation > read.generation => {
                 read.uuid = Some(slot.uuid);
                 read.generation = slot.generation;
+                read.floor = slot.floor;
                 read.checkpoint = Some(slot.checkpoint);
                 read.target = 1 - i;
             }
@@ -159,30 +167,38 @@ pub(crate) struct Slots {
     uuid: uuid::Uuid,
     generation: u64,
     target: usize,
+    /// Segments below this position may be removed.
+    pub floor: u64,
     pub current: Checkpoint,
 }
 
 impl Slots {
-    /// Takes the slots as read; writes both if one is missing, which is the birth of the journal.
+    /// Takes the slots as read. Writes both if one is missing, which is the birth of the journal; else writes the
+    /// younger one again where it stands, since after a failed sync it may be in the page cache only.
     pub(crate) fn open(
         disk: &dyn Disk,
         dir: &Path,
         read: Read,
         uuid: uuid::Uuid,
     ) -> io::Result<Self> {
-        let current = read.checkpoint.unwrap_or_default();
         let mut slots = Self {
             uuid,
             generation: read.generation,
             target: read.target,
-            current,
+            floor: read.floor,
+            current: read.checkpoint.unwrap_or_default(),
         };
         if read.missing || read.uuid.is_none() {
             for _ in 0..2 {
-                let checkpoint = slots.current.clone();
-                slots.write_slot(disk, dir, checkpoint, Open::CreateOrTruncate)?;
+                let (checkpoint, floor) = (slots.current.clone(), slots.floor);
+                slots.write_slot(disk, dir, checkpoint, floor, Open::CreateOrTruncate)?;
                 disk.sync_dir(dir)?;
             }
+        } else {
+            slots.target = 1 - slots.target;
+            slots.generation = slots.generation.saturating_sub(1);
+            let (checkpoint, floor) = (slots.current.clone(), slots.floor);
+            slots.write_slot(disk, dir, checkpoint, floor, Open::Write)?;
         }
         Ok(slots)
     }
@@ -193,6 +209,7 @@ impl Slots {
         disk: &dyn Disk,
         dir: &Path,
         checkpoint: Checkpoint,
+        floor: u64,
     ) -> io::Result<()> {
         if checkpoint.positions.len() > MAX_LANES {
             return Err(io::Error::new(
@@ -200,7 +217,7 @@ impl Slots {
                 "too many lanes for a checkpoint",
             ));
         }
-        self.write_slot(disk, dir, checkpoint, Open::Write)
+        self.write_slot(disk, dir, checkpoint, floor, Open::Write)
     }
 
     fn write_slot(
@@ -208,11 +225,13 @@ impl Slots {
         disk: &dyn Disk,
         dir: &Path,
         checkpoint: Checkpoint,
+        floor: u64,
         mode: Open,
     ) -> io::Result<()> {
         let slot = Slot {
             uuid: self.uuid,
             generation: self.generation + 1,
+            floor,
             checkpoint,
         };
         let name = NAMES.get(self.target).copied().unwrap_or("ckpt.a");
@@ -220,6 +239,7 @@ impl Slots {
         file.write_all_at(&slot.encode(), 0)?;
         file.sync_data()?;
         self.generation = slot.generation;
+        self.floor = floor;
         self.current = slot.checkpoint;
         self.target = 1 - self.target;
         Ok(())

@@ -148,7 +148,7 @@ pub fn cat(
             }
         });
         scanned
-            .and_then(|_| result)
+            .and(result)
             .map_err(OpenError::io("reading", &c.path))?;
     }
     Ok(())

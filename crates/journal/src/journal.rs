@@ -174,14 +174,13 @@ impl State {
         self.head.saturating_sub(self.released) + self.promised
     }
 
-    fn release(&mut self, lsn: u64) {
-        // The padding and the empty blocks after the last record wait for nobody.
-        let lsn = if lsn >= self.last_record_end {
+    /// A position moved over what waits for nobody: the padding and the empty blocks after the last record.
+    fn floor(&self, lsn: u64) -> u64 {
+        if lsn >= self.last_record_end {
             self.head
         } else {
             lsn
-        };
-        self.released = self.released.max(lsn);
+        }
     }
 }
 
@@ -289,7 +288,8 @@ impl Journal {
             lock: Mutex::new(Some(lock)),
         });
         if let Some(lowest) = recovered.checkpoint.lowest() {
-            journal.state.lock().release(lowest.0);
+            let mut state = journal.state.lock();
+            state.released = state.released.max(state.floor(lowest.0));
         }
         if !tail.ends_empty {
             journal.arm_idle(&mut journal.state.lock());
@@ -307,6 +307,12 @@ impl Journal {
     #[must_use]
     pub fn durable(&self) -> Lsn {
         Lsn(self.state.lock().head)
+    }
+
+    /// The end of the last durable record; [`Journal::durable`] may lie beyond it, since blocks are padded.
+    #[must_use]
+    pub fn end(&self) -> Lsn {
+        Lsn(self.state.lock().last_record_end)
     }
 
     /// The first position retained.
@@ -401,13 +407,12 @@ impl Journal {
                 "a checkpoint beyond the durable end",
             ));
         }
-        self.upkeep
-            .lock()
-            .slots
-            .write(&*self.disk, &self.dir, checkpoint)?;
-        if let Some(lowest) = lowest {
-            self.state.lock().release(lowest.0);
-        }
+        let slots = &mut self.upkeep.lock().slots;
+        let at = lowest.map_or(0, |lowest| self.state.lock().floor(lowest.0));
+        let floor = slots.floor.max(at);
+        slots.write(&*self.disk, &self.dir, checkpoint, floor)?;
+        let mut state = self.state.lock();
+        state.released = state.released.max(floor);
         Ok(())
     }
 
@@ -418,12 +423,13 @@ impl Journal {
     /// What the disk says; what could not be removed is tried again by the next trim.
     pub fn trim(&self, lsn: Lsn) -> io::Result<u64> {
         let mut upkeep = self.upkeep.lock();
+        let floor = upkeep.slots.floor;
         let snapshots = &mut upkeep.snapshots;
         let now = self.options.clock.unix_micros();
-        let (victims, entries, end) = {
+        let (victims, entries, range) = {
             let mut state = self.state.lock();
             state.keys.expire(now);
-            let limit = lsn.0.min(state.released);
+            let limit = lsn.0.min(floor);
             let sealed = state.segments.len().saturating_sub(1);
             let below = |segment: &&Segment| segment.end <= limit;
             let victims: Vec<_> = state
@@ -442,11 +448,11 @@ impl Journal {
                 first.header.base
             };
             let entries = state.keys.range(from, last.end);
-            let end = last.end;
-            (victims, entries, end)
+            let range = from..last.end;
+            (victims, entries, range)
         };
         let merged = snapshots.crowded();
-        snapshots.write(&*self.disk, &self.dir, self.uuid, end, &entries)?;
+        snapshots.write(&*self.disk, &self.dir, self.uuid, range, &entries)?;
         let mut freed = 0;
         for victim in victims {
             // Oldest first and each one synced, so that no crash leaves a hole between segments.
@@ -608,10 +614,7 @@ pub(crate) fn check_front(
     read: &checkpoint::Read,
     dir: &Path,
 ) -> Result<(), OpenError> {
-    let needed = read
-        .checkpoint
-        .as_ref()
-        .map_or(0, |c| c.lowest().map_or(0, |lsn| lsn.0));
+    let needed = read.floor;
     let (first, tail) = (
         found.segments.first().map(|(s, _)| s.header.base),
         found.tail().lsn,

@@ -1,7 +1,7 @@
 //! Idempotency keys: hash → where the original stands. Bounded by count and time; survives restarts and trimming.
 //!
 //! Retained segments hold their own keys, in the records. Before a segment is trimmed, its keys go to a snapshot file
-//! `idem-<lsn>`, so the index is at any moment what the snapshots and the retained log say together.
+//! `idem-<from>-<end>`, so the index is at any moment what the snapshots and the retained log say together.
 //!
 //! ```text
 //! snapshot   0 magic "FBIDEM01" · 8 journal uuid · 24 end u64 · 32 count u32 · 36 crc of 0..36
@@ -126,8 +126,9 @@ pub(crate) struct Snapshots {
     files: VecDeque<(u64, PathBuf)>,
 }
 
-fn name(end: u64) -> String {
-    format!("idem-{end:016x}")
+/// Both ends stand in the name: a trim that was cut short and done again must not replace what the first one wrote.
+fn name(from: u64, end: u64) -> String {
+    format!("idem-{from:016x}-{end:016x}")
 }
 
 fn encode(uuid: uuid::Uuid, end: u64, entries: &[Entry]) -> Vec<u8> {
@@ -210,28 +211,28 @@ impl Snapshots {
                 None => damaged.push(path),
             }
         }
+        snapshots.files.make_contiguous().sort();
         entries.sort_by_key(|entry: &Entry| entry.state.start);
         entries.dedup_by_key(|entry| entry.state.start);
         Ok((snapshots, entries, damaged))
     }
 
-    /// Makes the keys of `entries`, all below `end`, durable outside of the log.
+    /// Makes the keys of `entries`, all in `range`, durable outside of the log.
     pub(crate) fn write(
         &mut self,
         disk: &dyn Disk,
         dir: &Path,
         uuid: uuid::Uuid,
-        end: u64,
+        range: std::ops::Range<u64>,
         entries: &[Entry],
     ) -> io::Result<()> {
         if entries.is_empty() {
             return Ok(());
         }
-        let path = dir.join(name(end));
-        replace_file(disk, &path, &encode(uuid, end, entries))?;
-        if self.files.back().is_none_or(|(last, _)| *last != end) {
-            self.files.push_back((end, path));
-        }
+        let path = dir.join(name(range.start, range.end));
+        replace_file(disk, &path, &encode(uuid, range.end, entries))?;
+        self.files.retain(|(_, old)| *old != path);
+        self.files.push_back((range.end, path));
         Ok(())
     }
 
@@ -248,15 +249,16 @@ impl Snapshots {
         index: &KeyIndex,
         merged: bool,
     ) -> io::Result<()> {
-        let keep_from = if merged {
-            u64::MAX
-        } else {
-            index.oldest().unwrap_or(u64::MAX)
-        };
+        let keep_from = index.oldest().unwrap_or(u64::MAX);
         let mut removed = false;
         while let Some((end, path)) = self.files.front() {
-            let last_of_merge = merged && self.files.len() == 1;
-            if *end > keep_from || last_of_merge {
+            // The youngest file is the merged one.
+            let obsolete = if merged {
+                self.files.len() > 1
+            } else {
+                *end <= keep_from
+            };
+            if !obsolete {
                 break;
             }
             disk.remove_file(path)?;

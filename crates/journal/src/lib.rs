@@ -5,7 +5,7 @@
 //!            (commit: one turn of a shared writer thread, one block, one sync)
 //! ```
 //!
-//! A [`Journal`] owns the files of one directory: `LOCK`, `seg-<base lsn>.log`, `ckpt.a`, `ckpt.b`, `idem-<lsn>`,
+//! A [`Journal`] owns the files of one directory: `LOCK`, `seg-<base lsn>.log`, `ckpt.a`, `ckpt.b`, `idem-<from>-<end>`,
 //! `attempts`. [`Writers`] are the few threads that write for every journal of the process; a quiet journal costs
 //! none. The layout of the files is in `format.rs`, the decisions of recovery in `recovery.rs`.
 //!

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::Append;
 use crate::disk::{Disk, DiskFile, Open, is_no_space};
@@ -191,7 +191,7 @@ impl Writer {
         Ok(Some(segment))
     }
 
-    /// Writes the footer of the open segment and lets go of its file.
+    /// Lets go of the open file. The next commit would begin a new segment.
     pub(crate) fn close(&mut self) {
         self.active = None;
     }
@@ -232,7 +232,7 @@ fn build<'a>(tail: &Tail, salt: u64, len: u64, batch: impl Iterator<Item = &'a A
     let checksum = header.encode(&mut block);
     block.resize(len, 0);
     Built {
-        block: BytesMut::from(Bytes::from(block)).freeze(),
+        block: Bytes::from(block),
         places,
         totals,
         checksum,

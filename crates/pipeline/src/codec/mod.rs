@@ -1,9 +1,45 @@
 //! From bytes to rows: cutting a body into chunks by content, and decoding a chunk by schema.
 //! Sans-I/O: nothing here reads, waits or spawns.
+//!
+//! ```text
+//! pieces ─► Cutter ─► Chunk ─► Decoder ─► Decoding ─► Batch (good rows, refused rows)
+//!                       └────► infer, widen ─► Schema
+//! ```
+//!
+//! | module | what |
+//! |---|---|
+//! | `cut` | where chunks end; one scanner a format |
+//! | `decode` | rows of a chunk into batches; what both formats share |
+//! | `json`, `json_rows` | the strict JSON reader; objects into columns |
+//! | `csv_rows` | separated values into columns |
+//! | `columns` | column buffers that can take back a half-written row |
+//! | `number`, `datetime` | text into exact values |
+//! | `infer` | a schema from a chunk |
+//!
+//! A format is an arm of [`Format`], a scanner under `cut` and a row reader beside `json_rows`.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+
+use crate::record::Code;
+use crate::schema::Type;
+
+mod columns;
+mod csv_rows;
+mod cut;
+mod datetime;
+mod decode;
+mod infer;
+mod json;
+mod json_rows;
+mod number;
+
+pub use cut::Cutter;
+pub use datetime::{parse_date, parse_timestamp};
+pub use decode::{Decoder, Decoding, EXTRA};
+pub use infer::{infer, widen};
+pub use number::parse_decimal;
 
 /// The formats of a body. A new one is a file beside this one and an arm here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,13 +92,35 @@ pub struct Chunk {
     pub bytes: Bytes,
     /// Where the chunk begins in the decompressed body, in bytes.
     pub offset: u64,
+    /// Where it ends there. More than `offset + bytes.len()` if records were left out as too long.
+    pub end: u64,
+    /// Records in the chunk, the ones left out included.
+    pub records: u64,
+    /// Records that were too long to hold. They are rows: decoding refuses each.
+    pub oversized: Vec<Oversized>,
     /// The line of the body on which the chunk begins, from 1.
     pub line: u64,
+    /// The column (byte) of that line, from 1: other than 1 only if a JSON array has no line ends.
+    pub column: u64,
     /// True for the chunk that ends the body.
     pub last: bool,
     /// The columns of a CSV body, parsed once an upload.
     pub header: Option<Arc<Vec<String>>>,
 }
+
+/// A record that was longer than [`Limits::record_bytes`] and was skipped without being held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Oversized {
+    /// Where it stood: an offset into [`Chunk::bytes`].
+    pub at: usize,
+    /// How it began: at most [`OVERSIZED_KEPT`] bytes.
+    pub raw: Bytes,
+    /// Its whole length, in bytes.
+    pub length: u64,
+}
+
+/// How many bytes of a record that is too long are kept, for its dead letter.
+pub const OVERSIZED_KEPT: usize = 4096;
 
 /// The body cannot be cut or decoded any further: what, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -74,4 +132,59 @@ pub struct Malformed {
     pub column: u64,
     /// What was found and what was expected.
     pub message: String,
+}
+
+/// A value for a message: at most 64 characters of it.
+fn shorten(value: &str) -> String {
+    const MOST: usize = 64;
+    match value.char_indices().nth(MOST) {
+        None => value.to_owned(),
+        Some((end, _)) => value.get(..end).unwrap_or_default().to_owned() + "…",
+    }
+}
+
+/// As [`shorten`], for bytes of which nothing is known.
+fn shorten_bytes(value: &[u8]) -> String {
+    shorten(&String::from_utf8_lossy(value.get(..300).unwrap_or(value)))
+}
+
+/// The DDL word of a type, for messages.
+fn type_name(ty: Type) -> String {
+    let name = match ty {
+        Type::Boolean => "BOOLEAN",
+        Type::SmallInt => "SMALLINT",
+        Type::Int => "INT",
+        Type::BigInt => "BIGINT",
+        Type::Real => "REAL",
+        Type::Double => "DOUBLE",
+        Type::Decimal { precision, scale } => return format!("DECIMAL({precision},{scale})"),
+        Type::Text => "TEXT",
+        Type::Date => "DATE",
+        Type::Timestamp => "TIMESTAMP",
+        Type::Json => "JSON",
+    };
+    name.to_owned()
+}
+
+/// Why a row is refused, before its raw bytes and number are put to it.
+#[derive(Debug)]
+struct Fault {
+    code: Code,
+    /// Where in the record, for faults of grammar.
+    at: Option<usize>,
+    column: Option<String>,
+    message: String,
+}
+
+/// Boxed: rows are rarely refused, and the good ones should not carry room for it.
+type Fallible<T> = Result<T, Box<Fault>>;
+
+impl Fault {
+    fn new(code: Code, message: impl Into<String>) -> Box<Fault> {
+        Box::new(Fault { code, at: None, column: None, message: message.into() })
+    }
+
+    fn syntax(at: usize, message: impl Into<String>) -> Box<Fault> {
+        Box::new(Fault { code: Code::Syntax, at: Some(at), column: None, message: message.into() })
+    }
 }

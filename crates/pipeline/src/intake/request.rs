@@ -137,7 +137,9 @@ pub enum IngestError {
     #[error("a row was refused, and this stream takes all or nothing")]
     Invalid(Box<Reply>),
     /// `on_invalid = "reject"` holds only for bodies up to the spool limit.
-    #[error("the body is larger than {limit} bytes, the most that can be taken or refused as a whole")]
+    #[error(
+        "the body is larger than {limit} bytes, the most that can be taken or refused as a whole"
+    )]
     TooLargeToReject {
         /// The spool limit in bytes.
         limit: u64,

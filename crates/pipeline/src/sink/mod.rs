@@ -12,7 +12,10 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 
+pub mod delta;
 pub mod disk_store;
+pub mod parquet;
+mod stats;
 
 /// Cumulative row counts of a lane, kept by the sink beside its position so that the two sides of
 /// the ledger are counted independently (F6).

@@ -1,0 +1,518 @@
+//! Cuts a body into chunks at record boundaries that depend on the content alone.
+//!
+//! Owns the bytes of the chunk being gathered, and nothing else of the body. Never decodes a
+//! value: it only finds where records end. The same body is cut the same way however its bytes
+//! arrive, so a chunk's offset names the same records on every retry.
+//!
+//! ```text
+//!          push                 a record ends              the chunk is full
+//! piece ─────────► scanner ────────────────► gathered ───────────────────────► ready
+//!                     │ longer than the limit                  (once one more byte is there,
+//!                     └────────► skipped, its first bytes kept   or the body is over: `last`)
+//! ```
+
+mod csv;
+mod json;
+mod lines;
+
+pub(super) use lines::is_blank;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::{Chunk, Format, Limits, Malformed, OVERSIZED_KEPT, Oversized};
+
+/// What a scanner found in the bytes it was shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// No record ends here; all bytes belong to the record being read.
+    More,
+    /// A record, or a stretch without one (a blank line), ends after `end` bytes.
+    Ends { end: usize, record: bool },
+    /// The byte at `at` cannot stand there.
+    Wrong { at: usize, message: &'static str },
+}
+
+/// Where the reading of a body stands, by format.
+#[derive(Debug)]
+enum Scanner {
+    Lines(lines::Scanner),
+    Csv(csv::Scanner),
+    Json(json::Scanner),
+}
+
+impl Scanner {
+    fn step(&mut self, bytes: &[u8]) -> Step {
+        match self {
+            Scanner::Lines(scanner) => scanner.step(bytes),
+            Scanner::Csv(scanner) => scanner.step(bytes),
+            Scanner::Json(scanner) => scanner.step(bytes),
+        }
+    }
+}
+
+/// Cuts one body into chunks. Sans-I/O.
+///
+/// ```
+/// use forebay_pipeline::codec::{Cutter, Format, Limits};
+/// # fn main() -> Result<(), forebay_pipeline::codec::Malformed> {
+/// let mut cutter = Cutter::new(Format::Ndjson, Limits::default());
+/// cutter.push("{\"a\":1}\n{\"a\":".into())?;
+/// cutter.push("2}\n".into())?;
+/// assert!(cutter.next().is_none()); // the chunk is not full yet
+/// let chunk = cutter.finish()?;
+/// assert!(chunk.is_some_and(|chunk| chunk.last && chunk.records == 2));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Cutter {
+    limits: Limits,
+    scanner: Scanner,
+    /// The first bytes, held until it is known whether they are a byte order mark.
+    start: Option<BytesMut>,
+    pieces: Vec<Bytes>,
+    /// Bytes in `pieces`.
+    gathered: usize,
+    /// Where the chunk being gathered begins.
+    offset: u64,
+    line: u64,
+    column: u64,
+    /// Body bytes behind us: `offset` plus what the chunk being gathered took of the body.
+    position: u64,
+    records: u64,
+    /// Bytes of the record being read, so far.
+    record: u64,
+    /// Set while the record being read is too long to hold.
+    skipping: Option<Bytes>,
+    /// Line ends inside skipped records of this chunk.
+    skipped_lines: Lines,
+    oversized: Vec<Oversized>,
+    /// The chunk is full: cut before the next byte, if there is one.
+    full: bool,
+    any_record: bool,
+    header: Option<Arc<Vec<String>>>,
+    wants_header: bool,
+    ready: VecDeque<Chunk>,
+}
+
+impl Cutter {
+    /// A cutter for one body.
+    pub fn new(format: Format, limits: Limits) -> Cutter {
+        let scanner = match format {
+            Format::Ndjson => Scanner::Lines(lines::Scanner::default()),
+            Format::Json => Scanner::Json(json::Scanner::default()),
+            Format::Csv { delimiter } => Scanner::Csv(csv::Scanner::new(delimiter)),
+        };
+        Cutter {
+            limits,
+            scanner,
+            start: Some(BytesMut::new()),
+            pieces: Vec::new(),
+            gathered: 0,
+            offset: 0,
+            line: 1,
+            column: 1,
+            position: 0,
+            records: 0,
+            record: 0,
+            skipping: None,
+            skipped_lines: Lines::new(format),
+            oversized: Vec::new(),
+            full: false,
+            any_record: false,
+            header: None,
+            wants_header: matches!(format, Format::Csv { .. }),
+            ready: VecDeque::new(),
+        }
+    }
+
+    /// Takes the next bytes of the body. A piece that holds whole chunks is sliced, not copied.
+    ///
+    /// # Errors
+    /// The body cannot be cut beyond this point. Chunks that were complete before it still come
+    /// out of [`Cutter::next`]; nothing more may be pushed.
+    pub fn push(&mut self, bytes: Bytes) -> Result<(), Malformed> {
+        let Some(bytes) = self.after_mark(bytes)? else {
+            return Ok(());
+        };
+        self.scan(bytes)
+    }
+
+    /// The next whole chunk that does not end the body.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "None means not yet, not the end"
+    )]
+    pub fn next(&mut self) -> Option<Chunk> {
+        self.ready.pop_front()
+    }
+
+    /// Ends the body: its last chunk, with [`Chunk::last`] set. `None` if the body held no record
+    /// (for CSV: not even a header; for JSON: not even an empty array). Chunks that
+    /// [`Cutter::next`] has not given out yet come before this one.
+    ///
+    /// # Errors
+    /// The body ends inside a JSON array or object.
+    pub fn finish(&mut self) -> Result<Option<Chunk>, Malformed> {
+        if let Some(start) = self.start.take().filter(|start| !start.is_empty()) {
+            self.scan(start.freeze())?;
+        }
+        match &mut self.scanner {
+            Scanner::Json(scanner) => match scanner.finish() {
+                json::End::Nothing => return Ok(None),
+                json::End::Whole => self.any_record = true,
+                json::End::Open(message) => return Err(self.malformed_at(self.position, message)),
+            },
+            Scanner::Lines(scanner) => {
+                if scanner.finish() {
+                    self.record_ends(true)?;
+                }
+            }
+            Scanner::Csv(scanner) => {
+                if let Some(record) = scanner.finish() {
+                    self.record_ends(record)?;
+                }
+            }
+        }
+        if self.any_record || self.header.is_some() {
+            Ok(Some(self.cut(true)))
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// Bytes held that no finished chunk has taken: at most a chunk and a record, beyond the
+    /// piece pushed last. Finished chunks not yet taken by [`Cutter::next`] are not counted.
+    pub fn held(&self) -> usize {
+        self.gathered + self.start.as_ref().map_or(0, BytesMut::len)
+    }
+
+    /// The header of a CSV body, once it was read.
+    pub fn header(&self) -> Option<&Arc<Vec<String>>> {
+        self.header.as_ref()
+    }
+
+    /// Takes a UTF-8 byte order mark off the start of the body.
+    fn after_mark(&mut self, bytes: Bytes) -> Result<Option<Bytes>, Malformed> {
+        const MARK: &[u8] = b"\xEF\xBB\xBF";
+        let Some(start) = &mut self.start else {
+            return Ok(Some(bytes));
+        };
+        let bytes = if start.is_empty() {
+            bytes
+        } else {
+            start.extend_from_slice(&bytes);
+            std::mem::take(start).freeze()
+        };
+        if bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF") {
+            return Err(self.malformed_at(0, "the body is UTF-16; send it as UTF-8"));
+        }
+        let undecided = MARK.starts_with(&bytes) && bytes.len() < MARK.len()
+            || bytes.len() == 1 && (bytes.starts_with(b"\xFF") || bytes.starts_with(b"\xFE"));
+        if undecided {
+            start.extend_from_slice(&bytes);
+            return Ok(None);
+        }
+        self.start = None;
+        if bytes.starts_with(MARK) {
+            self.offset = MARK.len() as u64;
+            self.position = self.offset;
+            return Ok(Some(bytes.slice(MARK.len()..)));
+        }
+        Ok(Some(bytes))
+    }
+
+    fn scan(&mut self, piece: Bytes) -> Result<(), Malformed> {
+        // `from..at` are bytes of this piece that were scanned and not yet gathered.
+        let (mut from, mut at) = (0, 0);
+        while at < piece.len() {
+            if self.full {
+                self.gather(&piece, from, at);
+                from = at;
+                let chunk = self.cut(false);
+                self.ready.push_back(chunk);
+            }
+            match self.scanner.step(&piece[at..]) {
+                Step::More => {
+                    self.advance(piece.len() - at);
+                    at = piece.len();
+                }
+                Step::Ends { end, record } => {
+                    self.advance(end);
+                    at += end;
+                    // A record that lies whole in the piece needs no look at its bytes.
+                    let plain = self.record <= self.limits.record_bytes as u64
+                        && self.skipping.is_none()
+                        && !self.wants_header;
+                    if plain {
+                        self.count(record);
+                        continue;
+                    }
+                    self.gather(&piece, from, at);
+                    from = at;
+                    self.record_ends(record)?;
+                }
+                Step::Wrong { at: wrong, message } => {
+                    self.gather(&piece, from, piece.len());
+                    self.advance(wrong);
+                    // Had the bytes come one by one, the length would have been seen first.
+                    if self.record > self.limits.record_bytes as u64 {
+                        self.skip()?;
+                    }
+                    return Err(self.malformed_at(self.position, message));
+                }
+            }
+        }
+        self.gather(&piece, from, at);
+        if self.record > self.limits.record_bytes as u64 {
+            self.skip()?;
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        self.position += bytes as u64;
+        self.record += bytes as u64;
+    }
+
+    /// Adds scanned bytes to the chunk, or drops them if they belong to a record being skipped.
+    fn gather(&mut self, piece: &Bytes, from: usize, to: usize) {
+        if from >= to {
+            return;
+        }
+        if self.skipping.is_some() {
+            self.skipped_lines.count(&piece[from..to]);
+            return;
+        }
+        self.gathered += to - from;
+        self.pieces.push(piece.slice(from..to));
+    }
+
+    /// A record has ended and all its bytes are gathered (or skipped).
+    fn record_ends(&mut self, record: bool) -> Result<(), Malformed> {
+        if self.record > self.limits.record_bytes as u64 {
+            self.skip()?;
+        }
+        if let Some(raw) = self.skipping.take() {
+            self.skipped_lines.after_return = false;
+            self.oversized.push(Oversized {
+                at: self.gathered,
+                raw,
+                length: self.record,
+            });
+            self.count(true);
+            return Ok(());
+        }
+        if self.wants_header {
+            if record {
+                self.take_header()?;
+            }
+            self.record = 0;
+            return Ok(());
+        }
+        self.count(record);
+        Ok(())
+    }
+
+    fn count(&mut self, record: bool) {
+        self.record = 0;
+        self.records += u64::from(record);
+        self.any_record |= record;
+        self.full = self.position - self.offset >= self.limits.chunk_bytes as u64
+            || self.records >= self.limits.chunk_records as u64;
+    }
+
+    /// The record being read is too long: lets go of its bytes, except the first few.
+    fn skip(&mut self) -> Result<(), Malformed> {
+        if self.skipping.is_some() {
+            return Ok(());
+        }
+        let begins = self.position - self.record;
+        let limit = self.limits.record_bytes;
+        if self.wants_header {
+            return Err(
+                self.malformed_at(begins, format!("the header is longer than {limit} bytes"))
+            );
+        }
+        if matches!(self.scanner, Scanner::Json(_)) {
+            let message = format!("a record is longer than {limit} bytes");
+            return Err(self.malformed_at(begins, message));
+        }
+        let length = usize::try_from(self.record).unwrap_or(usize::MAX);
+        let tail = self.take_tail(length);
+        let mut raw = BytesMut::new();
+        for piece in &tail {
+            self.skipped_lines.count(piece);
+            let room = OVERSIZED_KEPT.min(limit).saturating_sub(raw.len());
+            raw.extend_from_slice(&piece[..room.min(piece.len())]);
+        }
+        self.skipping = Some(raw.freeze());
+        Ok(())
+    }
+
+    /// Takes the last `length` bytes out of the gathered pieces.
+    fn take_tail(&mut self, length: usize) -> Vec<Bytes> {
+        let mut keep = self.gathered.saturating_sub(length);
+        self.gathered = keep;
+        let mut tail = Vec::new();
+        let mut kept = Vec::with_capacity(self.pieces.len());
+        for mut piece in std::mem::take(&mut self.pieces) {
+            let rest = piece.split_off(keep.min(piece.len()));
+            keep -= piece.len();
+            for (part, into) in [(piece, &mut kept), (rest, &mut tail)] {
+                if !part.is_empty() {
+                    into.push(part);
+                }
+            }
+        }
+        self.pieces = kept;
+        tail
+    }
+
+    /// What was gathered is the header line of a CSV body.
+    fn take_header(&mut self) -> Result<(), Malformed> {
+        let bytes = concat(std::mem::take(&mut self.pieces));
+        let length = usize::try_from(self.record).unwrap_or(usize::MAX);
+        let skipped = bytes.len().saturating_sub(length);
+        let record = bytes.slice(skipped..);
+        self.line += self.lines_of(&bytes[..skipped]);
+        let Scanner::Csv(scanner) = &self.scanner else {
+            return Ok(());
+        };
+        let header = csv::header(&record, scanner.delimiter(), self.limits.columns).map_err(
+            |(at, message)| Malformed {
+                line: self.line,
+                column: at as u64 + 1,
+                message,
+            },
+        )?;
+        self.line += self.lines_of(&record);
+        self.header = Some(Arc::new(header));
+        self.wants_header = false;
+        self.gathered = 0;
+        self.offset = self.position;
+        Ok(())
+    }
+
+    /// Line ends in whole records.
+    fn lines_of(&self, bytes: &[u8]) -> u64 {
+        let mut lines = Lines {
+            returns: self.skipped_lines.returns,
+            seen: 0,
+            after_return: false,
+        };
+        lines.count(bytes);
+        lines.seen
+    }
+
+    fn cut(&mut self, last: bool) -> Chunk {
+        let bytes = concat(std::mem::take(&mut self.pieces));
+        let lines = self.lines_of(&bytes) + std::mem::take(&mut self.skipped_lines.seen);
+        let chunk = Chunk {
+            offset: std::mem::replace(&mut self.offset, self.position),
+            end: self.position,
+            records: std::mem::take(&mut self.records),
+            oversized: std::mem::take(&mut self.oversized),
+            line: self.line,
+            column: self.column,
+            last,
+            header: self.header.clone(),
+            bytes,
+        };
+        self.line += lines;
+        // Only JSON is ever cut inside a line.
+        if matches!(self.scanner, Scanner::Json(_)) {
+            self.column = match memchr::memrchr(b'\n', &chunk.bytes) {
+                Some(at) => (chunk.bytes.len() - at) as u64,
+                None => self.column + chunk.bytes.len() as u64,
+            };
+        }
+        self.gathered = 0;
+        self.full = false;
+        chunk
+    }
+
+    /// An error at a place of the body that lies in what is gathered.
+    fn malformed_at(&self, position: u64, message: impl Into<String>) -> Malformed {
+        let mut left = usize::try_from(position.saturating_sub(self.offset)).unwrap_or(usize::MAX);
+        let (mut line, mut column) = (self.line, self.column);
+        for piece in &self.pieces {
+            let before = &piece[..left.min(piece.len())];
+            left -= before.len();
+            line += memchr::memchr_iter(b'\n', before).count() as u64;
+            match memchr::memrchr(b'\n', before) {
+                Some(at) => column = (before.len() - at) as u64,
+                None => column += before.len() as u64,
+            }
+        }
+        Malformed {
+            line,
+            column,
+            message: message.into(),
+        }
+    }
+}
+
+/// One buffer of several; a single one is not copied.
+fn concat(mut pieces: Vec<Bytes>) -> Bytes {
+    if pieces.len() <= 1 {
+        return pieces.pop().unwrap_or_default();
+    }
+    let mut whole = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
+    for piece in &pieces {
+        whole.extend_from_slice(piece);
+    }
+    whole.freeze()
+}
+
+/// Counts line ends: LF; in CSV also CRLF as one, and CR alone.
+#[derive(Debug)]
+struct Lines {
+    returns: bool,
+    seen: u64,
+    /// The last byte was a CR, which was counted.
+    after_return: bool,
+}
+
+impl Lines {
+    fn new(format: Format) -> Lines {
+        Lines {
+            returns: matches!(format, Format::Csv { .. }),
+            seen: 0,
+            after_return: false,
+        }
+    }
+
+    fn count(&mut self, bytes: &[u8]) {
+        let Some(last) = bytes.last() else { return };
+        self.seen += memchr::memchr_iter(b'\n', bytes).count() as u64;
+        if !self.returns {
+            return;
+        }
+        // A CR counts, and the LF behind it does not.
+        self.seen -= u64::from(self.after_return && bytes.starts_with(b"\n"));
+        let returns = memchr::memchr_iter(b'\r', bytes);
+        self.seen += returns
+            .filter(|at| bytes.get(at + 1) != Some(&b'\n'))
+            .count() as u64;
+        self.after_return = *last == b'\r';
+    }
+}
+
+/// The length of the JSON value or CSV record at the start of `bytes`, found the way the cutter
+/// finds it: what a refused record is measured by.
+pub(super) fn json_record(bytes: &[u8]) -> usize {
+    json::value_length(bytes)
+}
+
+/// As [`json_record`], for CSV; the line end is counted in.
+pub(super) fn csv_record(bytes: &[u8], delimiter: u8) -> usize {
+    let mut scanner = csv::Scanner::new(delimiter);
+    match scanner.step(bytes) {
+        Step::Ends { end, .. } => end,
+        Step::More | Step::Wrong { .. } => bytes.len(),
+    }
+}

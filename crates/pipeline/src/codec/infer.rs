@@ -1,0 +1,337 @@
+//! A schema from a chunk of a stream that nobody declared. Owns nothing beyond a call.
+//!
+//! Deterministic: the same chunk gives the same schema, columns in the order of their first
+//! appearance, all of them nullable. A record that is broken has no say.
+//!
+//! | values of a column | type |
+//! |---|---|
+//! | whole numbers of 64 bits | BIGINT |
+//! | other numbers, or both | DOUBLE (a CSV integer beyond 64 bits makes it TEXT: it may be an id) |
+//! | `true`, `false` | BOOLEAN |
+//! | texts, each a date with a time (`T` between, at most microseconds) | TIMESTAMP |
+//! | other texts; in CSV also mixtures, `007`, and nothing at all | TEXT |
+//! | JSON objects and arrays; in JSON also mixtures | JSON |
+//!
+//! A JSON key whose every value is null is no column yet: its type would be a guess that cannot
+//! be taken back. A null under it is accepted, and the first value adds the column.
+
+use std::collections::HashMap;
+
+use super::csv_rows::{field, is_null_word};
+use super::json::{Kind, Reader, unescape};
+use super::number::is_number;
+use super::{Chunk, EXTRA, Fallible, Fault, Format, Limits, Malformed, cut, datetime};
+use crate::record::Code;
+use crate::schema::{Column, Schema, Type};
+
+/// The column that Forebay adds by itself; a client's value of that name has no place.
+const RECEIVED_AT: &str = "_received_at";
+
+/// Infers a schema from the first chunk of an undeclared stream.
+///
+/// # Errors
+/// No record of the chunk is well-formed, or none has a column; or there are too many columns.
+pub fn infer(format: Format, chunk: &Chunk, limits: Limits) -> Result<Schema, Malformed> {
+    let malformed = |message: String| Malformed { line: chunk.line, column: 1, message };
+    let mut seen = gather(format, chunk, limits).map_err(malformed)?;
+    if let (0, Some(fault)) = (seen.records, seen.fault.take()) {
+        return Err(malformed(format!("no record is well-formed: {}", fault.message)));
+    }
+    let mut columns = seen.columns(format, |_| true);
+    if columns.is_empty() {
+        // Only nulls: a column of some type is better than none.
+        columns = seen.names.iter().map(|name| column(name, Type::Text)).collect();
+    }
+    if columns.is_empty() {
+        return Err(malformed("no record has a column to infer a schema from".to_owned()));
+    }
+    Ok(Schema { columns, checks: Vec::new() })
+}
+
+/// The schema with the columns that the chunk has values for and it lacks, typed as by [`infer`].
+/// `None` if there are none, or too many.
+///
+/// Reads the whole chunk: call it when [`super::Decoding::unknown_columns`] names some.
+pub fn widen(schema: &Schema, format: Format, chunk: &Chunk, limits: Limits) -> Option<Schema> {
+    let seen = gather(format, chunk, limits).ok()?;
+    let known = seen.names.iter().zip(&seen.kinds).filter(|(_, kinds)| kinds.0 != 0);
+    let new: Vec<_> =
+        known.map(|(name, _)| name.as_str()).filter(|name| schema.column(name).is_none()).collect();
+    let new: std::collections::HashSet<&str> = new.into_iter().collect();
+    let columns = seen.columns(format, |name| new.contains(name));
+    if columns.is_empty() || schema.columns.len() + columns.len() > limits.columns {
+        return None;
+    }
+    let mut wider = schema.clone();
+    wider.columns.extend(columns);
+    Some(wider)
+}
+
+/// The kinds of value a column was seen to hold, one bit each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Kinds(u8);
+
+impl Kinds {
+    const INTEGER: u8 = 1;
+    /// A whole number beyond 64 bits.
+    const LARGE: u8 = 2;
+    const FLOAT: u8 = 4;
+    const BOOLEAN: u8 = 8;
+    const INSTANT: u8 = 16;
+    const TEXT: u8 = 32;
+    const NESTED: u8 = 64;
+
+    fn only(self, of: u8) -> bool {
+        self.0 & !of == 0
+    }
+
+    fn ty(self, format: Format) -> Type {
+        let csv = matches!(format, Format::Csv { .. });
+        let numbers = Kinds::INTEGER | Kinds::FLOAT | if csv { 0 } else { Kinds::LARGE };
+        if self.0 == 0 {
+            Type::Text
+        } else if self.only(Kinds::INTEGER) {
+            Type::BigInt
+        } else if self.only(numbers) {
+            Type::Double
+        } else if self.only(Kinds::BOOLEAN) {
+            Type::Boolean
+        } else if self.only(Kinds::INSTANT) {
+            Type::Timestamp
+        } else if csv || self.only(Kinds::TEXT | Kinds::INSTANT) {
+            Type::Text
+        } else {
+            Type::Json
+        }
+    }
+}
+
+/// What a chunk was seen to hold.
+#[derive(Debug, Default)]
+struct Seen {
+    names: Vec<String>,
+    kinds: Vec<Kinds>,
+    index: HashMap<Box<[u8]>, usize>,
+    /// Well-formed records.
+    records: u64,
+    /// The first fault.
+    fault: Option<Box<Fault>>,
+}
+
+impl Seen {
+    fn slot(&mut self, name: &[u8], limits: Limits) -> Result<usize, String> {
+        if let Some(&index) = self.index.get(name) {
+            return Ok(index);
+        }
+        if self.names.len() >= limits.columns {
+            return Err(format!("more than {} columns", limits.columns));
+        }
+        self.names.push(String::from_utf8_lossy(name).into_owned());
+        self.kinds.push(Kinds::default());
+        self.index.insert(name.into(), self.names.len() - 1);
+        Ok(self.names.len() - 1)
+    }
+
+    fn columns(&self, format: Format, wanted: impl Fn(&str) -> bool) -> Vec<Column> {
+        let csv = matches!(format, Format::Csv { .. });
+        let named = self.names.iter().zip(&self.kinds);
+        named
+            .filter(|(name, kinds)| csv || (kinds.0 != 0 && !name.is_empty()))
+            .filter(|(name, _)| name.as_str() != EXTRA && name.as_str() != RECEIVED_AT)
+            .filter(|(name, _)| wanted(name))
+            .map(|(name, kinds)| column(name, kinds.ty(format)))
+            .collect()
+    }
+}
+
+fn column(name: &str, ty: Type) -> Column {
+    Column { name: name.to_owned(), ty, nullable: true, default: None }
+}
+
+fn gather(format: Format, chunk: &Chunk, limits: Limits) -> Result<Seen, String> {
+    let mut seen = Seen::default();
+    match format {
+        Format::Ndjson => {
+            for line in chunk.bytes.split(|&byte| byte == b'\n') {
+                if !cut::is_blank(line) {
+                    seen.take_json(&mut Reader::new(line, 0, limits.depth), true, limits)?;
+                }
+            }
+        }
+        Format::Json => {
+            let mut rest = &chunk.bytes[..];
+            let mut inside = false;
+            while let [byte, tail @ ..] = rest {
+                match byte {
+                    b' ' | b'\t' | b'\n' | b'\r' | b']' => rest = tail,
+                    b',' => (inside, rest) = (true, tail),
+                    b'[' if !inside => (inside, rest) = (true, tail),
+                    _ => {
+                        let (record, after) = rest.split_at(cut::json_record(rest).max(1));
+                        seen.take_json(&mut Reader::new(record, 0, limits.depth), true, limits)?;
+                        rest = after;
+                    }
+                }
+            }
+        }
+        Format::Csv { delimiter } => {
+            for name in chunk.header.iter().flat_map(|header| header.iter()) {
+                seen.slot(name.as_bytes(), limits)?;
+            }
+            seen.take_csv(&chunk.bytes, delimiter);
+        }
+    }
+    Ok(seen)
+}
+
+impl Seen {
+    fn take_json(
+        &mut self,
+        reader: &mut Reader<'_>,
+        whole: bool,
+        limits: Limits,
+    ) -> Result<(), String> {
+        let mut members = Vec::new();
+        match members_of(reader, whole, &mut members) {
+            Ok(()) => {
+                self.records += 1;
+                for (name, kinds) in members {
+                    let slot = self.slot(&name, limits)?;
+                    if let Some(known) = self.kinds.get_mut(slot) {
+                        known.0 |= kinds;
+                    }
+                }
+            }
+            Err(fault) => {
+                self.fault.get_or_insert(fault);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_csv(&mut self, bytes: &[u8], delimiter: u8) {
+        let mut scratch = Vec::new();
+        let mut kinds = Vec::with_capacity(self.names.len());
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (record, after) = rest.split_at(cut::csv_record(rest, delimiter).max(1));
+            rest = after;
+            if matches!(record, [b'\n' | b'\r', ..]) {
+                continue;
+            }
+            kinds.clear();
+            let mut at = 0;
+            let read = loop {
+                match field(record, at, delimiter, &mut scratch) {
+                    Ok((text, quoted, end)) => {
+                        kinds.push(csv_kind(text, quoted));
+                        at = end + 1;
+                        if record.get(end) != Some(&delimiter) {
+                            break true;
+                        }
+                    }
+                    Err(fault) => {
+                        self.fault.get_or_insert(fault);
+                        break false;
+                    }
+                }
+            };
+            if !read || kinds.len() != self.kinds.len() || std::str::from_utf8(record).is_err() {
+                let fault = || Fault::new(Code::FieldCount, "another number of fields");
+                self.fault.get_or_insert_with(fault);
+                continue;
+            }
+            self.records += 1;
+            for (known, kinds) in self.kinds.iter_mut().zip(&kinds) {
+                known.0 |= kinds;
+            }
+        }
+    }
+}
+
+type Members = Vec<(Box<[u8]>, u8)>;
+
+/// The keys of the object that begins here, with the kinds of their values.
+fn members_of(reader: &mut Reader<'_>, whole: bool, members: &mut Members) -> Fallible<()> {
+    if std::str::from_utf8(reader.bytes).is_err() {
+        return Err(Fault::new(Code::InvalidUtf8, "the bytes are not UTF-8"));
+    }
+    reader.space();
+    if !reader.take(b'{') {
+        return Err(reader.expected("an object"));
+    }
+    reader.space();
+    let mut scratch = Vec::new();
+    let mut open = !reader.take(b'}');
+    while open {
+        let raw = reader.string()?;
+        scratch.clear();
+        unescape(raw, &mut scratch)?;
+        reader.colon()?;
+        let kind = reader.kind()?;
+        let text = reader.skip()?;
+        members.push((scratch.as_slice().into(), json_kind(kind, text)));
+        reader.space();
+        if reader.take(b',') {
+            reader.space();
+        } else if reader.take(b'}') {
+            open = false;
+        } else {
+            return Err(reader.expected("a comma or }"));
+        }
+    }
+    reader.space();
+    if whole && reader.at < reader.bytes.len() {
+        return Err(Fault::syntax(reader.at, "bytes after the object; a line holds one object"));
+    }
+    Ok(())
+}
+
+fn json_kind(kind: Kind, text: &[u8]) -> u8 {
+    match kind {
+        Kind::Null => 0,
+        Kind::Bool => Kinds::BOOLEAN,
+        Kind::Nested => Kinds::NESTED,
+        Kind::Number => number_kind(text),
+        Kind::String => match text {
+            [b'"', text @ .., b'"'] if is_instant(text) => Kinds::INSTANT,
+            _ => Kinds::TEXT,
+        },
+    }
+}
+
+fn number_kind(text: &[u8]) -> u8 {
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    if !digits.iter().all(u8::is_ascii_digit) {
+        Kinds::FLOAT
+    } else if std::str::from_utf8(text).is_ok_and(|text| text.parse::<i64>().is_ok()) {
+        Kinds::INTEGER
+    } else {
+        Kinds::LARGE
+    }
+}
+
+fn csv_kind(text: &[u8], quoted: bool) -> u8 {
+    match text {
+        // A quoted empty field is NULL in any column that is no text.
+        [] => 0,
+        _ if !quoted && is_null_word(text) => 0,
+        [b'-' | b'0'..=b'9', ..] if is_number(text) => number_kind(text),
+        [b't' | b'T' | b'f' | b'F', ..]
+            if [&b"true"[..], b"false"].iter().any(|word| text.eq_ignore_ascii_case(word)) =>
+        {
+            Kinds::BOOLEAN
+        }
+        _ if is_instant(text) => Kinds::INSTANT,
+        _ => Kinds::TEXT,
+    }
+}
+
+/// A date with a time that a TIMESTAMP holds without losing digits.
+fn is_instant(text: &[u8]) -> bool {
+    let fraction = match text.get(19..) {
+        Some([b'.' | b',', rest @ ..]) => rest.iter().take_while(|b| b.is_ascii_digit()).count(),
+        _ => 0,
+    };
+    matches!(text.get(10), Some(b'T')) && fraction <= 6 && datetime::timestamp(text).is_some()
+}

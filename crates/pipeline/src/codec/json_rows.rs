@@ -1,0 +1,271 @@
+//! JSON objects into columns. Owns nothing between rows but the order in which keys were last
+//! seen: most producers write their keys in one order, so the next key is compared before any is
+//! looked up.
+
+use super::columns::{Builder, Values};
+use super::decode::{Target, invalid_date, mismatch, unfit};
+use super::json::{Kind, Raw, Reader, unescape};
+use super::number::{self, Unfit};
+use super::{Fallible, Fault, datetime};
+use crate::schema::Type;
+
+impl Target {
+    /// Reads a line that must hold one object and nothing else.
+    pub(super) fn json_line(&mut self, reader: &mut Reader<'_>) -> Fallible<()> {
+        self.json_object(reader)?;
+        reader.space();
+        if reader.at < reader.bytes.len() {
+            let message = "bytes after the object; a line holds one object";
+            return Err(Fault::syntax(reader.at, message));
+        }
+        self.end_row()
+    }
+
+    /// Reads the object that begins here.
+    pub(super) fn json_row(&mut self, reader: &mut Reader<'_>) -> Fallible<()> {
+        self.json_object(reader)?;
+        self.end_row()
+    }
+
+    fn json_object(&mut self, reader: &mut Reader<'_>) -> Fallible<()> {
+        self.begin_row();
+        reader.space();
+        if !reader.take(b'{') {
+            return Err(reader.expected("an object"));
+        }
+        reader.space();
+        if reader.take(b'}') {
+            return Ok(());
+        }
+        let mut before = 0;
+        loop {
+            before = self.member(reader, before)?;
+            reader.space();
+            if reader.take(b',') {
+                reader.space();
+            } else if reader.take(b'}') {
+                return Ok(());
+            } else {
+                return Err(reader.expected("a comma or }"));
+            }
+        }
+    }
+
+    /// Reads one key and its value. `before` and the answer say which column came last.
+    #[inline]
+    fn member(&mut self, reader: &mut Reader<'_>, before: usize) -> Fallible<usize> {
+        let guess = self.follows.get(before).copied().unwrap_or_default();
+        let index = match self.columns.builders.get(guess) {
+            Some(builder) if key_stands(reader, &builder.key) => {
+                reader.at += 1 + builder.key.len();
+                guess
+            }
+            _ => match self.key(reader)? {
+                Some(index) => {
+                    if let Some(follows) = self.follows.get_mut(before) {
+                        *follows = index;
+                    }
+                    index
+                }
+                None => return Ok(before),
+            },
+        };
+        reader.space();
+        let row = self.columns.rows();
+        let builder = self.columns.slot(index)?;
+        if let Err(mut fault) = value(reader, builder, row, &mut self.scratch) {
+            fault.column = Some(builder.column.name.clone());
+            return Err(fault);
+        }
+        Ok(index + 1)
+    }
+
+    /// Reads a key and finds its column. A key without a column is dealt with, value and all.
+    fn key(&mut self, reader: &mut Reader<'_>) -> Fallible<Option<usize>> {
+        if reader.peek() != Some(b'"') {
+            return Err(reader.expected("a key in quotes"));
+        }
+        let raw = reader.string()?;
+        let mut name = std::mem::take(&mut self.scratch);
+        name.clear();
+        let plain = text_of(raw, &mut name);
+        let found = plain.and_then(|plain| {
+            reader.colon()?;
+            match self.index(plain) {
+                Some(index) => Ok(Some(index)),
+                None => self.unknown_member(reader, plain, raw).map(|()| None),
+            }
+        });
+        self.scratch = name;
+        found
+    }
+
+    fn unknown_member(
+        &mut self,
+        reader: &mut Reader<'_>,
+        name: &[u8],
+        raw: Raw<'_>,
+    ) -> Fallible<()> {
+        self.meet(name)?;
+        let text = reader.skip()?;
+        // A NULL is no value: nothing is lost with it.
+        if text != b"null" {
+            self.unknown_value(name);
+        }
+        if self.keeps() {
+            if !self.extra.is_empty() {
+                self.extra.push(b',');
+            }
+            self.extra.push(b'"');
+            self.extra.extend_from_slice(raw.bytes);
+            self.extra.extend_from_slice(b"\":");
+            self.extra.extend_from_slice(text);
+        }
+        Ok(())
+    }
+}
+
+/// True if a quote and then `key` (a name, its closing quote, a colon) stand here.
+#[inline]
+fn key_stands(reader: &Reader<'_>, key: &[u8]) -> bool {
+    match reader.bytes.get(reader.at..) {
+        Some([b'"', rest @ ..]) => rest.starts_with(key),
+        _ => false,
+    }
+}
+
+/// The text of a string: as it stands, or unescaped into `scratch`.
+fn text_of<'a>(raw: Raw<'a>, scratch: &'a mut Vec<u8>) -> Fallible<&'a [u8]> {
+    if !raw.escaped {
+        return Ok(raw.bytes);
+    }
+    scratch.clear();
+    unescape(raw, scratch)?;
+    Ok(scratch)
+}
+
+/// Reads a value into its column.
+#[inline]
+fn value(
+    reader: &mut Reader<'_>,
+    builder: &mut Builder,
+    row: usize,
+    scratch: &mut Vec<u8>,
+) -> Fallible<()> {
+    if reader.peek() == Some(b'n') {
+        reader.literal("null")?;
+        return builder.push_null(row);
+    }
+    let ty = builder.column.ty;
+    match &mut builder.values {
+        Values::SmallInt(v) => v.push(whole(reader, ty)?),
+        Values::Int(v) => v.push(whole(reader, ty)?),
+        Values::BigInt(v) => v.push(whole(reader, ty)?),
+        Values::Double(v) => match number::read_double(reader.bytes, reader.at) {
+            Some((value, end)) => {
+                reader.at = end;
+                v.push(value);
+            }
+            None => v.push(slow_number(reader, ty, number::double)?),
+        },
+        Values::Real(v) => match number::read_real(reader.bytes, reader.at) {
+            Some((value, end)) => {
+                reader.at = end;
+                v.push(value);
+            }
+            None => v.push(slow_number(reader, ty, number::real)?),
+        },
+        Values::Text(texts) => {
+            if reader.peek() != Some(b'"') {
+                return Err(wrong_kind(reader, ty));
+            }
+            let raw = reader.string()?;
+            if raw.escaped {
+                unescape(raw, &mut texts.data)?;
+                texts.end();
+            } else {
+                texts.push(raw.bytes);
+            }
+        }
+        Values::Json(texts) => texts.push(reader.skip()?),
+        Values::Boolean(v) => match reader.peek() {
+            Some(b't') => {
+                reader.literal("true")?;
+                v.push(true);
+            }
+            Some(b'f') => {
+                reader.literal("false")?;
+                v.push(false);
+            }
+            _ => return Err(wrong_kind(reader, ty)),
+        },
+        Values::Timestamp(v) => v.push(calendar(reader, ty, scratch, datetime::timestamp)?),
+        Values::Date(v) => v.push(calendar(reader, ty, scratch, datetime::date)?),
+        Values::Decimal { values, precision, scale } => {
+            // A decimal may come as a text: many producers do that to keep it exact.
+            if reader.peek() == Some(b'"') {
+                let raw = reader.string()?;
+                let text = text_of(raw, scratch)?;
+                let parsed = number::decimal(text, *precision, *scale);
+                values.push(parsed.map_err(|why| unfit(why, text, ty))?);
+            } else {
+                let parse = |text: &[u8]| number::decimal(text, *precision, *scale);
+                values.push(slow_number(reader, ty, parse)?);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[inline]
+fn whole<T: TryFrom<i64>>(reader: &mut Reader<'_>, ty: Type) -> Fallible<T> {
+    let start = reader.at;
+    let value = match number::read_integer(reader.bytes, start) {
+        Some((value, end)) => {
+            reader.at = end;
+            value
+        }
+        None => slow_number(reader, ty, |text| {
+            i64::try_from(number::integer(text)?).map_err(|_| Unfit::Overflow)
+        })?,
+    };
+    T::try_from(value).map_err(|_| unfit(Unfit::Overflow, &reader.bytes[start..reader.at], ty))
+}
+
+/// A number that the quick reading did not take: long, with an exponent, or no number at all.
+#[cold]
+fn slow_number<T>(
+    reader: &mut Reader<'_>,
+    ty: Type,
+    parse: impl Fn(&[u8]) -> Result<T, Unfit>,
+) -> Fallible<T> {
+    if reader.kind()? != Kind::Number {
+        return Err(wrong_kind(reader, ty));
+    }
+    let text = reader.number()?;
+    parse(text).map_err(|why| unfit(why, text, ty))
+}
+
+/// A well-formed value of another kind than the column's, or what is wrong with its grammar.
+#[cold]
+fn wrong_kind(reader: &mut Reader<'_>, ty: Type) -> Box<Fault> {
+    match reader.skip() {
+        Ok(text) => mismatch(text, ty),
+        Err(fault) => fault,
+    }
+}
+
+#[inline]
+fn calendar<T>(
+    reader: &mut Reader<'_>,
+    ty: Type,
+    scratch: &mut Vec<u8>,
+    parse: impl Fn(&[u8]) -> Option<T>,
+) -> Fallible<T> {
+    if reader.peek() != Some(b'"') {
+        return Err(wrong_kind(reader, ty));
+    }
+    let raw = reader.string()?;
+    let text = text_of(raw, scratch)?;
+    parse(text).ok_or_else(|| invalid_date(text, ty))
+}

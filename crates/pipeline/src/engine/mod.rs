@@ -1,0 +1,217 @@
+//! The whole data path as one value: what the binary opens, feeds, asks and drains.
+//!
+//! ```text
+//! Engine ── Inner ┬─ budget: intake │ lanes │ (query: its own pool)
+//!                 ├─ pools: validate │ transform │ persist
+//!                 ├─ streams: journal, plans, sink, one lane each
+//!                 └─ dead letters: one table, one owner
+//! ```
+
+mod config;
+mod define;
+mod drain;
+mod open;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use forebay_flow::budget::{Budget, Share};
+use forebay_flow::pool::Pool;
+use forebay_flow::supervise::{self, Child};
+use forebay_flow::{Clock, Scope};
+use forebay_journal::Writers;
+use forebay_journal::disk::Disk;
+use parking_lot::RwLock;
+
+pub use self::config::{EngineConfig, Faults, MemoryShares, Workers};
+pub use self::define::{StreamError, StreamInfo};
+pub use self::drain::Receipt;
+pub use self::open::OpenError;
+use crate::intake::{IngestError, Partial, Refusal, Request, Upload};
+use crate::ledger::{self, LedgerRow, Totals};
+use crate::query::{QueryEngine, QueryError, Rows};
+use crate::sink::dead_letters::DeadLetters;
+use crate::sink::disk_store::DiskStore;
+use crate::stream::Stream;
+use crate::stream::catalog::Catalog;
+use crate::telemetry::Telemetry;
+
+/// A cheap handle; clones share everything.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+/// What uploads and lanes share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub config: EngineConfig,
+    pub clock: Clock,
+    pub telemetry: Arc<Telemetry>,
+    pub intake: Share,
+    pub lanes: Share,
+    pub validators: Pool,
+    pub transformers: Pool,
+    pub persisters: Pool,
+    pub dead_letters: DeadLetters,
+    /// Appends that outlive their request (`ack=received`).
+    pub uploads: Scope,
+    catalog: Catalog,
+    disk: Arc<dyn Disk>,
+    lake: DiskStore,
+    streams: RwLock<BTreeMap<String, Arc<Stream>>>,
+    /// Held by whoever creates or drops a stream.
+    changing: tokio::sync::Mutex<()>,
+    supervisor: supervise::Handle,
+    writers: Writers,
+    query: QueryEngine,
+    draining: AtomicBool,
+    stored: AtomicU64,
+    /// The first failure that ends the process: a poisoned journal.
+    failure: tokio::sync::watch::Sender<Option<String>>,
+    /// Everything above is dropped before the budget is.
+    _budget: Budget,
+    supervised: parking_lot::Mutex<Option<Child>>,
+    _lock: Lock,
+}
+
+/// The data directory's lock, held as long as the engine lives.
+pub(crate) struct Lock(#[expect(dead_code, reason = "held, not read")] Box<dyn Send + Sync>);
+
+impl std::fmt::Debug for Lock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Lock")
+    }
+}
+
+impl Engine {
+    /// The subtree of lanes, once: put it under the root supervisor, before whatever serves clients,
+    /// so that it starts first and stops last.
+    pub fn supervisor(&self) -> Option<Child> {
+        self.inner.supervised.lock().take()
+    }
+
+    /// Admits an upload before its body is read (F7): the name, the journal's bound, then room in
+    /// memory for one chunk of it. Cancel safe.
+    ///
+    /// # Errors
+    /// `InvalidName`, `UnknownStream`, `TooManyStreams`, `Overloaded`.
+    pub async fn begin(&self, request: Request) -> Result<Upload, IngestError> {
+        let inner = &self.inner;
+        if inner.draining.load(Ordering::Acquire) {
+            let retry_after = inner.config.drain_retry_after();
+            return Err(inner.refuse(Refusal::Draining, retry_after));
+        }
+        define::check_name(&request.stream)?;
+        let stream = inner.stream(&request.stream);
+        match &stream {
+            None => inner.may_create()?,
+            Some(stream) if stream.journal.backlog() >= stream.journal.max_bytes() => {
+                let retry_after = inner.journal_retry_after(Some(stream));
+                return Err(inner.refuse(Refusal::JournalFull, retry_after));
+            }
+            Some(_) => {}
+        }
+        let bytes = inner.config.upload_bytes(request.content_length);
+        let wait = request.wait.unwrap_or(Duration::MAX).min(inner.config.admission_wait);
+        let until = inner.clock.now() + wait;
+        let Ok(permit) = inner.intake.acquire_within(bytes, until).await else {
+            return Err(inner.refuse(Refusal::Memory, Duration::from_secs(1)));
+        };
+        Ok(Upload::new(Arc::clone(inner), request, stream, permit))
+    }
+
+    /// The ledger, a line a stream.
+    pub fn ledger(&self) -> Vec<LedgerRow> {
+        let streams = self.inner.streams.read();
+        streams.values().map(|stream| ledger_row(stream)).collect()
+    }
+
+    /// Brings the gauges up to date; call it when metrics are read.
+    pub fn observe(&self) {
+        for stream in self.inner.streams.read().values() {
+            let row = ledger_row(stream);
+            let backlog = stream.journal.backlog();
+            self.inner.telemetry.gauges(&stream.name, stream.lag_bytes(), backlog, row.difference);
+        }
+    }
+
+    /// Runs a read-only query over the committed rows; each stream is a table of its name.
+    ///
+    /// # Errors
+    /// As [`QueryEngine::query`].
+    pub async fn query(&self, sql: &str, timeout: Option<Duration>) -> Result<Rows, QueryError> {
+        let streams: Vec<Arc<Stream>> = self.inner.streams.read().values().cloned().collect();
+        let mut tables = Vec::with_capacity(streams.len() + 1);
+        for stream in streams {
+            if !crate::query::may_mention(sql, &stream.name) {
+                continue;
+            }
+            let table = stream.sink.table().await.map_err(QueryError::from_sink)?;
+            let plan = stream.current();
+            let empty = || plan.map(|plan| crate::query::empty_table(plan.table.clone()));
+            if let Some(table) = table.or_else(|| empty()?.ok()) {
+                tables.push((stream.name.to_string(), table));
+            }
+        }
+        if crate::query::may_mention(sql, crate::sink::dead_letters::TABLE) {
+            let table = self.inner.dead_letters.table().await.map_err(QueryError::from_sink)?;
+            tables.push((crate::sink::dead_letters::TABLE.to_owned(), table));
+        }
+        self.inner.query.query(sql, tables, timeout).await
+    }
+
+    /// Ends when the process must: a journal failed in a way that only a restart can look into. Cancel
+    /// safe.
+    pub async fn failed(&self) -> String {
+        let mut failure = self.inner.failure.subscribe();
+        match failure.wait_for(Option::is_some).await {
+            Ok(failure) => failure.clone().unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// The pools, in flow order, for metrics and the registry of tasks.
+    pub fn pools(&self) -> [Pool; 3] {
+        let inner = &self.inner;
+        [inner.validators.clone(), inner.transformers.clone(), inner.persisters.clone()]
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> &EngineConfig {
+        &self.inner.config
+    }
+}
+
+fn ledger_row(stream: &Stream) -> LedgerRow {
+    // The progress first: the head only grows, so nothing can be counted as stored before accepted.
+    let progress = *stream.progress.borrow();
+    ledger::row(&stream.name, Totals::from_counters(stream.journal.counters()), &progress)
+}
+
+impl Inner {
+    pub fn stream(&self, name: &str) -> Option<Arc<Stream>> {
+        self.streams.read().get(name).cloned()
+    }
+
+    /// Counts rows that reached their sink in this run of the process.
+    pub fn stored(&self, rows: u64) {
+        self.stored.fetch_add(rows, Ordering::Relaxed);
+    }
+
+    fn refuse(&self, reason: Refusal, retry_after: Duration) -> IngestError {
+        self.telemetry.refused(reason);
+        IngestError::Overloaded { reason, retry_after, partial: Partial::default() }
+    }
+
+    /// When a full journal is likely to have room: the backlog over what lanes usually drain, within
+    /// 5 to 300 s.
+    pub fn journal_retry_after(&self, stream: Option<&Stream>) -> Duration {
+        /// Bytes per second that a lane is taken to drain until it has been measured.
+        const DRAIN: u64 = 50 << 20;
+        let lag = stream.map_or(0, Stream::lag_bytes);
+        Duration::from_secs((lag / DRAIN).clamp(5, 300))
+    }
+}

@@ -1,0 +1,20 @@
+//! The door: who may put how many bytes into memory, and what becomes of them.
+//!
+//! ```text
+//! begin ── permit ──► push … push ── chunk ──► validate ──► journal ──► finish ── reply
+//!   └ 503, 404, 400                    └ 400, 422             └ 503, 507, 409
+//! ```
+//!
+//! An [`Upload`] owns one permit for as long as it lives, sized for one chunk at a time, so it never
+//! waits for a second one while it holds the first. Dropping it at any point gives everything back;
+//! what the journal took stays.
+
+mod request;
+mod upload;
+mod validate;
+
+pub use self::request::{
+    Ack, Due, IngestError, Partial, REPLY_ERRORS, Refusal, Reply, Request, RowError,
+};
+pub use self::upload::Upload;
+pub(crate) use self::validate::{Validated, validate};

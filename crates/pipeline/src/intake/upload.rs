@@ -1,0 +1,477 @@
+//! One request's body on its way into the journal.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use forebay_flow::budget::Permit;
+use forebay_flow::pool::PoolError;
+use forebay_journal::{Append, AppendError, Appended, Key, Lsn};
+use futures_util::future::BoxFuture;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128_with_seed};
+
+use super::{
+    Ack, Due, IngestError, Partial, REPLY_ERRORS, Refusal, Reply, Request, RowError, Validated,
+    validate,
+};
+use crate::codec::{Chunk, Cutter, Malformed};
+use crate::engine::Inner;
+use crate::entry::Meta;
+use crate::record::Rejected;
+use crate::stream::catalog::{OnInvalid, Origin};
+use crate::stream::{Plan, Stream};
+use crate::telemetry::Stage;
+
+/// Appends of one upload that may wait for their sync while the next chunk is decoded.
+const IN_FLIGHT: usize = 2;
+
+type Pending = BoxFuture<'static, Result<Appended, AppendError>>;
+
+/// An upload that was admitted. Push the body's bytes, then finish.
+pub struct Upload {
+    engine: Arc<Inner>,
+    request: Request,
+    /// `None` until the first chunk of a stream that does not exist yet.
+    stream: Option<Arc<Stream>>,
+    cutter: Cutter,
+    /// Shared with appends that outlive the request (`ack=received`).
+    permit: Arc<Permit>,
+    /// Over every byte cut so far: a key stands for a whole body, not for its last chunk.
+    checksum: Xxh3,
+    received: u64,
+    tally: Tally,
+    pending: VecDeque<(Pending, Waiting)>,
+    /// `on_invalid = "reject"`: nothing is appended before the whole body is known to be good.
+    spool: Vec<(Validated, Option<Key>, u64)>,
+    cut: u64,
+}
+
+/// What an append still in flight will have made durable.
+#[derive(Debug, Clone, Copy, Default)]
+struct Waiting {
+    accepted: u64,
+    rejected: u64,
+    offset: u64,
+}
+
+/// What is durable so far.
+#[derive(Debug, Default)]
+struct Tally {
+    accepted: u64,
+    rejected: u64,
+    errors: Vec<RowError>,
+    position: u64,
+    offset: u64,
+    chunks: u64,
+    duplicates: u64,
+}
+
+impl std::fmt::Debug for Upload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upload").field("request", &self.request).finish_non_exhaustive()
+    }
+}
+
+impl Upload {
+    pub(crate) fn new(
+        engine: Arc<Inner>,
+        request: Request,
+        stream: Option<Arc<Stream>>,
+        permit: Permit,
+    ) -> Upload {
+        let cutter = Cutter::new(request.format, engine.config.limits);
+        Upload {
+            engine,
+            request,
+            stream,
+            cutter,
+            permit: Arc::new(permit),
+            checksum: Xxh3::new(),
+            received: 0,
+            tally: Tally::default(),
+            pending: VecDeque::new(),
+            spool: Vec::new(),
+            cut: 0,
+        }
+    }
+
+    /// Bytes of the memory budget that this upload holds.
+    pub fn reserved(&self) -> u64 {
+        self.permit.bytes()
+    }
+
+    /// Takes the next bytes of the body; waits while the validators or the journal are behind, which
+    /// slows the client through TCP.
+    ///
+    /// Cancel safety: not to be called again after it was dropped; drop the upload then.
+    ///
+    /// # Errors
+    /// Any [`IngestError`] but those of [`finish`](Upload::finish) alone. The upload is over then.
+    pub async fn push(&mut self, bytes: Bytes) -> Result<(), IngestError> {
+        self.cutter.push(bytes).map_err(|malformed| self.malformed(malformed))?;
+        while let Some(chunk) = self.cutter.next() {
+            self.take(chunk).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends the body and waits for the level of acknowledgement that was asked for.
+    ///
+    /// Cancel safe in this sense: what was appended stays, the rest is given up.
+    ///
+    /// # Errors
+    /// Any [`IngestError`]; each says what is durable nevertheless.
+    pub async fn finish(mut self, due: Due) -> Result<Reply, IngestError> {
+        match tokio::time::timeout_at(due.0, self.end()).await {
+            Ok(done) => done?,
+            Err(_) => return Err(IngestError::DeadlineExceeded { partial: self.partial() }),
+        }
+        let Some(stream) = self.stream.clone() else { return Err(IngestError::Empty) };
+        let mut ack = self.request.ack.min(Ack::Durable);
+        if self.request.ack == Ack::Stored {
+            stream.want(self.tally.position);
+            // Past the deadline the answer is honest about what it is: durable.
+            let stored = tokio::time::timeout_at(due.0, stream.stored(self.tally.position)).await;
+            ack = if stored.is_ok() { Ack::Stored } else { Ack::Durable };
+        }
+        let Tally { accepted, rejected, errors, position, .. } = self.tally;
+        let duplicate = self.tally.chunks > 0 && self.tally.duplicates == self.tally.chunks;
+        let reply = Reply {
+            stream: stream.name.to_string(),
+            ack,
+            accepted,
+            rejected,
+            errors,
+            position,
+            duplicate,
+        };
+        if accepted == 0 && rejected > 0 {
+            return Err(IngestError::NoValidRow(Box::new(reply)));
+        }
+        Ok(reply)
+    }
+
+    async fn end(&mut self) -> Result<(), IngestError> {
+        let last = self.cutter.finish().map_err(|malformed| self.malformed(malformed))?;
+        if let Some(chunk) = last {
+            self.take(chunk).await?;
+        }
+        if self.tally.chunks == 0 {
+            return Err(IngestError::Empty);
+        }
+        self.commit_spool().await?;
+        while self.pending.len() > self.allowed_in_flight_at_end() {
+            self.settle_one().await?;
+        }
+        Ok(())
+    }
+
+    /// `ack=received` does not wait for the sync, but hands the appends to a task that does: a
+    /// future dropped before its bytes were gathered would take them back.
+    fn allowed_in_flight_at_end(&mut self) -> usize {
+        if self.request.ack == Ack::Received {
+            while let Some((append, waiting)) = self.pending.pop_front() {
+                self.tally.accepted += waiting.accepted;
+                self.tally.rejected += waiting.rejected;
+                let permit = Arc::clone(&self.permit);
+                self.engine.uploads.spawn("received", async move {
+                    let _held = permit;
+                    if let Err(error) = append.await {
+                        tracing::warn!(%error, "rows acknowledged as received were not kept");
+                    }
+                });
+            }
+        }
+        0
+    }
+
+    fn partial(&self) -> Partial {
+        Partial {
+            accepted: self.tally.accepted,
+            rejected: self.tally.rejected,
+            offset: self.tally.offset,
+        }
+    }
+
+    fn malformed(&self, malformed: Malformed) -> IngestError {
+        IngestError::Malformed { malformed, partial: self.partial() }
+    }
+
+    /// One chunk: answered from the keys, or validated and appended.
+    async fn take(&mut self, chunk: Chunk) -> Result<(), IngestError> {
+        self.tally.chunks += 1;
+        self.checksum.update(&chunk.bytes);
+        for record in &chunk.oversized {
+            self.checksum.update(&record.length.to_le_bytes());
+            self.checksum.update(&record.raw);
+        }
+        self.cut = chunk.end;
+        let stream = self.stream_for(&chunk).await?;
+        let key = self.key(&stream, &chunk);
+        if let Some(key) = key
+            && self.known(&stream, key)?
+        {
+            return Ok(());
+        }
+        let plan = stream.current().ok_or_else(|| no_plan(&stream))?;
+        let validated = self.validate(&stream, plan, chunk).await?;
+        if validated.received == 0 {
+            // A header without rows, blank lines: nothing that a journal entry could stand for.
+            return Ok(());
+        }
+        self.received += validated.received;
+        if validated.plan.definition.on_invalid == OnInvalid::Reject {
+            return self.spool(validated, key);
+        }
+        self.append(&stream, validated, key, self.cut).await
+    }
+
+    /// The stream; made from this chunk when it does not exist and may appear by itself.
+    async fn stream_for(&mut self, chunk: &Chunk) -> Result<Arc<Stream>, IngestError> {
+        if let Some(stream) = &self.stream {
+            return Ok(Arc::clone(stream));
+        }
+        let name = &self.request.stream;
+        let created = self.engine.create_from(name, self.request.format, chunk).await;
+        let stream = match created {
+            Ok(stream) => stream,
+            Err(IngestError::Malformed { malformed, .. }) => return Err(self.malformed(malformed)),
+            Err(error) => return Err(error),
+        };
+        self.stream = Some(Arc::clone(&stream));
+        Ok(stream)
+    }
+
+    /// The chunk's identity: (stream, tenant, key, offset) and everything sent up to its end. Whether
+    /// the body ends here is part of it, else a shorter body under the same key would pass for it.
+    fn key(&self, stream: &Stream, chunk: &Chunk) -> Option<Key> {
+        let name = self.request.key.as_ref()?;
+        let tenant = &self.request.tenant;
+        let mut text = Vec::with_capacity(tenant.len() + name.len() + 24);
+        text.extend_from_slice(&(tenant.len() as u64).to_le_bytes());
+        text.extend_from_slice(tenant.as_bytes());
+        text.extend_from_slice(name.as_bytes());
+        text.extend_from_slice(&chunk.offset.to_le_bytes());
+        // The journal's UUID as seed: keys cannot be made to collide from outside.
+        let seed = stream.journal.uuid().as_u64_pair().0;
+        let checksum = self.checksum.digest() ^ u64::from(chunk.last);
+        Some(Key { hash: xxh3_128_with_seed(&text, seed), checksum, note: 0 })
+    }
+
+    /// True when this chunk is already durable under its key.
+    fn known(&mut self, stream: &Stream, key: Key) -> Result<bool, IngestError> {
+        let Some(state) = stream.journal.lookup(key.hash) else { return Ok(false) };
+        if state.checksum != key.checksum {
+            return Err(IngestError::KeyConflict { partial: self.partial() });
+        }
+        self.duplicate(state.end, state.note, self.cut);
+        Ok(true)
+    }
+
+    fn duplicate(&mut self, end: Lsn, note: u64, offset: u64) {
+        let (accepted, rejected) = (note >> 32, note & u64::from(u32::MAX));
+        self.received += accepted + rejected;
+        self.tally.accepted += accepted;
+        self.tally.rejected += rejected;
+        self.tally.position = self.tally.position.max(end.0);
+        self.tally.offset = self.tally.offset.max(offset);
+        self.tally.duplicates += 1;
+    }
+
+    /// Decodes and checks on the CPU's own threads; widens an auto-created stream first where the
+    /// chunk brings new columns.
+    async fn validate(
+        &mut self,
+        stream: &Arc<Stream>,
+        mut plan: Arc<Plan>,
+        chunk: Chunk,
+    ) -> Result<Validated, IngestError> {
+        let auto = stream.origin() == Origin::Auto;
+        loop {
+            let meta = self.meta(&plan);
+            let (job_plan, job_chunk, format) =
+                (Arc::clone(&plan), chunk.clone(), self.request.format);
+            let job = move || validate(&job_plan, format, &job_chunk, meta, auto);
+            let validated = match self.engine.validators.run(job).await {
+                Ok(result) => result,
+                Err(error) => return Err(self.pool_error(stream, error)),
+            };
+            match validated {
+                Ok(Some(validated)) => return Ok(validated),
+                // New columns: give the stream a wider version and decode again under it.
+                Ok(None) => {
+                    plan = self.engine.widen(stream, self.request.format, &chunk).await?;
+                }
+                Err(malformed) => return Err(self.malformed(malformed)),
+            }
+        }
+    }
+
+    fn meta(&self, plan: &Plan) -> Meta {
+        Meta {
+            schema_version: plan.definition.version,
+            transform_version: plan.definition.version,
+            row_base: self.received,
+            client: self.request.client.clone(),
+            request: self.request.request_id.clone(),
+            tenant: self.request.tenant.clone(),
+        }
+    }
+
+    fn pool_error(&self, stream: &Stream, error: PoolError) -> IngestError {
+        stream.metrics.error(Stage::Validate);
+        match error {
+            PoolError::Stopped | PoolError::Cancelled => IngestError::Overloaded {
+                reason: Refusal::Draining,
+                retry_after: self.engine.config.drain_retry_after(),
+                partial: self.partial(),
+            },
+            error => IngestError::Internal(error.to_string()),
+        }
+    }
+
+    fn spool(&mut self, validated: Validated, key: Option<Key>) -> Result<(), IngestError> {
+        let limit = self.engine.config.spool_bytes;
+        if self.cut > limit {
+            return Err(IngestError::TooLargeToReject { limit });
+        }
+        self.note_errors(&validated.errors);
+        self.spool.push((validated, key, self.cut));
+        Ok(())
+    }
+
+    /// The whole body is known: all of it is kept, or nothing.
+    async fn commit_spool(&mut self) -> Result<(), IngestError> {
+        let spool = std::mem::take(&mut self.spool);
+        let Some(stream) = self.stream.clone() else { return Ok(()) };
+        let rejected: u64 = spool.iter().map(|(validated, ..)| validated.rejected).sum();
+        if rejected > 0 {
+            return Err(IngestError::Invalid(Box::new(Reply {
+                stream: stream.name.to_string(),
+                ack: self.request.ack,
+                accepted: 0,
+                rejected,
+                errors: std::mem::take(&mut self.tally.errors),
+                position: self.tally.position,
+                duplicate: false,
+            })));
+        }
+        for (validated, key, offset) in spool {
+            self.append(&stream, validated, key, offset).await?;
+        }
+        Ok(())
+    }
+
+    fn note_errors(&mut self, errors: &[Rejected]) {
+        let room = REPLY_ERRORS.saturating_sub(self.tally.errors.len());
+        self.tally.errors.extend(errors.iter().take(room).map(|rejected| RowError {
+            row: rejected.row,
+            column: rejected.column.clone(),
+            code: rejected.code,
+            message: rejected.message.clone(),
+        }));
+    }
+
+    /// Hands a validated chunk to the journal and lets it sync while the next one is decoded.
+    async fn append(
+        &mut self,
+        stream: &Arc<Stream>,
+        validated: Validated,
+        key: Option<Key>,
+        offset: u64,
+    ) -> Result<(), IngestError> {
+        if validated.plan.definition.on_invalid != OnInvalid::Reject {
+            self.note_errors(&validated.errors);
+        }
+        let Validated { accepted, rejected, .. } = validated;
+        let narrow = |rows: u64| u32::try_from(rows).unwrap_or(u32::MAX);
+        let key = key.map(|key| Key { note: accepted << 32 | rejected, ..key });
+        let append = Append {
+            kind: ENTRY,
+            received_unix_micros: self.engine.clock.unix_micros(),
+            key,
+            counters: [narrow(accepted), narrow(rejected), 0, 0],
+            payload: validated.payload.clone(),
+        };
+        let (journal, stream) = (Arc::clone(&stream.journal), Arc::clone(stream));
+        let counted = async move {
+            let appended = journal.append(append).await?;
+            if matches!(appended, Appended::New { .. }) {
+                stream.metrics.accepted.inc_by(accepted);
+                stream.metrics.processed(Stage::Validate, accepted + rejected);
+                for (code, rows) in &validated.codes {
+                    stream.metrics.rejected(*code, *rows);
+                }
+            }
+            Ok(appended)
+        };
+        let mut append: Pending = Box::pin(counted);
+        // The first poll hands the bytes over; the writer needs no further polling to sync them.
+        let first = std::future::poll_fn(|cx| Poll::Ready(append.as_mut().poll(cx))).await;
+        if let Poll::Ready(done) = first {
+            append = Box::pin(std::future::ready(done));
+        }
+        self.pending.push_back((append, Waiting { accepted, rejected, offset }));
+        while self.pending.len() > IN_FLIGHT {
+            self.settle_one().await?;
+        }
+        Ok(())
+    }
+
+    async fn settle_one(&mut self) -> Result<(), IngestError> {
+        // Polled in place: when this future is dropped by a deadline, the append stays in the queue.
+        let Some((append, waiting)) = self.pending.front_mut() else { return Ok(()) };
+        let (done, waiting) = (append.await, *waiting);
+        self.pending.pop_front();
+        match done {
+            Ok(Appended::New { end, .. }) => {
+                self.tally.accepted += waiting.accepted;
+                self.tally.rejected += waiting.rejected;
+                self.tally.position = self.tally.position.max(end.0);
+                self.tally.offset = self.tally.offset.max(waiting.offset);
+                Ok(())
+            }
+            Ok(Appended::Duplicate { end, note, .. }) => {
+                // Its rows were counted as received when they were decoded.
+                self.received -= waiting.accepted + waiting.rejected;
+                self.duplicate(end, note, waiting.offset);
+                Ok(())
+            }
+            Err(error) => Err(self.append_error(error)),
+        }
+    }
+
+    fn append_error(&self, error: AppendError) -> IngestError {
+        let partial = self.partial();
+        match error {
+            AppendError::Full { .. } => {
+                self.engine.telemetry.refused(Refusal::JournalFull);
+                IngestError::Overloaded {
+                    reason: Refusal::JournalFull,
+                    retry_after: self.engine.journal_retry_after(self.stream.as_deref()),
+                    partial,
+                }
+            }
+            AppendError::DiskFull(_) => IngestError::DiskFull {
+                retry_after: self.engine.journal_retry_after(self.stream.as_deref()),
+                partial,
+            },
+            AppendError::Conflict => IngestError::KeyConflict { partial },
+            AppendError::Closed => IngestError::Overloaded {
+                reason: Refusal::Draining,
+                retry_after: self.engine.config.drain_retry_after(),
+                partial,
+            },
+            AppendError::Poisoned(why) => IngestError::OutcomeUnknown(why),
+            error => IngestError::Internal(error.to_string()),
+        }
+    }
+}
+
+/// The journal's record kind of an [`entry`](crate::entry).
+pub(crate) const ENTRY: u8 = 1;
+
+fn no_plan(stream: &Stream) -> IngestError {
+    IngestError::Internal(format!("stream `{}` has no definition", stream.name))
+}

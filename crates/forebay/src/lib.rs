@@ -8,6 +8,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod data_dir;
 pub mod telemetry;
 mod engine_stub;
 #[path = "../../pipeline/src/intake/request.rs"]

@@ -11,7 +11,9 @@ use crate::{commands, serve};
 /// Ingests CSV and events over HTTP, validates them, and persists them without losing a row.
 #[derive(Debug, Parser)]
 #[command(name = "forebay", version, about, max_term_width = 100)]
-#[command(after_help = "Without a command, forebay serves with its defaults.\n\nExample:\n  forebay serve --data-dir /var/lib/forebay --listen 127.0.0.1:8080")]
+#[command(
+    after_help = "Without a command, forebay serves with its defaults.\n\nExample:\n  forebay serve --data-dir /var/lib/forebay --listen 127.0.0.1:8080"
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -49,7 +51,9 @@ enum Command {
     #[command(after_help = "Example:\n  forebay check --config forebay.toml")]
     Check,
     /// Runs SQL on a server, or on a data directory that no server uses.
-    #[command(after_help = "Examples:\n  forebay query 'SELECT count(*) FROM flights'\n  forebay query --data-dir forebay-data --format csv 'SELECT * FROM flights LIMIT 3'")]
+    #[command(
+        after_help = "Examples:\n  forebay query 'SELECT count(*) FROM flights'\n  forebay query --data-dir forebay-data --format csv 'SELECT * FROM flights LIMIT 3'"
+    )]
     Query(commands::Query),
     /// Looks at a stream's journal on disk, with no server running.
     #[command(subcommand)]
@@ -87,7 +91,9 @@ mod tests {
         let commands = cli.get_subcommands().filter(|command| command.get_name() != "help");
         for command in commands {
             let leaves: Vec<_> = match command.has_subcommands() {
-                true => command.get_subcommands().filter(|leaf| leaf.get_name() != "help").collect(),
+                true => {
+                    command.get_subcommands().filter(|leaf| leaf.get_name() != "help").collect()
+                }
                 false => vec![command],
             };
             for leaf in leaves {

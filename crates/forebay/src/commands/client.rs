@@ -2,20 +2,21 @@
 
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
+use forebay_flow::{Ctx, Task};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::{Request, Response, Uri, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-/// Posts `body` to `path` at `url`.
+/// Posts `body` to `path` at `url`. The answer can be read while the task lives.
 pub(super) async fn post(
     url: &str,
     path: &str,
     content_type: &str,
     accept: &str,
     body: Bytes,
-) -> anyhow::Result<Response<Incoming>> {
+) -> anyhow::Result<(Response<Incoming>, Task<()>)> {
     let base: Uri = url.parse().with_context(|| format!("`{url}` is not a URL"))?;
     if base.scheme_str() != Some("http") {
         bail!("`{url}` must begin with http://");
@@ -35,8 +36,9 @@ pub(super) async fn post(
         request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
     }
     let request = request.body(Full::new(body))?;
-    // Ends with the process at the latest: the command is over when its answer is read.
-    #[expect(clippy::disallowed_methods, reason = "a command has no context to own it")]
-    drop(tokio::spawn(connection));
-    Ok(sender.send_request(request).await?)
+    let driver = Ctx::root("client").spawn("connection", async {
+        // What breaks the connection breaks the answer too, and is told there.
+        drop(connection.await);
+    });
+    Ok((sender.send_request(request).await?, driver))
 }

@@ -13,13 +13,17 @@ use serde_json::json;
 #[derive(Debug, Subcommand)]
 pub enum Journal {
     /// Reads a journal whole and says how it is; changes nothing.
-    #[command(after_help = "Example:\n  forebay journal verify forebay-data/streams/flights/journal")]
+    #[command(
+        after_help = "Example:\n  forebay journal verify forebay-data/streams/flights/journal"
+    )]
     Verify {
         /// The journal's directory.
         dir: PathBuf,
     },
     /// Takes damaged ranges out, so that the journal opens again; copies are kept.
-    #[command(after_help = "Example:\n  forebay journal repair forebay-data/streams/flights/journal")]
+    #[command(
+        after_help = "Example:\n  forebay journal repair forebay-data/streams/flights/journal"
+    )]
     Repair {
         /// The journal's directory.
         dir: PathBuf,
@@ -28,7 +32,9 @@ pub enum Journal {
         quarantine: Option<PathBuf>,
     },
     /// Prints the records, one JSON object a line, without their payloads.
-    #[command(after_help = "Example:\n  forebay journal cat forebay-data/streams/flights/journal --from 4096")]
+    #[command(
+        after_help = "Example:\n  forebay journal cat forebay-data/streams/flights/journal --from 4096"
+    )]
     Cat {
         /// The journal's directory.
         dir: PathBuf,

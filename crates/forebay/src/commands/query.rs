@@ -15,7 +15,6 @@ use serde_json::Value;
 use super::{client, load};
 use crate::api::{self, AnswerFormat};
 use crate::cli::Settings;
-use crate::data_dir::DataDir;
 
 /// `forebay query`
 #[derive(Debug, Args)]
@@ -62,9 +61,9 @@ pub fn query(query: &Query, settings: &Settings) -> anyhow::Result<ExitCode> {
 }
 
 async fn online(query: &Query) -> anyhow::Result<()> {
-    let accept = AnswerFormat::from(query.format).media_type();
+    let accept = AnswerFormat::from(query.format).content_type();
     let sql = Bytes::from(query.sql.clone());
-    let mut response =
+    let (mut response, _driver) =
         client::post(&query.url, "/api/v1/query", "text/plain", accept, sql).await?;
     if !response.status().is_success() {
         let body = response.into_body().collect().await?.to_bytes();
@@ -86,16 +85,14 @@ async fn offline(query: &Query, settings: &Settings, dir: &Path) -> anyhow::Resu
         bail!("there is no data directory {}", dir.display());
     }
     let config = load(settings)?.config;
-    let _held = DataDir::take(dir).map_err(|error| anyhow!(error))?;
     let ctx = Ctx::root("query");
     let registry = prometheus::Registry::new();
     let telemetry = Arc::new(api::Telemetry::new(&registry)?);
     let engine = api::open(&ctx, &config, telemetry).await.map_err(|error| anyhow!(error))?;
     let broken = |failure: api::QueryFailure| anyhow!(failure.message);
-    let mut answer =
-        api::query(&engine, &query.sql, config.query_timeout, query.format.into())
-            .await
-            .map_err(broken)?;
+    let mut answer = api::query(&engine, &query.sql, config.query_timeout, query.format.into())
+        .await
+        .map_err(broken)?;
     let mut out = std::io::stdout().lock();
     while let Some(piece) = answer.next().await.map_err(broken)? {
         out.write_all(&piece)?;

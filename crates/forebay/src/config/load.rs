@@ -86,7 +86,6 @@ const SETTINGS: &[&str] = &[
     "limits.chunk",
     "limits.spool",
     "journal.max",
-    "journal.total",
     "flush.bytes",
     "flush.interval",
     "workers.validate",
@@ -104,13 +103,8 @@ const SETTINGS: &[&str] = &[
 
 const PREFIX: &str = "FOREBAY_";
 /// Variables that are read elsewhere.
-const OTHERS: &[&str] = &[
-    "FOREBAY_CONFIG",
-    "FOREBAY_FAULTS",
-    "FOREBAY_LOG",
-    "FOREBAY_URL",
-    "FOREBAY_TOKEN",
-];
+const OTHERS: &[&str] =
+    &["FOREBAY_CONFIG", "FOREBAY_FAULTS", "FOREBAY_LOG", "FOREBAY_URL", "FOREBAY_TOKEN"];
 
 fn variable(setting: &str) -> String {
     format!("{PREFIX}{}", setting.replace('.', "_").to_ascii_uppercase())
@@ -126,9 +120,7 @@ fn path_of(name: &str) -> Option<Vec<String>> {
         return None;
     }
     let mut path: Vec<String> = rest.split("__").map(str::to_owned).collect();
-    let named = path
-        .first()
-        .is_some_and(|first| first.eq_ignore_ascii_case("streams"));
+    let named = path.first().is_some_and(|first| first.eq_ignore_ascii_case("streams"));
     for (index, part) in path.iter_mut().enumerate() {
         if !(named && index == 1) {
             part.make_ascii_lowercase();
@@ -150,11 +142,8 @@ impl Sources {
         }
         let mut warnings = Vec::new();
         let mut overrides: Vec<(Vec<String>, String)> = Vec::new();
-        let mut env: Vec<_> = self
-            .env
-            .iter()
-            .filter(|(name, _)| name.starts_with(PREFIX))
-            .collect();
+        let mut env: Vec<_> =
+            self.env.iter().filter(|(name, _)| name.starts_with(PREFIX)).collect();
         env.sort();
         for (name, value) in env {
             match path_of(name) {
@@ -180,10 +169,8 @@ impl Sources {
             origin: String::new(),
             message: explain(error.message()),
         })?;
-        let faults_allowed = self
-            .env
-            .iter()
-            .any(|(name, value)| name == "FOREBAY_FAULTS" && value == "1");
+        let faults_allowed =
+            self.env.iter().any(|(name, value)| name == "FOREBAY_FAULTS" && value == "1");
         let config =
             validate(raw, faults_allowed).map_err(|fault| self.locate(&fault, &overrides))?;
         Ok(Loaded { config, warnings })
@@ -200,10 +187,7 @@ impl Sources {
             (None, None) => String::new(),
         };
         let setting = fault.path.join(".");
-        ConfigError {
-            origin,
-            message: format!("{setting}: {}", fault.message),
-        }
+        ConfigError { origin, message: format!("{setting}: {}", fault.message) }
     }
 }
 
@@ -260,9 +244,7 @@ fn misspelt(name: &str) -> Option<String> {
     }
     let names: Vec<String> = SETTINGS.iter().map(|setting| variable(setting)).collect();
     let nearest = nearest(name, names.iter().map(String::as_str))?;
-    Some(format!(
-        "{name} is not a setting and is ignored; did you mean {nearest}?"
-    ))
+    Some(format!("{name} is not a setting and is ignored; did you mean {nearest}?"))
 }
 
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
@@ -274,13 +256,8 @@ fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a s
 }
 
 fn in_file(name: &str, text: &str, error: &toml::de::Error) -> ConfigError {
-    let origin = error
-        .span()
-        .map_or_else(|| name.to_owned(), |span| at(name, text, span.start));
-    ConfigError {
-        origin,
-        message: explain(error.message()),
-    }
+    let origin = error.span().map_or_else(|| name.to_owned(), |span| at(name, text, span.start));
+    ConfigError { origin, message: explain(error.message()) }
 }
 
 /// `unknown field` in the words of a user, with the likely intention.
@@ -305,11 +282,7 @@ fn explain(message: &str) -> String {
 fn at(name: &str, text: &str, offset: usize) -> String {
     let before = text.get(..offset).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
-    let column = before
-        .rsplit('\n')
-        .next()
-        .map_or(0, |tail| tail.chars().count())
-        + 1;
+    let column = before.rsplit('\n').next().map_or(0, |tail| tail.chars().count()) + 1;
     format!("{name}:{line}:{column}")
 }
 
@@ -320,21 +293,14 @@ fn offset_of(text: &str, path: &[String]) -> Option<usize> {
     let mut here = table.get_ref();
     let mut rest = path;
     while let [name, tail @ ..] = rest {
-        let (key, value) = here
-            .iter()
-            .find(|(key, _)| key.get_ref().as_ref() == name)?;
-        found = Some(if tail.is_empty() {
-            value.span().start
-        } else {
-            key.span().start
-        });
+        let (key, value) = here.iter().find(|(key, _)| key.get_ref().as_ref() == name)?;
+        found = Some(if tail.is_empty() { value.span().start } else { key.span().start });
         rest = tail;
         match value.get_ref() {
             DeValue::Table(inner) => here = inner,
             DeValue::Array(items) => {
-                let Some(item) = rest
-                    .first()
-                    .and_then(|index| items.get(index.parse::<usize>().ok()?))
+                let Some(item) =
+                    rest.first().and_then(|index| items.get(index.parse::<usize>().ok()?))
                 else {
                     return found;
                 };
@@ -385,19 +351,15 @@ mod tests {
             } else {
                 format!("[{section}]\nzzz = 1")
             };
-            let error = toml::from_str::<Raw>(&text)
-                .unwrap_err()
-                .message()
-                .to_owned();
+            let error = toml::from_str::<Raw>(&text).unwrap_err().message().to_owned();
             for field in error.split('`').skip(3).step_by(2) {
                 let setting = if section.is_empty() {
                     field.to_owned()
                 } else {
                     format!("{section}.{field}")
                 };
-                let is_section = SETTINGS
-                    .iter()
-                    .any(|known| known.starts_with(&format!("{setting}.")));
+                let is_section =
+                    SETTINGS.iter().any(|known| known.starts_with(&format!("{setting}.")));
                 let listed = is_section || ["tokens", "streams"].contains(&field);
                 assert!(listed || SETTINGS.contains(&setting.as_str()), "{setting}");
             }
@@ -410,14 +372,8 @@ mod tests {
             path_of("FOREBAY_STREAMS__Shop__TRANSFORM").unwrap(),
             ["streams", "Shop", "transform"]
         );
-        assert_eq!(
-            path_of("FOREBAY_HTTP_MIN_RATE").unwrap(),
-            ["http", "min_rate"]
-        );
-        assert_eq!(
-            path_of("FOREBAY_HTTP__MIN_RATE").unwrap(),
-            ["http", "min_rate"]
-        );
+        assert_eq!(path_of("FOREBAY_HTTP_MIN_RATE").unwrap(), ["http", "min_rate"]);
+        assert_eq!(path_of("FOREBAY_HTTP__MIN_RATE").unwrap(), ["http", "min_rate"]);
         assert_eq!(path_of("FOREBAY_NONE"), None);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use forebay_pipeline::engine::MemoryShares;
+
 use super::Config;
 use super::units::Size;
 
@@ -10,33 +12,21 @@ const SMALLEST_DEFAULT: u64 = 64 << 20;
 
 /// A quarter of what the machine or its control group grants, at most 512 MiB.
 pub(super) fn default_budget() -> u64 {
-    let granted = [cgroup_limit(), machine_memory()]
-        .into_iter()
-        .flatten()
-        .min();
-    granted.map_or(LARGEST_DEFAULT, |bytes| {
-        (bytes / 4).clamp(SMALLEST_DEFAULT, LARGEST_DEFAULT)
-    })
+    let granted = [cgroup_limit(), machine_memory()].into_iter().flatten().min();
+    granted.map_or(LARGEST_DEFAULT, |bytes| (bytes / 4).clamp(SMALLEST_DEFAULT, LARGEST_DEFAULT))
 }
 
 fn cgroup_limit() -> Option<u64> {
-    [
-        "/sys/fs/cgroup/memory.max",
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-    ]
-    .iter()
-    .filter_map(|path| std::fs::read_to_string(path).ok())
-    .find_map(|text| text.trim().parse().ok())
+    ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
+        .iter()
+        .filter_map(|path| std::fs::read_to_string(path).ok())
+        .find_map(|text| text.trim().parse().ok())
 }
 
 fn machine_memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
-    line.split_whitespace()
-        .nth(1)?
-        .parse::<u64>()
-        .ok()
-        .map(|kib| kib << 10)
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib << 10)
 }
 
 /// Bytes read ahead for one connection.
@@ -49,8 +39,6 @@ pub const LOG_LINES: usize = 8192;
 const LOG_LINE: u64 = 512;
 /// The program itself: code, runtime, planner, allocator.
 const PROGRAM: u64 = 80 << 20;
-/// Journal tails served from memory.
-const JOURNAL_CACHE: u64 = 8 << 20;
 
 /// One line of the sum.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,32 +58,18 @@ pub struct Sum(pub Vec<Part>);
 impl Sum {
     /// The sum of a configuration.
     pub fn of(config: &Config) -> Sum {
-        let part = |name, bytes, why: &str| Part {
-            name,
-            bytes,
-            why: why.to_owned(),
-        };
+        let part = |name, bytes, why: &str| Part { name, bytes, why: why.to_owned() };
+        let shares = MemoryShares::of(config.memory_budget);
         let connections = (config.http.max_connections + CONTROL_CONNECTIONS) as u64;
         Sum(vec![
-            part(
-                "intake",
-                config.memory.intake,
-                "uploads: raw and decoded bytes (budget)",
-            ),
-            part(
-                "lanes",
-                config.memory.lanes,
-                "transform and flushes (budget)",
-            ),
-            part("query", config.memory.query, "queries (budget)"),
-            part("journal", JOURNAL_CACHE, "journal tails read from memory"),
+            part("intake", shares.intake, "uploads, and journal tails for readers (budget)"),
+            part("decode", shares.decode, "batches being decoded (budget)"),
+            part("lanes", shares.lanes, "transform and flushes (budget)"),
+            part("query", shares.query, "queries (budget)"),
             Part {
                 name: "connections",
                 bytes: connections * CONNECTION_BUFFER as u64,
-                why: format!(
-                    "{connections} × {} read ahead",
-                    Size(CONNECTION_BUFFER as u64)
-                ),
+                why: format!("{connections} × {} read ahead", Size(CONNECTION_BUFFER as u64)),
             },
             Part {
                 name: "log",
@@ -115,13 +89,7 @@ impl Sum {
 impl fmt::Display for Sum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for part in &self.0 {
-            writeln!(
-                f,
-                "  {:<12} {:>10}  {}",
-                part.name,
-                Size(part.bytes).to_string(),
-                part.why
-            )?;
+            writeln!(f, "  {:<12} {:>10}  {}", part.name, Size(part.bytes).to_string(), part.why)?;
         }
         write!(
             f,

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use load::{ConfigError, Flags, Loaded, Sources};
-pub use raw::{Class, OnInvalid, Unknown};
+pub use raw::{OnInvalid, Unknown};
 pub use tokens::{Token, Tokens};
 
 /// The validated settings.
@@ -34,16 +34,16 @@ pub struct Config {
     pub insecure: bool,
     /// Create a stream, with an inferred schema, when its first row comes.
     pub auto_create: bool,
-    /// The split of the memory budget.
-    pub memory: Memory,
+    /// The sum of the engine's shares, in bytes: intake, decode, lanes, query.
+    pub memory_budget: u64,
     /// Bounds of the HTTP side.
     pub http: Http,
     /// How long a request waits for room before 503.
     pub admission_wait: Duration,
     /// Bounds of streams and records.
     pub limits: Limits,
-    /// Bounds of the journals.
-    pub journal: Journal,
+    /// The most bytes of one stream's journal on disk; then its uploads get 503.
+    pub journal_max: u64,
     /// When a lane commits.
     pub flush: Flush,
     /// Threads of each stage.
@@ -62,19 +62,6 @@ pub struct Config {
     pub streams: BTreeMap<String, Stream>,
     /// Faults on purpose; `None` outside of tests.
     pub faults: Option<raw::Faults>,
-}
-
-/// The memory budget in bytes, in fixed shares, so that full intake cannot starve the draining side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Memory {
-    /// The sum of the shares.
-    pub budget: u64,
-    /// Uploads: raw, decompressed and decoded bytes.
-    pub intake: u64,
-    /// Lanes: entries in transform and flushes being gathered.
-    pub lanes: u64,
-    /// Queries.
-    pub query: u64,
 }
 
 /// Bounds of the HTTP side.
@@ -117,15 +104,6 @@ pub struct Limits {
     pub spool: u64,
 }
 
-/// Bounds of the journals, in bytes on disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Journal {
-    /// Of one stream; then its uploads get 503.
-    pub max: u64,
-    /// Of all streams.
-    pub total: u64,
-}
-
 /// When a lane commits: at the first of both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flush {
@@ -159,10 +137,6 @@ pub struct Stream {
     pub transform: Option<String>,
     /// The most bytes of its journal; `None`: `[journal] max`.
     pub journal_max: Option<u64>,
-    /// Its share of the workers.
-    pub workers: Option<raw::Workers>,
-    /// The order in which load is shed.
-    pub class: Class,
     /// Whether the column `_received_at` is added.
     pub received_at: bool,
 }
@@ -172,31 +146,20 @@ pub struct Stream {
 /// # Errors
 /// A text for people that names the rule that was broken.
 pub fn check_stream_name(name: &str) -> Result<(), String> {
-    let shown: String = name
-        .chars()
-        .take(64)
-        .flat_map(char::escape_default)
-        .collect();
+    let shown: String = name.chars().take(64).flat_map(char::escape_default).collect();
     let mut bytes = name.bytes();
     match bytes.next() {
         None => return Err("a stream's name cannot be empty".to_owned()),
         Some(b'_') => {
-            return Err(format!(
-                "`{shown}` begins with `_`; such names are Forebay's own"
-            ));
+            return Err(format!("`{shown}` begins with `_`; such names are Forebay's own"));
         }
         Some(first) if first.is_ascii_alphabetic() => {}
         Some(_) => return Err(format!("`{shown}` must begin with a letter A-Z or a-z")),
     }
     if name.len() > 128 {
-        return Err(format!(
-            "a stream's name has at most 128 characters, `{shown}…` has more"
-        ));
+        return Err(format!("a stream's name has at most 128 characters, `{shown}…` has more"));
     }
-    match name
-        .chars()
-        .find(|c| !(c.is_ascii_alphanumeric() || "_.-".contains(*c)))
-    {
+    match name.chars().find(|c| !(c.is_ascii_alphanumeric() || "_.-".contains(*c))) {
         Some(wrong) => Err(format!(
             "`{shown}` contains {wrong:?}; a stream's name is made of letters, digits, `_`, `.` and `-`"
         )),

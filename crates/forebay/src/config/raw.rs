@@ -112,8 +112,6 @@ pub struct Limits {
 pub struct Journal {
     /// The most bytes of one stream's journal.
     pub max: Option<Size>,
-    /// The most bytes of all journals.
-    pub total: Option<Size>,
 }
 
 /// `[flush]`

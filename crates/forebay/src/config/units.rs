@@ -37,9 +37,7 @@ const SPAN_UNITS: [(&str, u64); 6] = [
 ];
 
 fn digits(text: &str) -> (&str, &str) {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     text.split_at(end)
 }
 
@@ -57,14 +55,9 @@ impl Size {
         let (number, unit) = digits(text.trim());
         let unit = unit.trim().to_ascii_lowercase();
         let count: u64 = number.parse().map_err(|_| wrong())?;
-        let (_, factor) = SIZE_UNITS
-            .into_iter()
-            .find(|(name, _)| *name == unit)
-            .ok_or_else(wrong)?;
-        count
-            .checked_mul(factor)
-            .map(Size)
-            .ok_or_else(|| format!("`{text}` is too large"))
+        let (_, factor) =
+            SIZE_UNITS.into_iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
+        count.checked_mul(factor).map(Size).ok_or_else(|| format!("`{text}` is too large"))
     }
 }
 
@@ -102,15 +95,11 @@ impl Span {
         }
         while !rest.is_empty() {
             let (number, tail) = digits(rest);
-            let end = tail
-                .find(|c: char| c.is_ascii_digit())
-                .unwrap_or(tail.len());
+            let end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
             let (unit, tail) = tail.split_at(end);
             let count: u64 = number.parse().map_err(|_| wrong())?;
-            let (_, factor) = SPAN_UNITS
-                .into_iter()
-                .find(|(name, _)| *name == unit.trim())
-                .ok_or_else(wrong)?;
+            let (_, factor) =
+                SPAN_UNITS.into_iter().find(|(name, _)| *name == unit.trim()).ok_or_else(wrong)?;
             micros = count
                 .checked_mul(factor)
                 .and_then(|part| micros.checked_add(part))
@@ -137,9 +126,7 @@ impl<'de> Deserialize<'de> for Size {
                 Ok(Size(bytes))
             }
             fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<Size, E> {
-                u64::try_from(bytes)
-                    .map(Size)
-                    .map_err(|_| E::custom("a size cannot be negative"))
+                u64::try_from(bytes).map(Size).map_err(|_| E::custom("a size cannot be negative"))
             }
         }
         deserializer.deserialize_any(Text)
@@ -168,13 +155,9 @@ mod tests {
 
     #[test]
     fn sizes_are_read_in_decimal_and_binary_units() {
-        for (text, bytes) in [
-            ("512MiB", 512 << 20),
-            ("1MB", 1_000_000),
-            ("4 GiB", 4 << 30),
-            ("0", 0),
-            ("7b", 7),
-        ] {
+        for (text, bytes) in
+            [("512MiB", 512 << 20), ("1MB", 1_000_000), ("4 GiB", 4 << 30), ("0", 0), ("7b", 7)]
+        {
             assert_eq!(Size::parse(text), Ok(Size(bytes)), "{text}");
         }
         for text in ["", "MiB", "1.5GiB", "-1", "1 parsec", "99999999999TiB"] {
@@ -184,17 +167,10 @@ mod tests {
 
     #[test]
     fn durations_need_a_unit_and_may_have_several() {
-        for (text, millis) in [
-            ("30s", 30_000),
-            ("100ms", 100),
-            ("1h30m", 5_400_000),
-            ("2d", 172_800_000),
-        ] {
-            assert_eq!(
-                Span::parse(text),
-                Ok(Span(Duration::from_millis(millis))),
-                "{text}"
-            );
+        for (text, millis) in
+            [("30s", 30_000), ("100ms", 100), ("1h30m", 5_400_000), ("2d", 172_800_000)]
+        {
+            assert_eq!(Span::parse(text), Ok(Span(Duration::from_millis(millis))), "{text}");
         }
         for text in ["", "30", "s", "1 fortnight", "99999999999d", "1h-3m"] {
             assert!(Span::parse(text).is_err(), "{text}");

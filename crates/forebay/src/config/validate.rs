@@ -5,9 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use forebay_pipeline::engine::{self, MemoryShares};
+
 use super::raw::{self, Raw};
 use super::units::{Size, Span};
-use super::{Config, Flush, Http, Journal, Limits, Memory, Stream, Token, Tokens, Workers};
+use super::{Config, Flush, Http, Limits, Stream, Token, Tokens, Workers};
 use super::{check_stream_name, memory, tokens};
 
 /// What is wrong with which setting.
@@ -20,10 +22,7 @@ pub(super) struct Fault {
 }
 
 fn fault(path: &str, message: impl Into<String>) -> Fault {
-    Fault {
-        path: path.split('.').map(str::to_owned).collect(),
-        message: message.into(),
-    }
+    Fault { path: path.split('.').map(str::to_owned).collect(), message: message.into() }
 }
 
 const MIB: u64 = 1 << 20;
@@ -44,10 +43,7 @@ fn within<T: PartialOrd + std::fmt::Display>(
     most: T,
 ) -> Result<T, Fault> {
     if value < least || value > most {
-        return Err(fault(
-            path,
-            format!("must lie between {least} and {most}, not {value}"),
-        ));
+        return Err(fault(path, format!("must lie between {least} and {most}, not {value}")));
     }
     Ok(value)
 }
@@ -81,35 +77,29 @@ pub(super) fn validate(raw: Raw, faults_allowed: bool) -> Result<Config, Fault> 
             "faults on purpose need FOREBAY_FAULTS=1 in the environment; they are for tests only",
         ));
     }
-    let memory = split(raw.memory.unwrap_or_default())?;
-    let limits = limits(raw.limits.unwrap_or_default(), memory)?;
+    let budget = budget(raw.memory.unwrap_or_default())?;
+    let shares = MemoryShares::of(budget);
+    let limits = limits(raw.limits.unwrap_or_default(), shares)?;
     let keys = raw.keys.unwrap_or_default();
     let mut streams = std::collections::BTreeMap::new();
     for (name, written) in raw.streams.unwrap_or_default() {
         let path = format!("streams.{name}");
-        check_stream_name(&name).map_err(|message| Fault {
-            path: vec!["streams".into(), name.clone()],
-            message,
-        })?;
+        check_stream_name(&name)
+            .map_err(|message| Fault { path: vec!["streams".into(), name.clone()], message })?;
         streams.insert(name, stream(&path, written)?);
     }
     if streams.len() > limits.streams {
         return Err(fault(
             "limits.streams",
-            format!(
-                "{} streams are declared, which is more than this limit",
-                streams.len()
-            ),
+            format!("{} streams are declared, which is more than this limit", streams.len()),
         ));
     }
     Ok(Config {
         listen,
-        data_dir: raw
-            .data_dir
-            .unwrap_or_else(|| PathBuf::from("forebay-data")),
+        data_dir: raw.data_dir.unwrap_or_else(|| PathBuf::from("forebay-data")),
         insecure,
         auto_create: raw.auto_create.unwrap_or_else(|| listen.ip().is_loopback()),
-        memory,
+        memory_budget: budget,
         http: http(raw.http.unwrap_or_default())?,
         admission_wait: span_within(
             "admission.wait",
@@ -118,8 +108,11 @@ pub(super) fn validate(raw: Raw, faults_allowed: bool) -> Result<Config, Fault> 
             60,
         )?,
         limits,
-        journal: journal(raw.journal.unwrap_or_default())?,
-        flush: flush(raw.flush.unwrap_or_default(), memory)?,
+        journal_max: least_journal(
+            "journal.max",
+            size(raw.journal.unwrap_or_default().max, 4 << 30),
+        )?,
+        flush: flush(raw.flush.unwrap_or_default(), shares)?,
         workers: workers(raw.workers.unwrap_or_default())?,
         key_window: span_within("keys.window", span(keys.window, 86_400_000), 0, 30 * 86_400)?,
         key_count: within("keys.count", keys.count.unwrap_or(1_000_000), 1, 16_000_000)?,
@@ -150,10 +143,7 @@ fn listen(written: Option<&str>) -> Result<SocketAddr, Fault> {
         None => text.to_owned(),
     };
     numeric.parse().map_err(|_| {
-        fault(
-            "listen",
-            format!("`{text}` is not an address and port such as \"127.0.0.1:8080\""),
-        )
+        fault("listen", format!("`{text}` is not an address and port such as \"127.0.0.1:8080\""))
     })
 }
 
@@ -165,9 +155,7 @@ fn holders(written: Vec<raw::Token>) -> Result<Tokens, Fault> {
             .name
             .filter(|name| !name.is_empty() && name.len() <= 128)
             .ok_or_else(|| fault(&path, "a token needs a name of at most 128 characters"))?;
-        let hash = token
-            .hash
-            .ok_or_else(|| fault(&path, "a token needs a hash"))?;
+        let hash = token.hash.ok_or_else(|| fault(&path, "a token needs a hash"))?;
         let hash =
             tokens::parse_hash(&hash).map_err(|message| fault(&format!("{path}.hash"), message))?;
         if tokens.iter().any(|other| other.name == name) {
@@ -187,37 +175,20 @@ fn holders(written: Vec<raw::Token>) -> Result<Tokens, Fault> {
             check_stream_name(stream)
                 .map_err(|message| fault(&format!("{path}.streams"), message))?;
         }
-        tokens.push(Token {
-            name,
-            hash,
-            streams,
-        });
+        tokens.push(Token { name, hash, streams });
     }
     Ok(Tokens(tokens))
 }
 
-/// Half to intake, three eighths to the lanes, an eighth to queries: the draining side can always
-/// hold as much as one large flush, and a query never takes what ingest needs.
-fn split(written: raw::Memory) -> Result<Memory, Fault> {
+fn budget(written: raw::Memory) -> Result<u64, Fault> {
     let budget = size(written.budget, memory::default_budget());
     if budget < SMALLEST_BUDGET {
         return Err(fault(
             "memory.budget",
-            format!(
-                "{} is too little; the least is {}",
-                Size(budget),
-                Size(SMALLEST_BUDGET)
-            ),
+            format!("{} is too little; the least is {}", Size(budget), Size(SMALLEST_BUDGET)),
         ));
     }
-    let lanes = budget / 8 * 3;
-    let query = budget / 8;
-    Ok(Memory {
-        budget,
-        intake: budget - lanes - query,
-        lanes,
-        query,
-    })
+    Ok(budget)
 }
 
 fn http(written: raw::Http) -> Result<Http, Fault> {
@@ -251,84 +222,58 @@ fn http(written: raw::Http) -> Result<Http, Fault> {
             1 << 20,
         )?,
         min_rate: size(written.min_rate, 1 << 10),
-        rate_window: span_within(
-            "http.rate_window",
-            span(written.rate_window, 10_000),
-            1,
-            3_600,
-        )?,
+        rate_window: span_within("http.rate_window", span(written.rate_window, 10_000), 1, 3_600)?,
         rate_grace: span_within("http.rate_grace", span(written.rate_grace, 5_000), 0, 3_600)?,
         origins: written.origins.unwrap_or_default(),
     })
 }
 
-fn limits(written: raw::Limits, memory: Memory) -> Result<Limits, Fault> {
+fn limits(written: raw::Limits, shares: MemoryShares) -> Result<Limits, Fault> {
     let limits = Limits {
-        streams: within(
-            "limits.streams",
-            written.streams.unwrap_or(1000),
-            1,
-            100_000,
-        )?,
+        streams: within("limits.streams", written.streams.unwrap_or(1000), 1, 100_000)?,
         columns: within("limits.columns", written.columns.unwrap_or(4096), 1, 65_536)?,
         row: within("limits.row", size(written.row, MIB), 1 << 10, 16 * MIB)? as usize,
         depth: within("limits.depth", written.depth.unwrap_or(64), 1, 512)?,
         chunk: within("limits.chunk", size(written.chunk, MIB), 4 << 10, 4 * MIB)? as usize,
         spool: within(
             "limits.spool",
-            size(written.spool, (8 * MIB).min(memory.intake / 4)),
+            size(written.spool, (8 * MIB).min(shares.intake / 4)),
             4 << 10,
-            memory.intake / 2,
+            shares.intake / 2,
         )?,
     };
     // Room for one maximal record is reserved at an upload's start; it must fit beside a chunk.
     let largest = (limits.row + limits.chunk) as u64;
-    if largest > memory.intake / 2 {
+    if largest > shares.intake / 2 {
         return Err(fault(
             "limits.row",
             format!(
                 "one row and one chunk ({}) need more than half of the intake share ({}); \
                  raise [memory] budget or lower this",
                 Size(largest),
-                Size(memory.intake)
+                Size(shares.intake)
             ),
         ));
     }
     Ok(limits)
 }
 
-fn journal(written: raw::Journal) -> Result<Journal, Fault> {
-    let max = size(written.max, 4 << 30);
-    let total = size(written.total, (64u64 << 30).max(max));
-    least_journal("journal.max", max)?;
-    if total < max {
-        return Err(fault(
-            "journal.total",
-            "all journals together cannot hold less than one",
-        ));
-    }
-    Ok(Journal { max, total })
-}
-
-fn least_journal(path: &str, max: u64) -> Result<(), Fault> {
+fn least_journal(path: &str, max: u64) -> Result<u64, Fault> {
     if max < MIB {
-        return Err(fault(
-            path,
-            format!("{} is too little; the least is 1 MiB", Size(max)),
-        ));
+        return Err(fault(path, format!("{} is too little; the least is 1 MiB", Size(max))));
     }
-    Ok(())
+    Ok(max)
 }
 
-fn flush(written: raw::Flush, memory: Memory) -> Result<Flush, Fault> {
-    let bytes = size(written.bytes, (64 * MIB).min(memory.lanes / 2));
-    if bytes == 0 || bytes > memory.lanes / 2 {
+fn flush(written: raw::Flush, shares: MemoryShares) -> Result<Flush, Fault> {
+    let bytes = size(written.bytes, (64 * MIB).min(shares.lanes / 3));
+    if bytes == 0 || bytes > shares.lanes / 3 {
         return Err(fault(
             "flush.bytes",
             format!(
-                "{} is not between 1 byte and half of the lanes' share ({})",
+                "{} is not between 1 byte and a third of the lanes' share ({})",
                 Size(bytes),
-                Size(memory.lanes / 2)
+                Size(shares.lanes / 3)
             ),
         ));
     }
@@ -338,34 +283,20 @@ fn flush(written: raw::Flush, memory: Memory) -> Result<Flush, Fault> {
 
 fn workers(written: raw::Workers) -> Result<Workers, Fault> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let default = engine::Workers::of(cores);
+    let of = |stage: &str, written: Option<usize>, default| {
+        within(&format!("workers.{stage}"), written.unwrap_or(default), 1, 256)
+    };
     Ok(Workers {
-        validate: within(
-            "workers.validate",
-            written.validate.unwrap_or(cores),
-            1,
-            256,
-        )?,
-        transform: within(
-            "workers.transform",
-            written.transform.unwrap_or(cores),
-            1,
-            256,
-        )?,
-        persist: within(
-            "workers.persist",
-            written.persist.unwrap_or(cores.min(4)),
-            1,
-            64,
-        )?,
+        validate: of("validate", written.validate, default.validate)?,
+        transform: of("transform", written.transform, default.transform)?,
+        persist: of("persist", written.persist, default.persist)?,
     })
 }
 
 /// Defaults of a stream; used for the file and for `PUT /api/v1/streams/NAME` alike.
 pub(super) fn stream(path: &str, written: raw::Stream) -> Result<Stream, Fault> {
-    let journal_max = written
-        .journal
-        .and_then(|journal| journal.max)
-        .map(|size| size.0);
+    let journal_max = written.journal.and_then(|journal| journal.max).map(|size| size.0);
     if let Some(max) = journal_max {
         least_journal(&format!("{path}.journal.max"), max)?;
     }
@@ -384,8 +315,6 @@ pub(super) fn stream(path: &str, written: raw::Stream) -> Result<Stream, Fault> 
         on_invalid: written.on_invalid.unwrap_or(raw::OnInvalid::DeadLetter),
         transform: written.transform,
         journal_max,
-        workers: written.workers,
-        class: written.class.unwrap_or(raw::Class::Normal),
         received_at: written.received_at.unwrap_or(true),
     })
 }

@@ -32,6 +32,7 @@ use super::guard;
 use super::problem::Problem;
 use super::routes::Route;
 use super::stall::StallGuard;
+use crate::api::Refusal;
 use crate::config::memory::CONNECTION_BUFFER;
 use crate::telemetry::http::ConnectionGauge;
 
@@ -223,15 +224,12 @@ async fn answer(
         .and_then(|()| guard::authorise(&app.config, &parts.headers, route, stream.as_deref()))
         .and_then(|holder| match holder {
             _ if route.is_control() => Ok(holder),
-            _ if app.is_draining() => Err(Problem::draining()),
-            _ if connection.control_only => Err(Problem::too_many_connections()),
+            _ if app.is_draining() => Err(refuse(app, Refusal::Draining, &parts.headers)),
+            _ if connection.control_only => Err(refuse(app, Refusal::Connections, &parts.headers)),
             _ => Ok(holder),
         });
     match admitted {
         Err(problem) => {
-            if let Some(reason) = problem.extra.get("reason").and_then(|reason| reason.as_str()) {
-                app.metrics.refused(reason, "normal", &parts.headers);
-            }
             caller.leave(body, true);
             axum::response::IntoResponse::into_response(problem)
         }
@@ -247,6 +245,12 @@ async fn answer(
             }
         }
     }
+}
+
+fn refuse(app: &App, reason: Refusal, headers: &HeaderMap) -> Problem {
+    app.telemetry.refused(reason);
+    app.metrics.refused(headers);
+    Problem::overloaded(reason, Duration::from_secs(1))
 }
 
 /// The client's id if it is short and plain, else a new one.

@@ -25,8 +25,7 @@ pub fn check_origin(config: &Config, headers: &HeaderMap) -> Result<(), Problem>
     let own = authority.as_deref().is_some_and(|authority| Some(authority) == host);
     // A page may give its own name our address; on loopback only loopback's names are ours.
     let ours = own
-        && (!config.listen.ip().is_loopback()
-            || authority.as_deref().is_some_and(names_loopback));
+        && (!config.listen.ip().is_loopback() || authority.as_deref().is_some_and(names_loopback));
     if ours {
         return Ok(());
     }

@@ -11,9 +11,9 @@ use axum::extract::{Extension, Request, State};
 use axum::response::{IntoResponse, Response};
 use forebay_flow::clock;
 use forebay_pipeline::codec::Format;
+use hyper::StatusCode;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::StatusCode;
 
 use super::App;
 use super::body::Reader;
@@ -53,14 +53,8 @@ pub(super) async fn ingest(
     let reply = outcome.map_err(|failure| match failure {
         Failure::Body(problem) => problem,
         Failure::Refused(error) => {
-            let reason = match &error {
-                IngestError::Overloaded { reason, .. } => Some(reason.as_str()),
-                IngestError::DiskFull { .. } => Some("disk_full"),
-                _ => None,
-            };
-            if let Some(reason) = reason {
-                let class = api::class_of(&app.engine, &stream);
-                app.metrics.refused(reason, class, &parts.headers);
+            if matches!(error, IngestError::Overloaded { .. } | IngestError::DiskFull { .. }) {
+                app.metrics.refused(&parts.headers);
             }
             if let IngestError::Internal(message) | IngestError::OutcomeUnknown(message) = &error {
                 tracing::error!(stream, request_id = caller.request_id, %message, "an upload failed");
@@ -74,9 +68,7 @@ pub(super) async fn ingest(
     };
     let mut response = (status, axum::Json(reply_json(&reply))).into_response();
     if reply.duplicate {
-        response
-            .headers_mut()
-            .insert("idempotent-replayed", HeaderValue::from_static("true"));
+        response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
     }
     Ok(response)
 }
@@ -156,7 +148,10 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "unsupported-encoding",
                 "The Content-Encoding is not supported",
-                format!("`{}` is not supported; send the body as it is (identity)", shorten(encoding)),
+                format!(
+                    "`{}` is not supported; send the body as it is (identity)",
+                    shorten(encoding)
+                ),
             ));
         }
     }
@@ -181,7 +176,9 @@ fn format_of(headers: &HeaderMap) -> Result<Format, Problem> {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         let charset = value.trim().trim_matches('"');
         if name.trim().eq_ignore_ascii_case("charset")
-            && !["utf-8", "utf8", "us-ascii"].iter().any(|known| charset.eq_ignore_ascii_case(known))
+            && !["utf-8", "utf8", "us-ascii"]
+                .iter()
+                .any(|known| charset.eq_ignore_ascii_case(known))
         {
             return Err(unsupported(format!(
                 "the charset `{}` is not supported; send UTF-8",
@@ -194,10 +191,9 @@ fn format_of(headers: &HeaderMap) -> Result<Format, Problem> {
         "text/tab-separated-values" => Ok(Format::Csv { delimiter: b'\t' }),
         "application/x-ndjson" | "application/jsonl" => Ok(Format::Ndjson),
         "application/json" => Ok(Format::Json),
-        other => Err(unsupported(format!(
-            "`{}` is not supported; supported: {FORMATS}",
-            shorten(other)
-        ))),
+        other => {
+            Err(unsupported(format!("`{}` is not supported; supported: {FORMATS}", shorten(other))))
+        }
     }
 }
 

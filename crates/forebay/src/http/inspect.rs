@@ -99,6 +99,7 @@ pub(super) async fn tasks() -> Json<Value> {
 }
 
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+    app.engine.observe();
     let mut text = Vec::new();
     let encoder = TextEncoder::new();
     encoder.encode(&app.registry.gather(), &mut text).map_err(|error| {
@@ -124,7 +125,8 @@ pub(super) async fn livez() -> &'static str {
 
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
     if app.is_draining() {
-        return Err(Problem::draining());
+        let wait = std::time::Duration::from_secs(1);
+        return Err(Problem::overloaded(api::Refusal::Draining, wait));
     }
     if !app.ready.load(std::sync::atomic::Ordering::Acquire) {
         return Err(Problem::new(

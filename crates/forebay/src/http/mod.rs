@@ -29,7 +29,7 @@ use prometheus::Registry;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use crate::api::Engine;
+use crate::api::{Engine, Telemetry};
 use crate::config::Config;
 use crate::config::memory::CONTROL_CONNECTIONS;
 use crate::telemetry::http::Metrics;
@@ -45,6 +45,7 @@ pub struct App {
     engine: Engine,
     config: Arc<Config>,
     registry: Registry,
+    telemetry: Arc<Telemetry>,
     metrics: Metrics,
     ready: AtomicBool,
     draining: AtomicBool,
@@ -58,12 +59,14 @@ impl App {
         engine: Engine,
         config: Arc<Config>,
         registry: Registry,
+        telemetry: Arc<Telemetry>,
         metrics: Metrics,
     ) -> Arc<App> {
         Arc::new(App {
             engine,
             config,
             registry,
+            telemetry,
             metrics,
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
@@ -123,8 +126,7 @@ impl Drop for InFlight {
 /// A text for people that says what to do.
 pub fn bind(address: SocketAddr) -> Result<TcpListener, String> {
     let open = || {
-        let socket =
-            if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         // A restarted server must not wait for its predecessor's connections to time out.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;

@@ -59,24 +59,10 @@ impl Problem {
         self
     }
 
-    /// The server drains: come back to its successor.
-    pub fn draining() -> Problem {
-        IngestError::Overloaded {
-            reason: api::Refusal::Draining,
-            retry_after: Duration::from_secs(1),
-            partial: Partial::default(),
-        }
-        .into()
-    }
-
-    /// The connections are all taken.
-    pub fn too_many_connections() -> Problem {
-        IngestError::Overloaded {
-            reason: api::Refusal::Connections,
-            retry_after: Duration::from_secs(1),
-            partial: Partial::default(),
-        }
-        .into()
+    /// No room, by this bound: come back after `wait`.
+    pub fn overloaded(reason: api::Refusal, wait: Duration) -> Problem {
+        let partial = Partial::default();
+        IngestError::Overloaded { reason, retry_after: wait, partial }.into()
     }
 
     /// The body of the answer.
@@ -100,10 +86,9 @@ impl Problem {
         *response.status_mut() = self.status;
         *response.headers_mut() = headers;
         response.headers_mut().remove(header::CONTENT_LENGTH);
-        response.headers_mut().insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(wait) = self.retry_after {
             let seconds = wait.as_millis().div_ceil(1000).max(1) as u64;
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -176,7 +161,9 @@ impl From<IngestError> for Problem {
                 S::NOT_FOUND,
                 "unknown-stream",
                 "There is no such stream",
-                format!("{detail}; create it with PUT /api/v1/streams/NAME, or set auto_create = true"),
+                format!(
+                    "{detail}; create it with PUT /api/v1/streams/NAME, or set auto_create = true"
+                ),
             ),
             IngestError::TooManyStreams { .. } => Problem::new(
                 S::CONFLICT,
@@ -209,10 +196,13 @@ impl From<IngestError> for Problem {
                 ),
                 &reply,
             ),
-            IngestError::TooLargeToReject { limit } => {
-                Problem::new(S::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large", detail)
-                    .with("limit_bytes", limit)
-            }
+            IngestError::TooLargeToReject { limit } => Problem::new(
+                S::PAYLOAD_TOO_LARGE,
+                "body-too-large",
+                "The body is too large",
+                detail,
+            )
+            .with("limit_bytes", limit),
             IngestError::KeyConflict { partial } => with_partial(
                 Problem::new(
                     S::CONFLICT,
@@ -248,12 +238,9 @@ impl From<IngestError> for Problem {
                 "Whether the rows are durable is unknown",
                 format!("{detail}; send it again under the same Idempotency-Key"),
             ),
-            IngestError::Internal(_) => Problem::new(
-                S::INTERNAL_SERVER_ERROR,
-                "internal",
-                "A fault of the server",
-                detail,
-            ),
+            IngestError::Internal(_) => {
+                Problem::new(S::INTERNAL_SERVER_ERROR, "internal", "A fault of the server", detail)
+            }
         }
     }
 }

@@ -56,7 +56,8 @@ pub(super) async fn get(
     for (_, value) in parameters(request.uri(), &["sql"])? {
         sql = Some(value);
     }
-    let sql = sql.ok_or_else(|| Problem::bad_request("no-query", "the parameter `sql` is missing"))?;
+    let sql =
+        sql.ok_or_else(|| Problem::bad_request("no-query", "the parameter `sql` is missing"))?;
     answer(&app, request.headers(), Asked { sql, timeout_ms: None }).await
 }
 
@@ -71,9 +72,8 @@ fn asked(headers: &HeaderMap, body: &[u8]) -> Result<Asked, Problem> {
         }),
         // What `curl -d` sends unless told otherwise.
         "text/plain" | "application/sql" | "application/x-www-form-urlencoded" => {
-            let sql = std::str::from_utf8(body).map_err(|_| {
-                Problem::bad_request("malformed-body", "the query is not UTF-8")
-            })?;
+            let sql = std::str::from_utf8(body)
+                .map_err(|_| Problem::bad_request("malformed-body", "the query is not UTF-8"))?;
             Ok(Asked { sql: sql.to_owned(), timeout_ms: None })
         }
         other => Err(Problem::new(
@@ -152,7 +152,7 @@ async fn answer(app: &App, headers: &HeaderMap, asked: Asked) -> Result<Response
     let mut response = Response::new(Body::from_stream(pieces));
     response
         .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     Ok(response)
 }
 

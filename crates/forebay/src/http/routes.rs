@@ -131,7 +131,10 @@ pub(super) fn parameters(
         };
         let value = value.replace('+', " ");
         let value = percent_decode_str(&value).decode_utf8().map_err(|_| {
-            Problem::bad_request("unknown-parameter", format!("the parameter `{name}` is not UTF-8"))
+            Problem::bad_request(
+                "unknown-parameter",
+                format!("the parameter `{name}` is not UTF-8"),
+            )
         })?;
         found.push((*name, value.into_owned()));
     }
@@ -166,7 +169,10 @@ async fn not_found(request: Request) -> Result<Response, Problem> {
     if matches!(Route::of(&path), Route::Ingest | Route::Streams) {
         return Err(Problem::bad_request(
             "stream-name",
-            format!("`{}` holds no stream's name: letters, digits, `_`, `.` and `-`", shorten(&path)),
+            format!(
+                "`{}` holds no stream's name: letters, digits, `_`, `.` and `-`",
+                shorten(&path)
+            ),
         ));
     }
     Err(Problem::new(

@@ -1,8 +1,8 @@
 //! A socket whose writes must move: a peer that stops reading its answer loses the connection.
 //! Reads are left alone; they have deadlines of their own.
 
-use std::io;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;

@@ -74,8 +74,8 @@ pub(super) async fn put(
                 .with("column", error.column())
         })?
     };
-    let stream = Stream::from_raw(written)
-        .map_err(|why| Problem::bad_request("stream-settings", why))?;
+    let stream =
+        Stream::from_raw(written).map_err(|why| Problem::bad_request("stream-settings", why))?;
     Ok(Json(api::put_stream(&app.engine, &name, &stream).await?))
 }
 

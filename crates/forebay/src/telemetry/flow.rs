@@ -22,11 +22,19 @@ const RESTARTS: usize = 11;
 
 const FAMILIES: [Family; 12] = [
     Family::gauge("forebay_queue_depth", "What waits in a queue, in the queue's unit.", &["queue"]),
-    Family::gauge("forebay_queue_capacity", "The bound of a queue, in the queue's unit.", &["queue"]),
+    Family::gauge(
+        "forebay_queue_capacity",
+        "The bound of a queue, in the queue's unit.",
+        &["queue"],
+    ),
     Family::counter("forebay_queue_sent_total", "Items that a queue took.", &["queue"]),
     Family::counter("forebay_queue_blocked_total", "Submissions that had to wait.", &["queue"]),
     Family::counter("forebay_queue_dropped_total", "Items that a full queue dropped.", &["queue"]),
-    Family::counter("forebay_queue_rejected_total", "Items that a full queue gave back.", &["queue"]),
+    Family::counter(
+        "forebay_queue_rejected_total",
+        "Items that a full queue gave back.",
+        &["queue"],
+    ),
     Family::counter("forebay_queue_shed_total", "Items shed by class or age.", &["queue"]),
     Family::counter(
         "forebay_queue_blocked_seconds_total",
@@ -44,11 +52,7 @@ const FAMILIES: [Family; 12] = [
         &["share", "state"],
     ),
     Family::gauge("forebay_tasks", "Live tasks and threads.", &["kind"]),
-    Family::counter(
-        "forebay_child_restarts_total",
-        "Restarts of a supervised child.",
-        &["child"],
-    ),
+    Family::counter("forebay_child_restarts_total", "Restarts of a supervised child.", &["child"]),
 ];
 
 /// Renders the registries.
@@ -75,18 +79,19 @@ impl prometheus::core::Collector for Collector {
     fn collect(&self) -> Vec<MetricFamily> {
         let mut families = queues();
         families.extend(budgets());
-        families.push(FAMILIES[TASKS].of(
-            tasks::counts_by_name()
+        families.push(
+            FAMILIES[TASKS].of(tasks::counts_by_name()
                 .into_iter()
-                .map(|(name, count)| (vec![name.into_owned()], count as f64)),
-        ));
+                .map(|(name, count)| (vec![name.into_owned()], count as f64))),
+        );
         let mut restarts = std::collections::BTreeMap::new();
         for node in supervise::tree() {
             restarts_below(&node, "", &mut restarts);
         }
-        families.push(FAMILIES[RESTARTS].of(
-            restarts.into_iter().map(|(child, count)| (vec![child], count as f64)),
-        ));
+        families.push(
+            FAMILIES[RESTARTS]
+                .of(restarts.into_iter().map(|(child, count)| (vec![child], count as f64))),
+        );
         families
     }
 }
@@ -138,11 +143,9 @@ fn budgets() -> [MetricFamily; 2] {
     [
         FAMILIES[BUDGET]
             .of([(vec!["used".to_owned()], used as f64), (vec!["free".to_owned()], free as f64)]),
-        FAMILIES[SHARES].of(
-            shares
-                .into_iter()
-                .map(|((share, state), bytes)| (vec![share, state.to_owned()], bytes as f64)),
-        ),
+        FAMILIES[SHARES].of(shares
+            .into_iter()
+            .map(|((share, state), bytes)| (vec![share, state.to_owned()], bytes as f64))),
     ]
 }
 
@@ -151,8 +154,7 @@ fn restarts_below(
     above: &str,
     found: &mut std::collections::BTreeMap<String, u64>,
 ) {
-    let path =
-        if above.is_empty() { node.name.clone() } else { format!("{above}/{}", node.name) };
+    let path = if above.is_empty() { node.name.clone() } else { format!("{above}/{}", node.name) };
     for child in &node.children {
         restarts_below(child, &path, found);
     }

@@ -4,18 +4,14 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use hyper::header::{self, HeaderMap};
-use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
-use crate::api::Refusal;
 use crate::http::Route;
 
 /// The counters of the HTTP side.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     requests: IntCounterVec,
-    refused: IntCounterVec,
     refused_bytes: IntCounter,
     received_bytes: IntCounter,
     connections: IntGauge,
@@ -23,7 +19,6 @@ pub struct Metrics {
     ingest_seconds: Histogram,
 }
 
-const CLASSES: [&str; 3] = ["critical", "normal", "bulk"];
 const STATUS: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 
 impl Metrics {
@@ -36,13 +31,6 @@ impl Metrics {
             requests: IntCounterVec::new(
                 Opts::new("forebay_http_requests_total", "Requests answered."),
                 &["route", "status"],
-            )?,
-            refused: IntCounterVec::new(
-                Opts::new(
-                    "forebay_requests_refused_total",
-                    "Requests refused for want of room, by the bound that was met.",
-                ),
-                &["reason", "class"],
             )?,
             refused_bytes: IntCounter::new(
                 "forebay_requests_refused_bytes_total",
@@ -70,13 +58,7 @@ impl Metrics {
                 metrics.requests.with_label_values(&[route.as_str(), status]);
             }
         }
-        for reason in Refusal::ALL.iter().map(|reason| reason.as_str()).chain(["disk_full"]) {
-            for class in CLASSES {
-                metrics.refused.with_label_values(&[reason, class]);
-            }
-        }
         registry.register(Box::new(metrics.requests.clone()))?;
-        registry.register(Box::new(metrics.refused.clone()))?;
         registry.register(Box::new(metrics.refused_bytes.clone()))?;
         registry.register(Box::new(metrics.received_bytes.clone()))?;
         registry.register(Box::new(metrics.connections.clone()))?;
@@ -98,8 +80,8 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn refused(&self, reason: &str, class: &str, headers: &HeaderMap) {
-        self.refused.with_label_values(&[reason, class]).inc();
+    /// Counts the bytes of a body that was not asked for.
+    pub(crate) fn refused(&self, headers: &HeaderMap) {
         let declared = headers
             .get(header::CONTENT_LENGTH)
             .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());

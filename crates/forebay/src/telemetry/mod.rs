@@ -4,14 +4,13 @@
 pub mod flow;
 pub mod http;
 mod log;
+pub mod pools;
 pub mod process;
 
 pub use log::{Log, start_log};
-use prometheus::proto::{
-    Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType,
-};
-use prometheus::core::Desc;
 use prometheus::Registry;
+use prometheus::core::Desc;
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
 /// One family that is rendered from a snapshot.
 #[derive(Debug)]
@@ -82,11 +81,8 @@ fn descs(families: &[Family]) -> prometheus::Result<Vec<Desc>> {
     families.iter().map(Family::desc).collect()
 }
 
-const BUILD_INFO: Family = Family::gauge(
-    "forebay_build_info",
-    "Always 1; the labels say what runs.",
-    &["version"],
-);
+const BUILD_INFO: Family =
+    Family::gauge("forebay_build_info", "Always 1; the labels say what runs.", &["version"]);
 
 #[derive(Debug)]
 struct Build(Vec<Desc>);
@@ -109,4 +105,12 @@ pub fn register(registry: &Registry, log: &Log) -> prometheus::Result<()> {
     registry.register(Box::new(Build(descs(std::slice::from_ref(&BUILD_INFO))?)))?;
     registry.register(Box::new(flow::Collector::new()?))?;
     registry.register(Box::new(process::Collector::new(log.dropped())?))
+}
+
+/// Registers the engine's pools, once it is open.
+///
+/// # Errors
+/// When a family of the same name is registered already.
+pub fn register_pools(registry: &Registry, engine: &crate::api::Engine) -> prometheus::Result<()> {
+    registry.register(Box::new(pools::Collector::new(engine.pools())?))
 }

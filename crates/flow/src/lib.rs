@@ -20,19 +20,31 @@
 //!
 //! Absent on purpose: unbounded anything, ambient context, actors and addresses, a runtime of its own.
 
+// In the order of use: each may use only those above it.
 mod backoff;
-pub mod budget;
-pub mod clock;
-pub mod ctx;
-pub mod leak;
 mod panics;
-pub mod pool;
-pub mod queue;
-mod spawn;
-pub mod supervise;
-pub mod tasks;
-pub mod thread;
+
+pub mod clock;
+
 mod wait;
+
+pub mod tasks;
+
+pub mod ctx;
+
+mod spawn;
+
+pub mod thread;
+
+pub mod budget;
+
+pub mod queue;
+
+pub mod pool;
+
+pub mod supervise;
+
+pub mod leak;
 
 pub use backoff::Backoff;
 pub use clock::{Clock, Instant};

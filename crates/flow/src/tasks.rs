@@ -236,14 +236,17 @@ pub(crate) fn note_wait(what: &'static str, name: &Arc<str>) {
     });
 }
 
-/// Like [`note_wait`] for a thread, which has no poll to end: the note holds until [`clear_thread_wait`].
+/// A thread is about to park: it waits for what it noted in this poll, if anything. Holds until [`clear_thread_wait`].
 pub(crate) fn mark_thread_waiting() {
+    let noted = NOTED.with(Cell::get);
     CURRENT.with(|current| {
         let Ok(current) = current.try_borrow() else {
             return;
         };
         if let Some(record) = current.as_ref() {
-            record.state.store(WAITING, Ordering::Relaxed);
+            record
+                .state
+                .store(if noted { WAITING } else { IDLE }, Ordering::Relaxed);
         }
     });
 }

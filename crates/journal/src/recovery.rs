@@ -338,7 +338,7 @@ pub(crate) fn settle(disk: &dyn Disk, dir: &Path, found: &mut Found) -> Result<(
         if segment.end <= durable && (i != last || scanned.garbage == 0) {
             continue;
         }
-        let cut = i == last;
+        let cut = i == last && scanned.garbage > 0;
         let len = rewrite(disk, segment, durable, cut)
             .map_err(OpenError::io("settling", &segment.path))?;
         segment.file_len = len;

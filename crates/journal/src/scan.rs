@@ -180,7 +180,8 @@ fn look_behind(file: &dyn DiskFile, segment: &SegmentHeader, s: &mut Scanned) ->
 
 fn note_later(s: &mut Scanned, segment: &SegmentHeader, lsn: u64, page: &[u8]) {
     let sound = BlockHeader::decode(page).filter(|h| h.salt == segment.salt && h.lsn == lsn);
-    if let Some(header) = sound {
+    // The block at X itself may have a sound header over a rotten body; it is what is missing.
+    if let Some(header) = sound.filter(|header| header.lsn > s.end) {
         let later = s.later.get_or_insert(Later {
             first: lsn,
             durable: 0,

@@ -3,7 +3,7 @@
 //! ```text
 //! envelope   format u8 · schema version u32 · transform version u32 · row base u64
 //!            received u64 · accepted u64 · rejected u64
-//!            client · request id · tenant (each u16 length, UTF-8) · batches u32
+//!            client · request id · tenant (each u16 length, UTF-8) · memory u64 · batches u32
 //! batch      received u64 · rejected u32 · rows u32 · numbers · message [· message of the rejected]
 //! numbers    0 · first u32 (contiguous)   or   1 · length u32 · LEB128 gaps
 //! message    metadata length u32 · body length u64 · padding to 8 · metadata · body
@@ -46,7 +46,7 @@ pub struct Meta {
     pub schema_version: u32,
     /// The version of the transform.
     pub transform_version: u32,
-    /// Rows of the upload that came before the first batch of this entry.
+    /// Rows of the upload that came before the chunk of this entry.
     pub row_base: u64,
     /// The client, as known: a token's name or an address. At most 64 KiB, cut beyond.
     pub client: String,
@@ -74,6 +74,9 @@ pub struct Header {
     pub meta: Meta,
     /// How many rows.
     pub totals: Totals,
+    /// What the rows took in memory when they were written, in bytes: what a budget is charged
+    /// before they are read.
+    pub memory: u64,
 }
 
 /// An entry, read back.
@@ -180,6 +183,7 @@ pub struct EntryWriter {
     meta: Meta,
     totals: Totals,
     batches: u32,
+    memory: u64,
     body: Vec<u8>,
     options: IpcWriteOptions,
     context: IpcWriteContext,
@@ -201,6 +205,7 @@ impl EntryWriter {
             meta,
             totals: Totals::default(),
             batches: 0,
+            memory: 0,
             body: Vec::new(),
             options,
             context: IpcWriteContext::default(),
@@ -225,6 +230,8 @@ impl EntryWriter {
         self.totals.accepted += rows as u64;
         self.totals.rejected += rejected as u64;
         self.batches += 1;
+        let refused: usize = batch.rejected.iter().map(|row| row.raw.len() + row.message.len()).sum();
+        self.memory += (batch.rows.get_array_memory_size() + refused) as u64;
         self.body.extend_from_slice(&batch.received.to_le_bytes());
         self.body.extend_from_slice(&count32(rejected)?.to_le_bytes());
         self.body.extend_from_slice(&count32(rows)?.to_le_bytes());
@@ -270,6 +277,7 @@ impl EntryWriter {
             out.extend_from_slice(&(text.len() as u16).to_le_bytes());
             out.extend_from_slice(text.as_bytes());
         }
+        out.extend_from_slice(&self.memory.to_le_bytes());
         out.extend_from_slice(&self.batches.to_le_bytes());
         pad(&mut out);
         out.extend_from_slice(&self.body);
@@ -358,15 +366,14 @@ pub fn read(
     schema: impl Fn(u32) -> Option<SchemaRef>,
 ) -> Result<Entry, EntryError> {
     let mut cursor = Cursor { payload, at: 0 };
-    let (Header { meta, totals }, count) = cursor.header()?;
+    let (Header { meta, totals, .. }, count) = cursor.header()?;
     let schema = schema(meta.schema_version).ok_or(EntryError::Schema(meta.schema_version))?;
     cursor.align();
     let mut batches = Vec::new();
-    let mut base = meta.row_base;
+    let base = meta.row_base;
     let mut seen = Totals::default();
     for _ in 0..count {
         let batch = cursor.batch(&schema, base)?;
-        base = base.saturating_add(batch.received);
         seen.received = seen.received.saturating_add(batch.received);
         seen.accepted += batch.rows.num_rows() as u64;
         seen.rejected += batch.rejected.len() as u64;
@@ -430,7 +437,8 @@ impl Cursor<'_> {
         let totals = Totals { received: self.u64()?, accepted: self.u64()?, rejected: self.u64()? };
         let (client, request, tenant) = (self.text()?, self.text()?, self.text()?);
         let meta = Meta { schema_version, transform_version, row_base, client, request, tenant };
-        Ok((Header { meta, totals }, self.u32()?))
+        let memory = self.u64()?;
+        Ok((Header { meta, totals, memory }, self.u32()?))
     }
 
     fn batch(&mut self, schema: &SchemaRef, base: u64) -> Result<EntryBatch, EntryError> {

@@ -209,7 +209,6 @@ async fn reckon(disk: SimDisk) -> Result<(BTreeMap<i64, u64>, Ledger), String> {
 async fn count(engine: &Engine) -> Result<BTreeMap<i64, u64>, String> {
     use arrow::array::AsArray as _;
     use arrow::datatypes::Int64Type;
-    use futures_util::StreamExt as _;
     let sql = format!("SELECT id, count(*) AS times FROM {STREAM} GROUP BY id");
     let mut rows = engine.query(&sql, None).await.map_err(|error| error.to_string())?;
     let mut found = BTreeMap::new();

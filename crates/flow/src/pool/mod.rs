@@ -146,7 +146,8 @@ impl Builder {
         }
     }
 
-    /// Whose workers they are: they are registered below `ctx`, and stop when it is cancelled.
+    /// Whose workers they are: they are registered below `ctx`, and stop when it is cancelled, answering queued jobs
+    /// `Cancelled`. For an orderly end give it a context that outlives its users, and drain the pool before cancelling.
     #[must_use]
     pub fn under(mut self, ctx: &Ctx) -> Self {
         self.ctx = Some(ctx.clone());

@@ -7,10 +7,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::children::Slots;
-use super::handle::{ControlError, StartError};
 use super::report::{ExitContext, ExitReason, ExitReport, GaveUp, Why};
-use super::shared::{ChildState, Event, Input, Request, Shared};
-use super::spec::{Child, Restart, Strategy, Supervisor};
+use super::shared::{ChildState, Event, Input, Shared};
+use super::spec::{Restart, Strategy, Supervisor};
 use crate::clock::{self, Instant};
 use crate::ctx::{Cause, Ctx, Stopped};
 use crate::panics;
@@ -23,27 +22,27 @@ pub(super) struct Engine {
     pub(super) slots: Slots,
     /// When restarts happened, within the period.
     restarts: VecDeque<Instant>,
-    pending: Vec<Pending>,
+    pub(super) pending: Vec<Pending>,
     /// Events that came while something else was being waited for.
     pub(super) kept: VecDeque<Event>,
 }
 
 /// A restart to be made.
 #[derive(Clone, Copy)]
-struct Pending {
+pub(super) struct Pending {
     at: Instant,
-    what: Group,
+    pub(super) what: Group,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Group {
+pub(super) enum Group {
     One(u64),
     /// All that are down, from this one on.
     From(u64),
 }
 
 /// How a start went.
-enum Started {
+pub(super) enum Started {
     Up,
     Failed(ExitReason),
     /// The supervisor itself was told to stop meanwhile; the child is down again.
@@ -291,7 +290,7 @@ impl Engine {
     }
 
     /// Starts a child and waits until it is up.
-    async fn start(&mut self, seq: u64) -> Started {
+    pub(super) async fn start(&mut self, seq: u64) -> Started {
         let Some(slot) = self.slots.get_mut(seq) else {
             return Started::Interrupted;
         };
@@ -356,103 +355,6 @@ impl Engine {
         }
         self.kept.push_back(event);
         Started::Up
-    }
-
-    async fn on_request(&mut self, request: Request) {
-        // Whoever asked may have gone: an answer nobody takes is dropped.
-        match request {
-            Request::Start(child, reply) => {
-                let answer = self.start_dynamic(*child).await;
-                drop(reply.send(answer));
-            }
-            Request::Restart(name, reply) => {
-                let answer = self.restart_by_request(&name).await;
-                drop(reply.send(answer));
-            }
-            Request::Delete(name, reply) => {
-                let answer = self.stopped(&name).map(|seq| self.forget(seq));
-                drop(reply.send(answer));
-            }
-            request @ Request::Terminate(..) => self.on_terminate(request).await,
-        }
-    }
-
-    async fn start_dynamic(&mut self, child: Child) -> Result<(), StartError> {
-        if child.name.is_empty() {
-            return Err(StartError::BadSpec("child.name"));
-        }
-        if let Some(slot) = self
-            .slots
-            .find(&child.name)
-            .and_then(|seq| self.slots.get(seq))
-        {
-            let stopped = slot.state == ChildState::Stopped || slot.state == ChildState::Restarting;
-            return Err(if stopped {
-                StartError::AlreadyPresent
-            } else {
-                StartError::AlreadyStarted
-            });
-        }
-        let seq = self.slots.add(child, true);
-        match self.start(seq).await {
-            Started::Up => Ok(()),
-            Started::Failed(reason) => {
-                self.reap(seq, reason.clone(), ExitContext::Start, false)
-                    .await;
-                self.forget(seq);
-                Err(StartError::Failed(reason))
-            }
-            Started::Interrupted => {
-                self.forget(seq);
-                Err(StartError::NotRunning)
-            }
-        }
-    }
-
-    async fn restart_by_request(&mut self, name: &str) -> Result<(), ControlError> {
-        let seq = self.stopped(name)?;
-        if let Some(slot) = self.slots.get_mut(seq) {
-            slot.held = false;
-        }
-        match self.start(seq).await {
-            Started::Up => Ok(()),
-            Started::Failed(reason) => {
-                self.reap(seq, reason.clone(), ExitContext::Start, false)
-                    .await;
-                Err(ControlError::Failed(reason))
-            }
-            Started::Interrupted => Err(ControlError::NotRunning),
-        }
-    }
-
-    fn stopped(&self, name: &str) -> Result<u64, ControlError> {
-        let seq = self.slots.find(name).ok_or(ControlError::NotFound)?;
-        match self.slots.get(seq).map(|slot| slot.state) {
-            Some(ChildState::Stopped) => Ok(seq),
-            Some(ChildState::Restarting) => Err(ControlError::Restarting),
-            Some(_) => Err(ControlError::Running),
-            None => Err(ControlError::NotFound),
-        }
-    }
-
-    async fn on_terminate(&mut self, request: Request) {
-        let Request::Terminate(name, reply) = request else {
-            return;
-        };
-        let answer = match self.slots.find(&name) {
-            None => Err(ControlError::NotFound),
-            Some(seq) => {
-                self.pending
-                    .retain(|pending| pending.what != Group::One(seq));
-                self.stop_together(&[seq], &Cause::Terminated).await;
-                if let Some(slot) = self.slots.get_mut(seq) {
-                    slot.held = true;
-                }
-                self.forget_temporary(seq);
-                Ok(())
-            }
-        };
-        drop(reply.send(answer));
     }
 
     /// Takes note of an instance's end, and sees to it that nothing it started outlives it.
@@ -557,7 +459,7 @@ impl Engine {
         }
     }
 
-    fn forget_temporary(&mut self, seq: u64) {
+    pub(super) fn forget_temporary(&mut self, seq: u64) {
         if self
             .slots
             .get(seq)
@@ -567,7 +469,7 @@ impl Engine {
         }
     }
 
-    fn forget(&mut self, seq: u64) {
+    pub(super) fn forget(&mut self, seq: u64) {
         self.slots.remove(seq);
         self.shared.erase(seq);
     }

@@ -35,6 +35,7 @@ mod children;
 mod engine;
 mod handle;
 mod report;
+mod requests;
 mod shared;
 mod spec;
 mod stop;

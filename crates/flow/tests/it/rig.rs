@@ -84,7 +84,12 @@ impl Rig {
     }
 
     pub fn tell(&self, name: &str, what: Do) {
-        self.strings.lock().remove(name).unwrap().send(what).unwrap();
+        self.strings
+            .lock()
+            .remove(name)
+            .unwrap()
+            .send(what)
+            .unwrap();
     }
 
     pub fn write(&self, line: String) {

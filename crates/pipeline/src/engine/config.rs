@@ -47,13 +47,15 @@ pub struct Workers {
     pub transform: usize,
     /// Parquet.
     pub persist: usize,
+    /// Queries.
+    pub query: usize,
 }
 
 impl Workers {
     /// One validator less than cores, so that I/O keeps one; the draining side gets half the cores.
     pub fn of(cores: usize) -> Workers {
         let half = (cores / 2).max(1);
-        Workers { validate: cores.saturating_sub(1).max(1), transform: half, persist: half }
+        Workers { validate: cores.saturating_sub(1).max(1), transform: half, persist: half, query: half }
     }
 }
 
@@ -97,6 +99,8 @@ pub struct EngineConfig {
     pub flush_interval: Duration,
     /// A commit that takes longer is given up and its rows are read from the journal again.
     pub sink_timeout: Duration,
+    /// How long a query may take.
+    pub query_timeout: Duration,
     /// Threads.
     pub workers: Workers,
     /// How long an `Idempotency-Key` is remembered.
@@ -132,6 +136,7 @@ impl EngineConfig {
             flush_bytes: 64 << 20,
             flush_interval: Duration::from_secs(5),
             sink_timeout: Duration::from_secs(30),
+            query_timeout: Duration::from_secs(30),
             workers: Workers::of(cores),
             key_window: Duration::from_secs(24 * 3600),
             key_count: 1_000_000,

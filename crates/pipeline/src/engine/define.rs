@@ -7,14 +7,15 @@ use std::sync::Arc;
 use forebay_flow::supervise::{Child, Restart, Shutdown};
 use forebay_journal::{Journal, KeyBounds, Options};
 
+use super::open::delta_options;
 use super::{Engine, Inner};
 use crate::codec::{self, Chunk, Format, Malformed};
 use crate::intake::{IngestError, Partial};
 use crate::lane;
 use crate::ledger::Totals;
 use crate::schema::Schema;
-use crate::sink::Sink;
-use crate::sink::delta::{DeltaOptions, DeltaSink};
+use crate::sink::{Sink, SinkError};
+use crate::sink::delta::{DeltaSink, lake_url};
 use crate::sql::SqlError;
 use crate::stream::catalog::{Definition, Origin, Record};
 use crate::stream::{Parts, Plan, Progress, Stream, StreamConfig};
@@ -280,7 +281,7 @@ impl Inner {
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, StreamError> {
-        self.persisters.run(job).await.map_err(|error| StreamError::Start(error.to_string()))
+        self.files.run(job).await.map_err(|error| StreamError::Start(error.to_string()))
     }
 
     /// Makes a stream: planned, durable in the catalog, its journal open, its lane running.
@@ -342,10 +343,11 @@ impl Inner {
         plans: Vec<Arc<Plan>>,
     ) -> Result<Arc<Stream>, StreamError> {
         let (journal, known) = self.open_journal(name).await?;
-        let options = DeltaOptions::new(self.persisters.clone());
-        let sink = DeltaSink::open(self.lake.clone(), name, options).await;
-        let sink: Arc<dyn Sink> =
-            Arc::new(sink.map_err(|error| StreamError::Start(error.to_string()))?);
+        let start = |error: SinkError| StreamError::Start(error.to_string());
+        let location = lake_url(name).map_err(start)?;
+        let options = delta_options(&self.persisters);
+        let sink = DeltaSink::new(Arc::new(self.lake.clone()), &location, options).map_err(start)?;
+        let sink: Arc<dyn Sink> = Arc::new(sink);
         let stream = Arc::new(Stream::new(Parts {
             name: name.into(),
             record,

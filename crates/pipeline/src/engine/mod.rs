@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! Engine ── Inner ┬─ budget: intake │ lanes │ (query: its own pool)
-//!                 ├─ pools: validate │ transform │ persist
+//!                 ├─ pools: validate │ transform │ persist │ files
 //!                 ├─ streams: journal, plans, sink, one lane each
 //!                 └─ dead letters: one table, one owner
 //! ```
 
+mod ask;
 mod config;
 mod define;
 mod drain;
@@ -31,7 +32,6 @@ pub use self::drain::Receipt;
 pub use self::open::OpenError;
 use crate::intake::{IngestError, Partial, Refusal, Request, Upload};
 use crate::ledger::{self, LedgerRow, Totals};
-use crate::query::{QueryEngine, QueryError, Rows};
 use crate::sink::dead_letters::DeadLetters;
 use crate::sink::disk_store::DiskStore;
 use crate::stream::Stream;
@@ -66,7 +66,9 @@ pub(crate) struct Inner {
     changing: tokio::sync::Mutex<()>,
     supervisor: supervise::Handle,
     writers: Writers,
-    query: QueryEngine,
+    query: ask::Queries,
+    /// Small blocking work on files: checkpoints, attempts, the catalog.
+    pub files: Pool,
     draining: AtomicBool,
     stored: AtomicU64,
     /// The first failure that ends the process: a poisoned journal.
@@ -138,31 +140,6 @@ impl Engine {
         }
     }
 
-    /// Runs a read-only query over the committed rows; each stream is a table of its name.
-    ///
-    /// # Errors
-    /// As [`QueryEngine::query`].
-    pub async fn query(&self, sql: &str, timeout: Option<Duration>) -> Result<Rows, QueryError> {
-        let streams: Vec<Arc<Stream>> = self.inner.streams.read().values().cloned().collect();
-        let mut tables = Vec::with_capacity(streams.len() + 1);
-        for stream in streams {
-            if !crate::query::may_mention(sql, &stream.name) {
-                continue;
-            }
-            let table = stream.sink.table().await.map_err(QueryError::from_sink)?;
-            let plan = stream.current();
-            let empty = || plan.map(|plan| crate::query::empty_table(plan.table.clone()));
-            if let Some(table) = table.or_else(|| empty()?.ok()) {
-                tables.push((stream.name.to_string(), table));
-            }
-        }
-        if crate::query::may_mention(sql, crate::sink::dead_letters::TABLE) {
-            let table = self.inner.dead_letters.table().await.map_err(QueryError::from_sink)?;
-            tables.push((crate::sink::dead_letters::TABLE.to_owned(), table));
-        }
-        self.inner.query.query(sql, tables, timeout).await
-    }
-
     /// Ends when the process must: a journal failed in a way that only a restart can look into. Cancel
     /// safe.
     pub async fn failed(&self) -> String {
@@ -174,9 +151,9 @@ impl Engine {
     }
 
     /// The pools, in flow order, for metrics and the registry of tasks.
-    pub fn pools(&self) -> [Pool; 3] {
-        let inner = &self.inner;
-        [inner.validators.clone(), inner.transformers.clone(), inner.persisters.clone()]
+    pub fn pools(&self) -> [Pool; 4] {
+        let Inner { validators, transformers, persisters, files, .. } = &*self.inner;
+        [validators.clone(), transformers.clone(), persisters.clone(), files.clone()]
     }
 
     /// The configuration in force.

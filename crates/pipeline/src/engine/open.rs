@@ -14,10 +14,10 @@ use forebay_flow::{Backoff, Clock, Ctx, Scope};
 use forebay_journal::Writers;
 use forebay_journal::disk::{Disk, read_file, replace_file};
 
+use super::ask::Queries;
 use super::{Engine, EngineConfig, Inner};
-use crate::query::QueryEngine;
 use crate::sink::dead_letters::DeadLetters;
-use crate::sink::delta::DeltaOptions;
+use crate::sink::delta::{DeltaOptions, RunCpu};
 use crate::sink::disk_store::DiskStore;
 use crate::stream::Plan;
 use crate::stream::catalog::{Catalog, Origin, Record};
@@ -68,6 +68,9 @@ const WORKER_BACKOFF: Backoff = Backoff {
     stable_after: Duration::from_secs(1),
 };
 
+/// Threads for small work on files: one may wait for a slow sync while another serves.
+const FILE_WORKERS: usize = 2;
+
 /// Threads that write all journals.
 const WRITERS: usize = 2;
 
@@ -95,8 +98,8 @@ impl Engine {
         let lake = lake.map_err(data_dir_error)?;
         let start = |error: &dyn std::fmt::Display| OpenError::Start(error.to_string());
         let persisters = pool(ctx, "persist", config.workers.persist, false)?;
-        let options = DeltaOptions::new(persisters.clone());
-        let dead_letters = DeadLetters::open(lake.clone(), options).await.map_err(|e| start(&e))?;
+        let options = delta_options(&persisters);
+        let dead_letters = DeadLetters::new(Arc::new(lake.clone()), options).map_err(|e| start(&e))?;
         let budget = Budget::new("memory", config.memory.total());
         let inner = Arc::new(Inner {
             intake: budget.share("intake", config.memory.intake).map_err(|e| start(&e))?,
@@ -113,7 +116,8 @@ impl Engine {
             changing: tokio::sync::Mutex::new(()),
             supervisor: handle,
             writers: Writers::start(WRITERS).map_err(|e| start(&e))?,
-            query: QueryEngine::new(config.memory.query).map_err(|e| start(&e))?,
+            query: Queries::start(config.memory.query, config.workers.query).map_err(|e| start(&e))?,
+            files: pool(ctx, "files", FILE_WORKERS, false)?,
             draining: AtomicBool::new(false),
             stored: AtomicU64::new(0),
             failure: tokio::sync::watch::Sender::new(None),
@@ -140,6 +144,16 @@ fn pool(ctx: &Ctx, name: &'static str, workers: usize, ends: bool) -> Result<Poo
         .backoff(WORKER_BACKOFF)
         .threads()
         .map_err(|error| OpenError::Start(format!("the {name} threads: {error}")))
+}
+
+/// A table whose Parquet is encoded by the persist threads.
+pub(super) fn delta_options(persisters: &Pool) -> DeltaOptions {
+    let pool = persisters.clone();
+    let cpu: RunCpu = Arc::new(move |work| {
+        let pool = pool.clone();
+        Box::pin(async move { pool.run(work).await.map_err(|error| error.to_string()) })
+    });
+    DeltaOptions { cpu, ..DeltaOptions::default() }
 }
 
 /// Creates, checks and locks the data directory.

@@ -6,11 +6,13 @@ use std::ops::Range;
 use arrow::array::{Array, BooleanArray, RecordBatch, StringArray};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
 use forebay_journal::Record;
 
 use super::LaneError;
 use crate::entry::{self, Entry, EntryBatch};
 use crate::ledger::Totals;
+use crate::query::{Encoder, Format};
 use crate::record::Code;
 use crate::sink::Counts;
 use crate::sink::dead_letters::DeadLetter;
@@ -217,8 +219,7 @@ impl Out<'_> {
     /// Makes a dead letter of an accepted row, the `row`-th of its batch. Its raw bytes are gone since
     /// it was decoded, so it is kept as JSON.
     fn bury(&mut self, row: u32, code: Code, message: String) -> Result<(), LaneError> {
-        let raw = crate::query::row_to_json(&self.batch.rows, row as usize);
-        let raw = raw.map_err(|error| self.internal(&error))?;
+        let raw = json(&self.batch.rows, row).map_err(|error| self.internal(&error))?;
         let number = self.batch.numbers.get(row as usize).unwrap_or(0);
         self.applied.counts.dead_later += 1;
         self.applied.dead.push(DeadLetter {
@@ -234,6 +235,13 @@ impl Out<'_> {
     fn internal(&self, error: &dyn std::fmt::Display) -> LaneError {
         internal(self.record, &error.to_string())
     }
+}
+
+/// One row as a JSON object.
+fn json(rows: &RecordBatch, row: u32) -> Result<bytes::Bytes, ArrowError> {
+    let mut encoder = Encoder::new(Format::Ndjson, rows.schema())?;
+    let line = encoder.encode(&rows.slice(row as usize, 1))?;
+    Ok(line.slice(..line.len().saturating_sub(1)))
 }
 
 /// The place in the whole batch of the `row`-th row that is left after the guilty ones went.

@@ -86,7 +86,7 @@ async fn checkpoint(
             stream.journal.trim(position)
         }
     };
-    let done = engine.persisters.run(job).await;
+    let done = engine.files.run(job).await;
     let done = done.map_err(|error| LaneError::Internal(error.to_string()))?;
     // The sink has the rows; a checkpoint that could not be written costs a longer recovery and
     // space in the journal, nothing else.

@@ -230,7 +230,7 @@ pub(super) async fn note(
     let note = serde_json::to_vec(trial).map_err(|error| LaneError::Internal(error.to_string()))?;
     let stream = Arc::clone(stream);
     let job = move || stream.journal.attempts().mark(at, &note);
-    let done = engine.persisters.run(job).await;
+    let done = engine.files.run(job).await;
     done.map_err(|error| LaneError::Internal(error.to_string()))?
         .map_err(|error| LaneError::Internal(format!("the attempts file: {error}")))
 }

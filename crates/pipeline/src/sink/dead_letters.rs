@@ -18,8 +18,8 @@ pub struct DeadLetter {
     pub received_at: i64,
 }
 impl DeadLetters {
-    pub async fn open(
-        _: disk_store::DiskStore,
+    pub fn new(
+        _: std::sync::Arc<dyn object_store::ObjectStore>,
         _: super::delta::DeltaOptions,
     ) -> Result<DeadLetters, SinkError> {
         Ok(DeadLetters)

@@ -12,6 +12,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 
+pub mod dead_letters;
 pub mod delta;
 pub mod disk_store;
 pub mod parquet;
@@ -29,6 +30,19 @@ pub struct Counts {
     pub dead_later: u64,
     /// Rows refused at the door and kept as dead letters.
     pub dead_at_door: u64,
+}
+
+impl Counts {
+    /// The sum of both.
+    #[must_use]
+    pub fn plus(self, other: Counts) -> Counts {
+        Counts {
+            stored: self.stored + other.stored,
+            filtered: self.filtered + other.filtered,
+            dead_later: self.dead_later + other.dead_later,
+            dead_at_door: self.dead_at_door + other.dead_at_door,
+        }
+    }
 }
 
 /// What a sink has committed for one application id.

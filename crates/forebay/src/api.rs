@@ -108,10 +108,13 @@ fn stream_config(stream: &config::Stream) -> Result<StreamConfig, String> {
 /// A text for people: in use, of a newer version, not writable, damaged.
 pub async fn open(ctx: &Ctx, config: &Config, telemetry: Arc<Telemetry>) -> Result<Engine, String> {
     let settings = engine_config(config)?;
-    let disk = RealDisk::with_faults(forebay_journal::disk::Faults {
-        bytes_per_second: settings.faults.disk_bytes_per_second,
-        error_after_bytes: settings.faults.disk_error_after_bytes,
-    });
+    let disk = match config.faults {
+        None => RealDisk::new(),
+        Some(_) => RealDisk::with_faults(forebay_journal::disk::Faults {
+            bytes_per_second: settings.faults.disk_bytes_per_second,
+            error_after_bytes: settings.faults.disk_error_after_bytes,
+        }),
+    };
     Engine::open(ctx, settings, Clock::system(), Arc::new(disk), telemetry)
         .await
         .map_err(|error| error.to_string())

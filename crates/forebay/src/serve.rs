@@ -65,7 +65,7 @@ pub fn run(settings: &Settings) -> ExitCode {
         Err(error) => {
             tracing::error!("{error}");
             drop(log);
-            refuse(&error)
+            ExitCode::FAILURE
         }
     }
 }
@@ -103,7 +103,9 @@ async fn life(config: Config, log: &telemetry::Log) -> Result<(), String> {
     let engine = api::open(&ctx, &config, Arc::clone(&pipeline)).await?;
     telemetry::register_pools(&registry, &engine).map_err(failed)?;
     let app = App::new(engine.clone(), Arc::clone(&config), registry, pipeline, metrics);
-    let mut root = supervise(&ctx, &engine, Arc::clone(&app), listener)?;
+    // The tree has a context of its own: it is stopped before the pools that it works with.
+    let tree = ctx.child("tree");
+    let mut root = supervise(&tree, &engine, Arc::clone(&app), listener)?;
 
     // A drain before the first line of stdout is still a drain: the signals are listened to already.
     print(greeting(&config, address)).await;
@@ -112,26 +114,27 @@ async fn life(config: Config, log: &telemetry::Log) -> Result<(), String> {
         signal = signals.next() => signal,
         gave_up = &mut root => return Err(end_of(gave_up)),
         why = engine.failed() => {
-            ctx.cancel(Cause::Shutdown);
+            tree.cancel(Cause::Shutdown);
             return Err(format!("a journal failed, and only a restart can look into it: {why}"));
         }
     };
     tracing::info!(signal = signal.name, "draining");
     let receipt = tokio::select! {
-        receipt = Box::pin(drain(&config, &app, &engine, &ctx, root)) => receipt?,
+        receipt = Box::pin(drain(&config, &app, &engine, &tree, root)) => receipt?,
         second = signals.next() => {
             // F1: what was acknowledged is fsynced already, so nothing is lost by ending at once.
             tracing::warn!(signal = second.name, "ending at once");
             std::process::exit(second.exit_code());
         }
     };
+    ctx.cancel(Cause::Shutdown);
     print(receipt_line(&receipt)).await;
     Ok(())
 }
 
 /// The tree: pipeline first and last, http on top of it.
 fn supervise(
-    ctx: &Ctx,
+    tree: &Ctx,
     engine: &Engine,
     app: Arc<App>,
     listener: Arc<tokio::net::TcpListener>,
@@ -143,7 +146,7 @@ fn supervise(
         .on_exit(log_exit)
         .child(pipeline)
         .child(serve.waits_for_ready(true).shutdown(Shutdown::Deadline(Duration::from_secs(5))));
-    Ok(ctx.spawn("root", root.run(ctx.clone())))
+    Ok(tree.spawn("root", root.run(tree.clone())))
 }
 
 fn log_exit(report: &ExitReport) {
@@ -171,7 +174,7 @@ async fn drain(
     config: &Config,
     app: &App,
     engine: &Engine,
-    ctx: &Ctx,
+    tree: &Ctx,
     root: Task<Result<(), GaveUp>>,
 ) -> Result<Receipt, String> {
     let began = clock::now();
@@ -185,7 +188,7 @@ async fn drain(
         tracing::warn!(requests = cut, "requests were still in flight and are cut");
     }
     let mut receipt = engine.drain(lanes_end).await;
-    ctx.cancel(Cause::Shutdown);
+    tree.cancel(Cause::Shutdown);
     bounded(end, "the supervision tree", root).await;
     bounded(end, "the journals", engine.close()).await;
     receipt.seconds = began.elapsed().as_secs_f64();

@@ -294,7 +294,9 @@ fn offset_of(text: &str, path: &[String]) -> Option<usize> {
     let mut rest = path;
     while let [name, tail @ ..] = rest {
         let (key, value) = here.iter().find(|(key, _)| key.get_ref().as_ref() == name)?;
-        found = Some(if tail.is_empty() { value.span().start } else { key.span().start });
+        let shown =
+            if tail.is_empty() && !value.get_ref().is_table() { value.span() } else { key.span() };
+        found = Some(shown.start);
         rest = tail;
         match value.get_ref() {
             DeValue::Table(inner) => here = inner,

@@ -1,6 +1,7 @@
 //! Behaviour of the binary's own parts: settings, HTTP, metrics. The server runs in the test's process,
 //! over a real engine in a temporary directory; tests from outside are in `blackbox`.
 
+mod cli;
 mod config;
 mod http;
 mod limits;

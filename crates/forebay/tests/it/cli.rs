@@ -1,0 +1,131 @@
+//! The program from outside: commands, refusals to start, and the end by signals.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+fn forebay(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    command.current_dir(dir).env_clear().stdin(Stdio::null());
+    command
+}
+
+fn run(dir: &Path, arguments: &[&str]) -> Output {
+    forebay(dir).args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A server of its own, killed with the test.
+struct Served {
+    child: Child,
+    out: BufReader<std::process::ChildStdout>,
+    url: String,
+}
+
+impl Served {
+    fn start(dir: &Path) -> Served {
+        let mut child = forebay(dir)
+            .args(["serve", "--data-dir", "data", "--listen", "127.0.0.1:0"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        let url = line.trim().strip_prefix("listening on ").unwrap().to_owned();
+        Served { child, out, url }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// The exit code, and what was left on stdout.
+    fn end(mut self) -> (Option<i32>, String) {
+        let mut rest = String::new();
+        self.out.read_to_string(&mut rest).unwrap();
+        (self.child.wait().unwrap().code(), rest)
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+#[test]
+fn check_prints_the_memory_sum_and_the_queue_table() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("forebay.toml"), "[memory]\nbudget = \"64MiB\"\n").unwrap();
+    let output = run(dir.path(), &["check"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let shown = text(&output.stdout);
+    for part in ["intake", "decode", "lanes", "query", "connections", "total", "validate", "block"] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+}
+
+#[test]
+fn a_wrong_setting_ends_the_start_with_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("forebay.toml"), "[http]\ndedline = \"3s\"\n").unwrap();
+    for command in ["check", "serve"] {
+        let output = run(dir.path(), &[command]);
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(
+            text(&output.stderr),
+            "forebay: forebay.toml:2:1: unknown setting `dedline`; did you mean `deadline`?\n"
+        );
+    }
+}
+
+#[test]
+fn a_port_or_a_directory_in_use_is_refused_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = run(dir.path(), &["--listen", &address]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("the port is in use"), "{}", text(&output.stderr));
+
+    let served = Served::start(dir.path());
+    let output = run(dir.path(), &["--data-dir", "data", "--listen", "127.0.0.1:0"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("in use by another"), "{}", text(&output.stderr));
+    drop(served);
+}
+
+#[test]
+fn f10_sigterm_drains_and_the_last_line_is_the_receipt() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = Served::start(dir.path());
+    let query = ["query", "--url", &served.url, "SELECT 1 AS n"];
+    assert_eq!(text(&run(dir.path(), &query).stdout), "{\"n\":1}\n");
+    served.signal(Signal::TERM);
+    let (code, rest) = served.end();
+    assert_eq!(code, Some(0), "{rest}");
+    let receipt: serde_json::Value = serde_json::from_str(rest.lines().last().unwrap()).unwrap();
+    assert_eq!(receipt["receipt"]["lost"], 0);
+    assert_eq!(receipt["receipt"]["left_in_journal"], 0);
+
+    let offline = run(dir.path(), &["query", "--data-dir", "data", "--format", "csv", "SELECT 2 AS n"]);
+    assert_eq!(text(&offline.stdout), "n\n2\n", "{}", text(&offline.stderr));
+}
+
+#[test]
+fn a_query_without_a_server_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = run(dir.path(), &["query", "--url", "http://127.0.0.1:1", "SELECT 1"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("is `forebay serve` running?"));
+}

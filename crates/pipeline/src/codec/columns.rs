@@ -34,6 +34,25 @@ impl Texts {
         self.end();
     }
 
+    /// Appends the text that stands at `from..to` of `bytes`.
+    #[inline]
+    pub(super) fn push_from(&mut self, bytes: &[u8], from: usize, to: usize) {
+        // A copy of fixed size needs no call; what is too much of it is cut off again.
+        const SHORT: usize = 16;
+        match bytes
+            .get(from..)
+            .and_then(|rest| rest.first_chunk::<SHORT>())
+        {
+            Some(short) if to - from <= SHORT => {
+                let end = self.data.len() + (to - from);
+                self.data.extend_from_slice(short);
+                self.data.truncate(end);
+                self.end();
+            }
+            _ => self.push(bytes.get(from..to).unwrap_or_default()),
+        }
+    }
+
     /// Ends the text whose bytes were appended to `data`.
     #[inline]
     pub(super) fn end(&mut self) {
@@ -145,12 +164,62 @@ impl Values {
     }
 }
 
+/// A JSON key as it is written most often, from its quote to the colon; compared in two words
+/// where it is that short.
+#[derive(Debug)]
+pub(super) struct Key {
+    text: Box<[u8]>,
+    /// The first 16 bytes, and which of them count.
+    word: u128,
+    mask: u128,
+}
+
+impl Key {
+    const WORD: usize = size_of::<u128>();
+
+    fn new(name: &str) -> Key {
+        let plain = name
+            .bytes()
+            .all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\');
+        // A key that needs escapes is never read by its looks: no key begins with a line feed.
+        let text = if plain {
+            format!("\"{name}\":")
+        } else {
+            "\n".to_owned()
+        };
+        let bytes = text.as_bytes();
+        let (mut word, mut mask) = ([0; Key::WORD], [0; Key::WORD]);
+        for (at, byte) in bytes.iter().take(Key::WORD).enumerate() {
+            (word[at], mask[at]) = (*byte, 0xFF);
+        }
+        Key {
+            word: u128::from_le_bytes(word),
+            mask: u128::from_le_bytes(mask),
+            text: text.into_bytes().into(),
+        }
+    }
+
+    /// The key's length if it stands at `at`.
+    #[inline]
+    pub(super) fn stands(&self, bytes: &[u8], at: usize) -> Option<usize> {
+        let rest = bytes.get(at..)?;
+        let stands = match rest.first_chunk::<{ Key::WORD }>() {
+            Some(first) => {
+                u128::from_le_bytes(*first) & self.mask == self.word
+                    && (self.text.len() <= Key::WORD || rest.starts_with(&self.text))
+            }
+            None => rest.starts_with(&self.text),
+        };
+        stands.then_some(self.text.len())
+    }
+}
+
 /// One column's buffers.
 #[derive(Debug)]
 pub(super) struct Builder {
     pub(super) column: Column,
-    /// How its key is written in a JSON record most often: `name":`.
-    pub(super) key: Box<[u8]>,
+    /// How its key is written in a JSON record most often.
+    pub(super) key: Key,
     pub(super) values: Values,
     /// Rows that are NULL, ascending.
     nulls: Vec<u32>,
@@ -162,18 +231,8 @@ pub(super) struct Builder {
 
 impl Builder {
     fn new(column: Column) -> Builder {
-        let plain = column
-            .name
-            .bytes()
-            .all(|b| b >= 0x20 && b != b'"' && b != b'\\');
-        // A key that needs escapes is never read by its looks: no record has a bare line feed here.
-        let key = if plain {
-            format!("{}\":", column.name)
-        } else {
-            "\n".to_owned()
-        };
         Builder {
-            key: key.into_bytes().into(),
+            key: Key::new(&column.name),
             values: Values::new(column.ty),
             nulls: Vec::new(),
             attempt: 0,

@@ -149,11 +149,23 @@ fn ends(bytes: &[u8], at: usize, delimiter: u8) -> bool {
 /// Where an unquoted field ends.
 #[inline]
 fn field_end(bytes: &[u8], at: usize, delimiter: u8) -> usize {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = EACH * 0x80;
     // Most fields are shorter than what a vector search costs to begin.
-    for (index, &byte) in bytes[at..].iter().take(24).enumerate() {
-        if byte == delimiter || byte == b'\n' || byte == b'\r' {
-            return at + index;
-        }
+    let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) else {
+        let end = bytes[at..]
+            .iter()
+            .position(|&b| b == delimiter || b == b'\n' || b == b'\r');
+        return end.map_or(bytes.len(), |end| at + end);
+    };
+    let word = u64::from_le_bytes(*word);
+    // The high bit of a byte that is zero; above the first of them others may be set as well.
+    let zero_in = |word: u64| word.wrapping_sub(EACH) & !word & HIGH;
+    let found = zero_in(word ^ (EACH * u64::from(delimiter)))
+        | zero_in(word ^ (EACH * u64::from(b'\n')))
+        | zero_in(word ^ (EACH * u64::from(b'\r')));
+    if found != 0 {
+        return at + found.trailing_zeros() as usize / 8;
     }
     memchr::memchr3(delimiter, b'\n', b'\r', &bytes[at..]).map_or(bytes.len(), |end| at + end)
 }
@@ -248,13 +260,23 @@ fn cell(
         },
         Values::Text(texts) => {
             let end = field_end(bytes, at, delimiter);
-            let text = &bytes[at..end];
-            if null_text == Some(text) {
+            if null_text.is_some_and(|null| bytes.get(at..end) == Some(null)) {
                 builder.push_null(row)?;
             } else {
-                texts.push(text);
+                texts.push_from(bytes, at, end);
             }
             Some(end)
+        }
+        Values::Timestamp(v) => {
+            // `2013-01-01T10:00:00Z`, which most programs write.
+            const LENGTH: usize = 20;
+            let text = bytes
+                .get(at..at + LENGTH)
+                .filter(|_| ends(bytes, at + LENGTH, delimiter));
+            text.and_then(datetime::timestamp).map(|value| {
+                v.push(value);
+                at + LENGTH
+            })
         }
         _ => None,
     };

@@ -14,7 +14,8 @@ pub(super) struct Raw<'a> {
     pub(super) bytes: &'a [u8],
     /// Holds a backslash: [`unescape`] gives the text.
     pub(super) escaped: bool,
-    at: usize,
+    /// Where it stands in the record.
+    pub(super) at: usize,
 }
 
 /// What a value is, by its first byte.

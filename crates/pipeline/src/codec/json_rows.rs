@@ -55,9 +55,10 @@ impl Target {
     #[inline]
     fn member(&mut self, reader: &mut Reader<'_>, before: usize) -> Fallible<usize> {
         let guess = self.follows.get(before).copied().unwrap_or_default();
-        let index = match self.columns.builders.get(guess) {
-            Some(builder) if key_stands(reader, &builder.key) => {
-                reader.at += 1 + builder.key.len();
+        let builder = self.columns.builders.get(guess);
+        let index = match builder.and_then(|builder| builder.key.stands(reader.bytes, reader.at)) {
+            Some(length) => {
+                reader.at += length;
                 guess
             }
             _ => match self.key(reader)? {
@@ -125,15 +126,6 @@ impl Target {
     }
 }
 
-/// True if a quote and then `key` (a name, its closing quote, a colon) stand here.
-#[inline]
-fn key_stands(reader: &Reader<'_>, key: &[u8]) -> bool {
-    match reader.bytes.get(reader.at..) {
-        Some([b'"', rest @ ..]) => rest.starts_with(key),
-        _ => false,
-    }
-}
-
 /// The text of a string: as it stands, or unescaped into `scratch`.
 fn text_of<'a>(raw: Raw<'a>, scratch: &'a mut Vec<u8>) -> Fallible<&'a [u8]> {
     if !raw.escaped {
@@ -184,7 +176,7 @@ fn value(
                 unescape(raw, &mut texts.data)?;
                 texts.end();
             } else {
-                texts.push(raw.bytes);
+                texts.push_from(reader.bytes, raw.at, raw.at + raw.bytes.len());
             }
         }
         Values::Json(texts) => texts.push(reader.skip()?),

@@ -16,30 +16,61 @@ pub(super) enum Unfit {
     Overflow,
 }
 
+/// The digits at `at`, if there are fewer than eight and eight bytes to look at: their value and
+/// count. Without a branch per digit: how long the next number is, no processor can guess.
+#[inline]
+fn short_digits(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let word = u64::from_le_bytes(*bytes.get(at..)?.first_chunk::<8>()?);
+    let digits = word ^ (EACH * 0x30);
+    // The high bit of each byte that is no digit. Bytes are added to below their high bits, so
+    // that none carries into the next.
+    let others = ((digits & (EACH * 0x7F)).wrapping_add(EACH * 0x76) | digits) & (EACH * 0x80);
+    let count = others.trailing_zeros() as usize / 8;
+    if count == 0 || count == 8 {
+        return None;
+    }
+    // Zeros in front, then tens and ones to pairs, pairs to fours, fours to the eight.
+    let eight = digits << (64 - 8 * count);
+    let pairs = eight.wrapping_mul(2561) >> 8 & 0x00FF_00FF_00FF_00FF;
+    let fours = pairs.wrapping_mul(6_553_601) >> 16 & 0x0000_FFFF_0000_FFFF;
+    Some((fours.wrapping_mul(42_949_672_960_001) >> 32, count))
+}
+
+/// The digits at `at`, however many: their value (wrapped beyond 19 of them) and count.
+#[inline]
+fn digits(bytes: &[u8], at: usize) -> (u64, usize) {
+    if let Some(short) = short_digits(bytes, at) {
+        return short;
+    }
+    let rest = bytes.get(at..).unwrap_or_default();
+    let mut value = 0_u64;
+    for (count, byte) in rest.iter().enumerate() {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return (value, count);
+        }
+        value = value.wrapping_mul(10).wrapping_add(u64::from(digit));
+    }
+    (value, rest.len())
+}
+
 /// Reads a whole number of at most 18 digits.
 #[inline]
 pub(super) fn read_integer(bytes: &[u8], at: usize) -> Option<(i64, usize)> {
     let negative = bytes.get(at) == Some(&b'-');
     let first = at + usize::from(negative);
-    let mut end = first;
-    let mut value = 0_i64;
-    while let Some(digit) = bytes
-        .get(end)
-        .map(|byte| byte.wrapping_sub(b'0'))
-        .filter(|&d| d < 10)
-    {
-        // Wraps beyond 18 digits only, which are refused below.
-        value = value.wrapping_mul(10).wrapping_add(i64::from(digit));
-        end += 1;
-    }
-    let digits = end - first;
-    if digits == 0 || digits > 18 || (digits > 1 && bytes[first] == b'0') {
+    let (value, count) = digits(bytes, first);
+    let end = first + count;
+    if count == 0 || count > 18 || (count > 1 && bytes.get(first) == Some(&b'0')) {
         return None;
     }
     if matches!(bytes.get(end), Some(b'.' | b'e' | b'E')) {
         return None;
     }
-    Some((if negative { -value } else { value }, end))
+    // Two's complement: minus is every bit turned, and one added.
+    let sign = -i64::from(negative);
+    Some(((value as i64 ^ sign) - sign, end))
 }
 
 const POWERS: [f64; 23] = [
@@ -73,35 +104,24 @@ pub(super) fn read_real(bytes: &[u8], at: usize) -> Option<(f32, usize)> {
 /// The digits of a number without exponent: their value, sign, how many follow the point, end.
 #[inline]
 fn read_digits(bytes: &[u8], at: usize) -> Option<(u64, bool, usize, usize)> {
-    let digit_at = |at: usize| {
-        bytes
-            .get(at)
-            .map(|b| b.wrapping_sub(b'0'))
-            .filter(|&d| d < 10)
-    };
     let negative = bytes.get(at) == Some(&b'-');
     let first = at + usize::from(negative);
-    let mut end = first;
-    let mut mantissa = 0_u64;
-    while let Some(digit) = digit_at(end) {
-        mantissa = mantissa.wrapping_mul(10).wrapping_add(u64::from(digit));
-        end += 1;
-    }
-    let whole = end - first;
-    if whole == 0 || (whole > 1 && bytes[first] == b'0') {
+    let (mut mantissa, whole) = digits(bytes, first);
+    let mut end = first + whole;
+    if whole == 0 || (whole > 1 && bytes.get(first) == Some(&b'0')) {
         return None;
     }
     let mut fraction = 0;
     if bytes.get(end) == Some(&b'.') {
-        end += 1;
-        while let Some(digit) = digit_at(end) {
-            mantissa = mantissa.wrapping_mul(10).wrapping_add(u64::from(digit));
-            end += 1;
-            fraction += 1;
-        }
-        if fraction == 0 {
+        let (value, count) = digits(bytes, end + 1);
+        if count == 0 || whole + count > 19 {
             return None;
         }
+        mantissa = mantissa
+            .wrapping_mul(10_u64.pow(count as u32))
+            .wrapping_add(value);
+        fraction = count;
+        end += 1 + count;
     }
     if whole + fraction > 19 || matches!(bytes.get(end), Some(b'e' | b'E')) {
         return None;

@@ -8,9 +8,10 @@
 //! was told the body's own text for NULL.
 
 use super::columns::{Builder, Values};
-use super::decode::{Target, invalid_date, mismatch, unfit};
+use super::fault::{invalid_date, mismatch, unfit};
 use super::json::{Reader, quote};
 use super::number::{self, Unfit};
+use super::target::Target;
 use super::{Fallible, Fault, datetime, shorten_bytes};
 use crate::record::Code;
 use crate::schema::Type;
@@ -29,6 +30,16 @@ pub(super) enum Field {
     Column(usize),
     /// To no column; its name.
     Unknown(Box<[u8]>),
+}
+
+/// How fields are read.
+#[derive(Debug, Clone, Copy)]
+struct Dialect<'a> {
+    delimiter: u8,
+    /// What an unquoted field says for NULL, in columns of every type.
+    null_text: Option<&'a [u8]>,
+    /// The deepest nesting of a JSON value.
+    depth: usize,
 }
 
 /// A quoted field: its content as it stands, whether quotes are doubled in it, and its end.
@@ -63,8 +74,13 @@ impl Target {
             match field {
                 Field::Column(index) => {
                     let builder = self.columns.slot(*index)?;
-                    let null = self.null_text.as_deref();
-                    at = match cell(bytes, at, delimiter, null, builder, row, &mut self.scratch) {
+                    let null_text = self.null_text.as_deref();
+                    let dialect = Dialect {
+                        delimiter,
+                        null_text,
+                        depth: self.limits.depth,
+                    };
+                    at = match cell(bytes, at, dialect, builder, row, &mut self.scratch) {
                         Ok(end) => end,
                         Err(mut fault) => {
                             fault.column = Some(builder.column.name.clone());
@@ -231,15 +247,19 @@ fn unquote<'a>(quoted: &Quoted<'a>, scratch: &'a mut Vec<u8>) -> &'a [u8] {
 fn cell(
     bytes: &[u8],
     at: usize,
-    delimiter: u8,
-    null_text: Option<&[u8]>,
+    dialect: Dialect<'_>,
     builder: &mut Builder,
     row: usize,
     scratch: &mut Vec<u8>,
 ) -> Fallible<usize> {
+    let Dialect {
+        delimiter,
+        null_text,
+        depth,
+    } = dialect;
     if bytes.get(at) == Some(&b'"') {
         let quoted = quoted(bytes, at, delimiter)?;
-        convert(unquote(&quoted, scratch), true, builder, row)?;
+        convert(unquote(&quoted, scratch), true, builder, row, depth)?;
         return Ok(quoted.end);
     }
     if ends(bytes, at, delimiter) {
@@ -288,7 +308,7 @@ fn cell(
     if null_text == Some(text) || is_null_word(text) {
         builder.push_null(row)?;
     } else {
-        convert(text, false, builder, row)?;
+        convert(text, false, builder, row, depth)?;
     }
     Ok(end)
 }
@@ -309,7 +329,13 @@ fn whole<T: TryFrom<i64>>(
 }
 
 /// Puts a field's text into its column, whatever its spelling.
-fn convert(text: &[u8], quoted: bool, builder: &mut Builder, row: usize) -> Fallible<()> {
+fn convert(
+    text: &[u8],
+    quoted: bool,
+    builder: &mut Builder,
+    row: usize,
+    depth: usize,
+) -> Fallible<()> {
     let ty = builder.column.ty;
     if let Values::Text(texts) = &mut builder.values {
         texts.push(text);
@@ -344,7 +370,7 @@ fn convert(text: &[u8], quoted: bool, builder: &mut Builder, row: usize) -> Fall
             v.push(datetime::timestamp(text).ok_or_else(|| invalid_date(text, ty))?);
         }
         Values::Json(texts) => {
-            check_json(text)?;
+            check_json(text, depth)?;
             texts.push(text);
         }
         Values::Text(_) => {}
@@ -363,7 +389,8 @@ fn float<T>(text: &[u8], ty: Type, parse: impl Fn(&[u8]) -> Result<T, Unfit>) ->
         .first()
         .is_some_and(|byte| byte.is_ascii_digit() || *byte == b'.');
     let word = |word: &str| unsigned.eq_ignore_ascii_case(word.as_bytes());
-    if !number && !(word("nan") || word("inf") || word("infinity")) {
+    let infinite = word("nan") || word("inf") || word("infinity");
+    if !number && !infinite {
         return Err(mismatch(text, ty));
     }
     parse(text).map_err(|why| unfit(why, text, ty))
@@ -380,9 +407,8 @@ fn boolean(text: &[u8]) -> Option<bool> {
     }
 }
 
-fn check_json(text: &[u8]) -> Fallible<()> {
-    const DEPTH: usize = 64;
-    let mut reader = Reader::new(text, 0, DEPTH);
+fn check_json(text: &[u8], depth: usize) -> Fallible<()> {
+    let mut reader = Reader::new(text, 0, depth);
     let whole = reader.skip().is_ok() && reader.at == text.len();
     if whole {
         return Ok(());

@@ -62,14 +62,13 @@ fn tail(seconds: i64, rest: &[u8]) -> Option<i64> {
         if length == 0 || length > 9 {
             return None;
         }
-        for place in 0..6 {
-            let digit = if place < length {
-                fraction[place] - b'0'
-            } else {
-                0
-            };
-            micros = micros * 10 + i64::from(digit);
-        }
+        let digits = fraction[..length]
+            .iter()
+            .map(|digit| i64::from(digit - b'0'));
+        micros = digits
+            .chain([0; 6])
+            .take(6)
+            .fold(0, |micros, digit| micros * 10 + digit);
         rest = &fraction[length..];
     }
     let offset = match rest {
@@ -122,7 +121,9 @@ fn days(text: &[u8; 10]) -> Option<i32> {
 #[inline]
 fn month_length(year: u32, month: u32) -> u32 {
     match month {
-        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 if year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)) => {
+            29
+        }
         2 => 28,
         4 | 6 | 9 | 11 => 30,
         _ => 31,

@@ -181,7 +181,7 @@ fn gather(format: Format, chunk: &Chunk, limits: Limits) -> Result<Seen, String>
         Format::Ndjson => {
             for line in chunk.bytes.split(|&byte| byte == b'\n') {
                 if !cut::is_blank(line) {
-                    seen.take_json(&mut Reader::new(line, 0, limits.depth), true, limits)?;
+                    seen.take_json(&mut Reader::new(line, 0, limits.depth), limits)?;
                 }
             }
         }
@@ -195,7 +195,7 @@ fn gather(format: Format, chunk: &Chunk, limits: Limits) -> Result<Seen, String>
                     b'[' if !inside => (inside, rest) = (true, tail),
                     _ => {
                         let (record, after) = rest.split_at(cut::json_record(rest).max(1));
-                        seen.take_json(&mut Reader::new(record, 0, limits.depth), true, limits)?;
+                        seen.take_json(&mut Reader::new(record, 0, limits.depth), limits)?;
                         rest = after;
                     }
                 }
@@ -212,14 +212,9 @@ fn gather(format: Format, chunk: &Chunk, limits: Limits) -> Result<Seen, String>
 }
 
 impl Seen {
-    fn take_json(
-        &mut self,
-        reader: &mut Reader<'_>,
-        whole: bool,
-        limits: Limits,
-    ) -> Result<(), String> {
+    fn take_json(&mut self, reader: &mut Reader<'_>, limits: Limits) -> Result<(), String> {
         let mut members = Vec::new();
-        match members_of(reader, whole, &mut members) {
+        match members_of(reader, &mut members) {
             Ok(()) => {
                 self.records += 1;
                 for (name, kinds) in members {
@@ -278,8 +273,8 @@ impl Seen {
 
 type Members = Vec<(Box<[u8]>, u8)>;
 
-/// The keys of the object that begins here, with the kinds of their values.
-fn members_of(reader: &mut Reader<'_>, whole: bool, members: &mut Members) -> Fallible<()> {
+/// The keys of the object that the reader's bytes are, with the kinds of their values.
+fn members_of(reader: &mut Reader<'_>, members: &mut Members) -> Fallible<()> {
     if std::str::from_utf8(reader.bytes).is_err() {
         return Err(Fault::new(Code::InvalidUtf8, "the bytes are not UTF-8"));
     }
@@ -308,7 +303,7 @@ fn members_of(reader: &mut Reader<'_>, whole: bool, members: &mut Members) -> Fa
         }
     }
     reader.space();
-    if whole && reader.at < reader.bytes.len() {
+    if reader.at < reader.bytes.len() {
         return Err(Fault::syntax(
             reader.at,
             "bytes after the object; a line holds one object",

@@ -3,9 +3,10 @@
 //! looked up.
 
 use super::columns::{Builder, Values};
-use super::decode::{Target, invalid_date, mismatch, unfit};
+use super::fault::{invalid_date, mismatch, unfit};
 use super::json::{Kind, Raw, Reader, unescape};
 use super::number::{self, Unfit};
+use super::target::Target;
 use super::{Fallible, Fault, datetime};
 use crate::schema::Type;
 

@@ -332,10 +332,14 @@ mod tests {
             );
             let token = text.as_bytes();
             if let Some((value, end)) = read_double(token, 0) {
-                assert_eq!((value, end), (text.parse().unwrap(), text.len()), "{text}");
+                assert_eq!(
+                    (value, end),
+                    (text.parse::<f64>().unwrap(), text.len()),
+                    "{text}"
+                );
             }
             if let Some((value, _)) = read_real(token, 0) {
-                assert_eq!(value, text.parse().unwrap(), "{text}");
+                assert_eq!(value, text.parse::<f32>().unwrap(), "{text}");
             }
         }
     }

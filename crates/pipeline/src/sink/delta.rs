@@ -31,7 +31,8 @@ use uuid::Uuid;
 
 use super::disk_store::is_full;
 use super::parquet::{self, EncodeError};
-use super::{Committed, Flush, Sink, SinkError};
+use super::widen::widen;
+use super::{Committed, Flush, Sink, SinkError, admit};
 
 mod log;
 mod schema;
@@ -218,7 +219,7 @@ impl DeltaSink {
                 actions.push(Action::Protocol(protocol));
                 Some(metadata)
             }
-            Some(table) => match schema::widen(&table.schema, &flush.schema)? {
+            Some(table) => match widen(&table.schema, &flush.schema)? {
                 Some(wide) => {
                     Some(table.metadata.clone().with_schema(&schema::to_delta(&wide)?).map_err(fault)?)
                 }
@@ -310,26 +311,6 @@ fn about(flush: &Flush) -> serde_json::Value {
         "stored": flush.counts.stored, "filtered": flush.counts.filtered,
         "deadLater": flush.counts.dead_later, "deadAtDoor": flush.counts.dead_at_door,
     })
-}
-
-/// Whether a flush is still to be committed, at what is committed.
-///
-/// # Errors
-/// [`SinkError::Position`] when it builds on another position.
-pub(super) fn admit(flush: &Flush, committed: Option<Committed>) -> Result<bool, SinkError> {
-    let Some(committed) = committed else { return Ok(flush.end > flush.start) };
-    if flush.end <= committed.end {
-        return Ok(false);
-    }
-    if flush.start == committed.end {
-        return Ok(true);
-    }
-    let hint = if flush.start < committed.end {
-        "part of it is stored: read the position and begin there"
-    } else {
-        "rows between are missing: was the table restored from an older copy?"
-    };
-    Err(SinkError::Position { committed: committed.end, start: flush.start, hint })
 }
 
 fn encode_fault(error: EncodeError) -> SinkError {

@@ -100,8 +100,8 @@ pub fn encode(batches: &[RecordBatch], schema: &SchemaRef) -> Result<Option<Enco
     }
     let options = ArrowWriterOptions::new().with_properties(properties(schema)?).with_skip_arrow_metadata(true);
     let arrow_bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
-    let mut writer =
-        ArrowWriter::try_new_with_options(Vec::with_capacity(arrow_bytes / 4), Arc::clone(schema), options)?;
+    let mut file = Vec::with_capacity(arrow_bytes / 4);
+    let mut writer = ArrowWriter::try_new_with_options(&mut file, Arc::clone(schema), options)?;
     let mut nan = vec![false; schema.fields().len()];
     for batch in batches {
         let batch = conform(batch, schema)?;
@@ -110,10 +110,9 @@ pub fn encode(batches: &[RecordBatch], schema: &SchemaRef) -> Result<Option<Enco
         }
         writer.write(&batch)?;
     }
-    let metadata = writer.finish()?;
+    let metadata = writer.close()?;
     let stats = stats::of_file(&metadata, schema, &nan);
-    let bytes = Bytes::from(writer.into_inner()?);
-    Ok(Some(Encoded { bytes, rows: rows as u64, stats }))
+    Ok(Some(Encoded { bytes: file.into(), rows: rows as u64, stats }))
 }
 
 fn properties(schema: &Schema) -> Result<WriterProperties, ParquetError> {
@@ -132,7 +131,7 @@ fn properties(schema: &Schema) -> Result<WriterProperties, ParquetError> {
 }
 
 /// The batch under the stored schema: columns by name, cast where the type differs, NULL where it lacks one.
-fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, EncodeError> {
+pub(super) fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, EncodeError> {
     if batch.schema_ref() == schema {
         return Ok(batch.clone());
     }

@@ -12,6 +12,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 
+pub mod dead_letters;
 pub mod delta;
 pub mod disk_store;
 pub mod memory;

@@ -67,7 +67,8 @@ impl DeadLetter {
     /// A refused row of an entry.
     #[must_use]
     pub fn new(origin: &Origin, rejected: Rejected) -> Self {
-        let Origin { stream, stream_id, position, client, request_id, received_unix_micros } = origin.clone();
+        let Origin { stream, stream_id, position, client, request_id, received_unix_micros } =
+            origin.clone();
         let Rejected { row, column, code, message, raw } = rejected;
         Self {
             stream,
@@ -109,7 +110,9 @@ pub fn schema() -> SchemaRef {
 ///
 /// # Errors
 /// More bytes in a column than a batch can address (2 GiB).
-pub fn batch<'a>(letters: impl IntoIterator<Item = &'a DeadLetter>) -> Result<RecordBatch, ArrowError> {
+pub fn batch<'a>(
+    letters: impl IntoIterator<Item = &'a DeadLetter>,
+) -> Result<RecordBatch, ArrowError> {
     let mut texts: [StringBuilder; 8] = std::array::from_fn(|_| StringBuilder::new());
     let (mut position, mut row) = (Int64Builder::new(), Int64Builder::new());
     let mut raw = BinaryBuilder::new();
@@ -179,7 +182,12 @@ impl DeadLetters {
     ///
     /// # Errors
     /// Those of [`Sink::commit`]: unknown outcome, call again with the same.
-    pub async fn commit(&self, app_id: &str, end: u64, mut letters: Vec<DeadLetter>) -> Result<u64, SinkError> {
+    pub async fn commit(
+        &self,
+        app_id: &str,
+        end: u64,
+        mut letters: Vec<DeadLetter>,
+    ) -> Result<u64, SinkError> {
         if letters.is_empty() {
             return Ok(0);
         }
@@ -194,7 +202,8 @@ impl DeadLetters {
         let rows = batch(&letters).map_err(|e| SinkError::Schema(e.to_string()))?;
         let counts = Counts { stored: before.counts.stored + added, ..before.counts };
         let app_id = app_id.to_owned();
-        let flush = Flush { app_id, start: before.end, end, counts, schema: schema(), batches: vec![rows] };
+        let flush =
+            Flush { app_id, start: before.end, end, counts, schema: schema(), batches: vec![rows] };
         self.sink.commit(flush).await.map(|()| added)
     }
 

@@ -20,16 +20,16 @@ use forebay_journal::disk::{Disk, DiskFile};
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
-    Attributes, CopyMode, CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
-    ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
-    RenameTargetMode, Result,
+    Attributes, CopyMode, CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult,
+    MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload,
+    PutResult, RenameOptions, RenameTargetMode, Result,
 };
 
 mod files;
 mod upload;
 
-use files::{Files, Publish, STORE};
 pub use files::is_full;
+use files::{Files, Publish, STORE};
 
 /// Objects up to this size are read at once; longer ones in pieces of it.
 const READ_PIECE: u64 = 4 << 20;
@@ -83,12 +83,19 @@ impl DiskStore {
         self.with(move |files| files.remove_prefix(&prefix)).await
     }
 
-    async fn with<T: Send + 'static>(&self, work: impl FnOnce(&Files) -> Result<T> + Send + 'static) -> Result<T> {
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Files) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let files = Arc::clone(&self.files);
         blocking(move || work(&files)).await
     }
 
-    fn listing(&self, prefix: Option<&Path>, offset: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+    fn listing(
+        &self,
+        prefix: Option<&Path>,
+        offset: Option<&Path>,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
         let (files, prefix, offset) = (Arc::clone(&self.files), prefix.cloned(), offset.cloned());
         let all = blocking(move || files.list(prefix.as_ref(), offset.as_ref()));
         stream::once(all).map_ok(|found| stream::iter(found).map(Ok)).try_flatten().boxed()
@@ -102,7 +109,9 @@ impl fmt::Display for DiskStore {
 }
 
 /// Runs file work on a blocking thread.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(source) => Err(Error::Generic { store: STORE, source: source.into() }),
@@ -113,11 +122,18 @@ fn no_attributes(attributes: &Attributes) -> Result<()> {
     if attributes.is_empty() {
         return Ok(());
     }
-    Err(Error::NotImplemented { operation: "attributes of objects".into(), implementer: STORE.into() })
+    Err(Error::NotImplemented {
+        operation: "attributes of objects".into(),
+        implementer: STORE.into(),
+    })
 }
 
 /// The bytes of a range, in pieces.
-fn pieces(file: Arc<dyn DiskFile>, location: Path, range: Range<u64>) -> BoxStream<'static, Result<Bytes>> {
+fn pieces(
+    file: Arc<dyn DiskFile>,
+    location: Path,
+    range: Range<u64>,
+) -> BoxStream<'static, Result<Bytes>> {
     stream::try_unfold(range.start, move |at| {
         let (file, location, end) = (Arc::clone(&file), location.clone(), range.end);
         async move {
@@ -135,7 +151,12 @@ fn pieces(file: Arc<dyn DiskFile>, location: Path, range: Range<u64>) -> BoxStre
 
 #[async_trait]
 impl ObjectStore for DiskStore {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        opts: PutOptions,
+    ) -> Result<PutResult> {
         no_attributes(&opts.attributes)?;
         let how = match opts.mode {
             PutMode::Create => Publish::Create,
@@ -173,7 +194,8 @@ impl ObjectStore for DiskStore {
                     None => 0..meta.size,
                 };
                 let small = !options.head && range.end - range.start <= READ_PIECE;
-                let first = if small { Some(files::read(&*file, &place, range.clone())?) } else { None };
+                let first =
+                    if small { Some(files::read(&*file, &place, range.clone())?) } else { None };
                 Ok((file, meta, range, first))
             })
             .await?;
@@ -181,7 +203,12 @@ impl ObjectStore for DiskStore {
             Some(bytes) => stream::once(std::future::ready(Ok(bytes))).boxed(),
             None => pieces(file, location.clone(), range.clone()),
         };
-        Ok(GetResult { payload: GetResultPayload::Stream(bytes), meta, range, attributes: Attributes::default() })
+        Ok(GetResult {
+            payload: GetResultPayload::Stream(bytes),
+            meta,
+            range,
+            attributes: Attributes::default(),
+        })
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
@@ -201,7 +228,10 @@ impl ObjectStore for DiskStore {
     }
 
     /// Removes objects. A power cut may bring some back: nothing here depends on a name being gone.
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
         let files = Arc::clone(&self.files);
         locations
             .map(move |location| {
@@ -220,7 +250,11 @@ impl ObjectStore for DiskStore {
         self.listing(prefix, None)
     }
 
-    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
         self.listing(prefix, Some(offset))
     }
 

@@ -58,7 +58,11 @@ impl MemorySink {
     pub fn rows(&self) -> Result<Vec<RecordBatch>, SinkError> {
         let table = self.table.lock();
         let Some(schema) = &table.schema else { return Ok(Vec::new()) };
-        table.batches.iter().map(|batch| parquet::conform(batch, schema).map_err(schema_fault)).collect()
+        table
+            .batches
+            .iter()
+            .map(|batch| parquet::conform(batch, schema).map_err(schema_fault))
+            .collect()
     }
 }
 
@@ -76,7 +80,8 @@ impl Table {
             None => Some(Schema::clone(&given)),
             Some(held) => widen(held, &given)?,
         };
-        let rows = flush.batches.iter().map(|batch| parquet::conform(batch, &given).map_err(schema_fault));
+        let rows =
+            flush.batches.iter().map(|batch| parquet::conform(batch, &given).map_err(schema_fault));
         let rows = rows.collect::<Result<Vec<_>, _>>()?;
         if let Some(merged) = merged {
             self.schema = Some(Arc::new(merged));

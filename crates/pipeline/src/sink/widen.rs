@@ -15,14 +15,18 @@ pub(super) fn widen(table: &Schema, flush: &Schema) -> Result<Option<Schema>, Si
         let name = held.name();
         let Ok(given) = flush.field_with_name(name) else {
             if !held.is_nullable() {
-                return Err(SinkError::Schema(format!("column \"{name}\" is NOT NULL in the table and not given")));
+                return Err(SinkError::Schema(format!(
+                    "column \"{name}\" is NOT NULL in the table and not given"
+                )));
             }
             fields.push(held.as_ref().clone());
             continue;
         };
         if !same_type(held.data_type(), given.data_type()) {
             let (had, got) = (held.data_type(), given.data_type());
-            let why = format!("column \"{name}\" is {had} in the table and {got} in the rows; a type cannot change");
+            let why = format!(
+                "column \"{name}\" is {had} in the table and {got} in the rows; a type cannot change"
+            );
             return Err(SinkError::Schema(why));
         }
         let relaxed = given.is_nullable() && !held.is_nullable();
@@ -41,7 +45,9 @@ pub(super) fn widen(table: &Schema, flush: &Schema) -> Result<Option<Schema>, Si
 
 fn same_type(a: &DataType, b: &DataType) -> bool {
     match (a, b) {
-        (DataType::Timestamp(a, zone), DataType::Timestamp(b, other)) => a == b && zone.is_some() == other.is_some(),
+        (DataType::Timestamp(a, zone), DataType::Timestamp(b, other)) => {
+            a == b && zone.is_some() == other.is_some()
+        }
         _ => a == b,
     }
 }
@@ -53,7 +59,9 @@ mod tests {
     use super::*;
 
     fn schema(fields: &[(&str, DataType, bool)]) -> Schema {
-        Schema::new(fields.iter().map(|(n, t, null)| Field::new(*n, t.clone(), *null)).collect::<Vec<_>>())
+        Schema::new(
+            fields.iter().map(|(n, t, null)| Field::new(*n, t.clone(), *null)).collect::<Vec<_>>(),
+        )
     }
 
     #[test]
@@ -72,7 +80,9 @@ mod tests {
         assert_eq!(widen(&table, &loose).unwrap(), Some(loose.clone()));
         assert_eq!(widen(&loose, &table).unwrap(), None);
         let text = schema(&[("a", DataType::Utf8, false)]);
-        assert!(matches!(widen(&table, &text), Err(SinkError::Schema(why)) if why.contains("\"a\"")));
+        assert!(
+            matches!(widen(&table, &text), Err(SinkError::Schema(why)) if why.contains("\"a\""))
+        );
         assert!(matches!(widen(&table, &schema(&[])), Err(SinkError::Schema(_))));
     }
 }

@@ -63,16 +63,23 @@ async fn conforms<S: Sink>(mut reopen: impl FnMut() -> S) {
 async fn widens<S: Sink>(sink: &S) {
     let number = Field::new("n", DataType::Int64, false);
     let wide = Arc::new(Schema::new(vec![number, Field::new("extra", DataType::Int32, false)]));
-    let columns = [Arc::new(Int64Array::from(vec![40])) as _, Arc::new(Int32Array::from(vec![7])) as _];
+    let columns =
+        [Arc::new(Int64Array::from(vec![40])) as _, Arc::new(Int32Array::from(vec![7])) as _];
     let batch = RecordBatch::try_new(Arc::clone(&wide), columns.to_vec()).unwrap();
     let batches = vec![batch];
     sink.commit(Flush { schema: wide, batches, ..flush(40, 41) }).await.unwrap();
     assert_eq!(ask(sink, "SELECT count(*) FROM t WHERE extra IS NULL").await, 26);
 
     let changed = Arc::new(Schema::new(vec![Field::new("n", DataType::Int32, false)]));
-    let batch = RecordBatch::try_new(Arc::clone(&changed), vec![Arc::new(Int32Array::from(vec![1]))]).unwrap();
-    let refused = sink.commit(Flush { schema: changed, batches: vec![batch], ..flush(41, 42) }).await;
-    assert!(matches!(refused, Err(SinkError::Schema(ref why)) if why.contains("\"n\"")), "{refused:?}");
+    let batch =
+        RecordBatch::try_new(Arc::clone(&changed), vec![Arc::new(Int32Array::from(vec![1]))])
+            .unwrap();
+    let refused =
+        sink.commit(Flush { schema: changed, batches: vec![batch], ..flush(41, 42) }).await;
+    assert!(
+        matches!(refused, Err(SinkError::Schema(ref why)) if why.contains("\"n\"")),
+        "{refused:?}"
+    );
     assert_eq!(sink.position(APP).await.unwrap().unwrap().end, 41);
     assert_eq!(ask(sink, "SELECT count(*) FROM t").await, 27);
 }
@@ -89,7 +96,8 @@ async fn the_delta_sink_conforms_on_a_real_disk() {
     let root = dir.path().join("lake");
     conforms(|| {
         let store = DiskStore::open(Arc::new(RealDisk::new()), root.clone()).unwrap();
-        DeltaSink::new(Arc::new(store), &lake_url("flights").unwrap(), DeltaOptions::default()).unwrap()
+        DeltaSink::new(Arc::new(store), &lake_url("flights").unwrap(), DeltaOptions::default())
+            .unwrap()
     })
     .await;
 }
@@ -99,7 +107,8 @@ async fn the_delta_sink_conforms_on_a_simulated_disk_and_one_thread() {
     let disk = Arc::new(SimDisk::new(1));
     conforms(|| {
         let store = DiskStore::open(Arc::clone(&disk) as _, "/lake".into()).unwrap();
-        DeltaSink::new(Arc::new(store), &lake_url("flights").unwrap(), DeltaOptions::default()).unwrap()
+        DeltaSink::new(Arc::new(store), &lake_url("flights").unwrap(), DeltaOptions::default())
+            .unwrap()
     })
     .await;
 }

@@ -39,8 +39,14 @@ async fn work(sink: &DeltaSink, start: u64) -> u64 {
 async fn standing(disk: &SimDisk, acknowledged: u64, at: u64) -> (DeltaSink, u64) {
     let sink = open(disk).unwrap();
     let position = sink.position(APP).await.unwrap().map_or(0, |committed| committed.end);
-    assert!(position >= acknowledged, "F1: acknowledged {acknowledged}, found {position} after operation {at}");
-    assert!(position == 0 || ENDS.contains(&position), "F2: part of a flush after operation {at}: {position}");
+    assert!(
+        position >= acknowledged,
+        "F1: acknowledged {acknowledged}, found {position} after operation {at}"
+    );
+    assert!(
+        position == 0 || ENDS.contains(&position),
+        "F2: part of a flush after operation {at}: {position}"
+    );
     if position > 0 {
         assert_exactly(&sink, i64::try_from(position).unwrap()).await;
     }

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::{
-    ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray,
-    StringViewArray, TimestampMicrosecondArray, TimestampNanosecondArray, UInt64Array,
+    ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, RecordBatch,
+    StringArray, StringViewArray, TimestampMicrosecondArray, TimestampNanosecondArray, UInt64Array,
 };
 use arrow::datatypes::{DataType, Field, Schema};
 use forebay_journal::disk::RealDisk;
+use forebay_pipeline::record::{Code, Rejected};
+use forebay_pipeline::sink::dead_letters::{self, DeadLetter, DeadLetters, Origin};
 use forebay_pipeline::sink::delta::{DeltaOptions, DeltaSink, lake_url};
 use forebay_pipeline::sink::disk_store::DiskStore;
-use forebay_pipeline::sink::dead_letters::{self, DeadLetter, DeadLetters, Origin};
-use forebay_pipeline::record::{Code, Rejected};
 use forebay_pipeline::sink::{Flush, Sink, SinkError};
 use futures_util::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -34,8 +34,15 @@ fn sink(store: &DiskStore, options: DeltaOptions) -> DeltaSink {
 
 /// The actions of one log entry, by kind.
 async fn entry(store: &DiskStore, version: u64, kind: &str) -> Vec<Value> {
-    let bytes = store.get(&format!("t/_delta_log/{version:020}.json").into()).await.unwrap().bytes().await.unwrap();
-    let actions = bytes.split(|b| *b == b'\n').map(|line| serde_json::from_slice::<Value>(line).unwrap());
+    let bytes = store
+        .get(&format!("t/_delta_log/{version:020}.json").into())
+        .await
+        .unwrap()
+        .bytes()
+        .await
+        .unwrap();
+    let actions =
+        bytes.split(|b| *b == b'\n').map(|line| serde_json::from_slice::<Value>(line).unwrap());
     actions.filter_map(|action| action.get(kind).cloned()).collect()
 }
 
@@ -52,23 +59,36 @@ async fn every_type_is_stored_with_its_bounds_and_read_back() {
         ("maybe", Arc::new(Float64Array::from(vec![0.5, f64::NAN, 1.0]))),
         ("text", Arc::new(StringArray::from(vec!["é".repeat(40).as_str(), "a", "\"quoted\""]))),
         ("day", Arc::new(Date32Array::from(vec![0, -1, 19_000]))),
-        ("at", Arc::new(TimestampMicrosecondArray::from(vec![0, 1, 1_700_000_000_123_456]).with_timezone("UTC"))),
+        (
+            "at",
+            Arc::new(
+                TimestampMicrosecondArray::from(vec![0, 1, 1_700_000_000_123_456])
+                    .with_timezone("UTC"),
+            ),
+        ),
         ("nanos", Arc::new(TimestampNanosecondArray::from(vec![0, 1_000, 2_000]))),
         ("view", Arc::new(StringViewArray::from(vec!["x", "y", "z"]))),
         ("unsigned", Arc::new(UInt64Array::from(vec![0, 1, u64::MAX]))),
         ("nothing", Arc::new(Int64Array::from(vec![None, None, None]))),
         ("with space, and (more)", Arc::new(Int64Array::from(vec![1, 2, 3]))),
     ];
-    let fields = columns.iter().map(|(name, column)| Field::new(*name, column.data_type().clone(), true));
+    let fields =
+        columns.iter().map(|(name, column)| Field::new(*name, column.data_type().clone(), true));
     let mut fields: Vec<Field> = fields.collect();
-    fields[5] = fields[5].clone().with_metadata([("forebay.type".to_owned(), "json".to_owned())].into());
+    fields[5] =
+        fields[5].clone().with_metadata([("forebay.type".to_owned(), "json".to_owned())].into());
     let schema = Arc::new(Schema::new(fields));
-    let batch = RecordBatch::try_new(Arc::clone(&schema), columns.into_iter().map(|(_, c)| c).collect()).unwrap();
+    let batch =
+        RecordBatch::try_new(Arc::clone(&schema), columns.into_iter().map(|(_, c)| c).collect())
+            .unwrap();
     sink.commit(Flush { schema, batches: vec![batch], ..flush(0, 3) }).await.unwrap();
 
     let add = entry(&store, 0, "add").await.remove(0);
     let text = add["stats"].as_str().unwrap();
-    assert!(text.contains("\"money\":-123456789012345678901.23"), "exact to the last digit: {text}");
+    assert!(
+        text.contains("\"money\":-123456789012345678901.23"),
+        "exact to the last digit: {text}"
+    );
     let stats: Value = serde_json::from_str(text).unwrap();
     let (min, max, nulls) = (&stats["minValues"], &stats["maxValues"], &stats["nullCount"]);
     assert_eq!(stats["numRecords"], 3);
@@ -76,18 +96,32 @@ async fn every_type_is_stored_with_its_bounds_and_read_back() {
     assert_eq!((&min["day"], &max["day"]), (&"1969-12-31".into(), &"2022-01-08".into()));
     assert_eq!(max["at"], "2023-11-14T22:13:20.123456Z");
     assert_eq!(min["text"], "\"quoted\"");
-    assert!(max["text"].as_str().unwrap() > "é".repeat(40).as_str(), "a cut bound is greater: {max}");
+    assert!(
+        max["text"].as_str().unwrap() > "é".repeat(40).as_str(),
+        "a cut bound is greater: {max}"
+    );
     assert_eq!(max["ratio"], 1e300);
-    assert!(min.get("maybe").is_none() && min.get("nothing").is_none() && min.get("flag").is_none());
-    assert_eq!((&nulls["nothing"], &nulls["flag"], &nulls["text"]), (&3.into(), &1.into(), &0.into()));
+    assert!(
+        min.get("maybe").is_none() && min.get("nothing").is_none() && min.get("flag").is_none()
+    );
+    assert_eq!(
+        (&nulls["nothing"], &nulls["flag"], &nulls["text"]),
+        (&3.into(), &1.into(), &0.into())
+    );
 
     for (sql, answer) in [
         ("SELECT count(*) FROM t WHERE flag", 1),
-        ("SELECT count(*) FROM t WHERE money = -123456789012345678901.23", 1),
+        (
+            "SELECT count(*) FROM t WHERE money = CAST('-123456789012345678901.23' AS DECIMAL(38, 2))",
+            1,
+        ),
         ("SELECT count(*) FROM t WHERE text >= 'é'", 1),
         ("SELECT count(*) FROM t WHERE day < DATE '1970-01-01'", 1),
         ("SELECT count(*) FROM t WHERE at = TIMESTAMP '2023-11-14T22:13:20.123456Z'", 1),
-        ("SELECT count(*) FROM t WHERE view = 'y' AND nanos = TIMESTAMP '1970-01-01T00:00:00.000001Z'", 1),
+        (
+            "SELECT count(*) FROM t WHERE view = 'y' AND nanos = TIMESTAMP '1970-01-01T00:00:00.000001Z'",
+            1,
+        ),
         ("SELECT count(*) FROM t WHERE unsigned = 18446744073709551615", 1),
         ("SELECT sum(\"with space, and (more)\") FROM t", 6),
     ] {
@@ -108,7 +142,10 @@ async fn types_and_names_that_a_table_cannot_hold_are_refused_by_name() {
     ] {
         let schema = Arc::new(Schema::new(fields));
         let refused = sink.commit(Flush { schema, batches: Vec::new(), ..flush(0, 1) }).await;
-        assert!(matches!(refused, Err(SinkError::Schema(ref why)) if why.contains(part)), "{refused:?}");
+        assert!(
+            matches!(refused, Err(SinkError::Schema(ref why)) if why.contains(part)),
+            "{refused:?}"
+        );
     }
     assert!(sink.table().await.unwrap().is_none());
 }
@@ -119,12 +156,15 @@ async fn f2_positions_and_counts_outlive_checkpoints_and_the_cleanup_of_the_log(
     let options = || DeltaOptions { checkpoint_every: 10, ..DeltaOptions::default() };
     let first = sink(&store, options());
     first.commit(flush_as("quiet/lane/0", 0, 5)).await.unwrap();
+    assert_exactly(&first, 5).await;
     for n in 0..35 {
         first.commit(flush(5 + n, 6 + n)).await.unwrap();
     }
     // The log's beginning is gone, as after its retention.
     let log = first.log_store();
-    let gone = deltalake::checkpoints::cleanup_expired_logs_for(30, log.as_ref(), i64::MAX, None).await.unwrap();
+    let gone = deltalake::checkpoints::cleanup_expired_logs_for(30, log.as_ref(), i64::MAX, None)
+        .await
+        .unwrap();
     assert!(gone >= 20, "{gone} entries were removed");
     let again = sink(&store, options());
     let quiet = again.position("quiet/lane/0").await.unwrap().unwrap();
@@ -158,7 +198,10 @@ async fn f2_a_commit_beside_other_writers_lands_behind_theirs() {
     assert_eq!(a.version().await.unwrap(), Some(4));
 
     // The same lane from two owners at once: one wins, nothing is stored twice.
-    let (left, right) = tokio::join!(a.commit(flush_as("third/lane/0", 40, 50)), b.commit(flush_as("third/lane/0", 40, 50)));
+    let (left, right) = tokio::join!(
+        a.commit(flush_as("third/lane/0", 40, 50)),
+        b.commit(flush_as("third/lane/0", 40, 50))
+    );
     assert!(left.is_ok() && right.is_ok(), "{left:?} {right:?}");
     assert_exactly(&b, 50).await;
 }
@@ -214,7 +257,13 @@ fn letter(position: u64, row: u64, raw: &'static [u8]) -> DeadLetter {
         received_unix_micros: 1_700_000_000_000_000,
     };
     let message = "abc is no INT".to_owned();
-    let rejected = Rejected { row, column: Some("n".to_owned()), code: Code::TypeMismatch, message, raw: raw.into() };
+    let rejected = Rejected {
+        row,
+        column: Some("n".to_owned()),
+        code: Code::TypeMismatch,
+        message,
+        raw: raw.into(),
+    };
     DeadLetter::new(&origin, rejected)
 }
 
@@ -241,12 +290,19 @@ async fn f2_a_dead_letter_is_committed_once_whoever_asks_again() {
 
     let again = DeadLetters::new(Arc::new(open()));
     let committed = again.position(APP).await.unwrap().unwrap();
-    assert_eq!((committed.end, committed.counts.stored), (120, 4), "F6: letters are counted in the table");
+    assert_eq!(
+        (committed.end, committed.counts.stored),
+        (120, 4),
+        "F6: letters are counted in the table"
+    );
     for (sql, answer) in [
         ("SELECT count(*) FROM t", 5),
         ("SELECT count(*) FROM t WHERE raw_text IS NULL", 1),
-        ("SELECT count(*) FROM t WHERE raw_text = 'abc,1' AND code = 'type_mismatch' AND \"column\" = 'n'", 1),
-        ("SELECT count(*) FROM t WHERE octet_length(raw) = 2 AND row = 7 AND position = 60", 1),
+        (
+            "SELECT count(*) FROM t WHERE raw_text = 'abc,1' AND code = 'type_mismatch' AND \"column\" = 'n'",
+            1,
+        ),
+        ("SELECT count(*) FROM t WHERE raw = X'fffe' AND row = 7 AND position = 60", 1),
     ] {
         assert_eq!(ask(delta.as_ref(), sql).await, answer, "{sql}");
     }

@@ -119,7 +119,11 @@ fn assert_synced(ops: &[Op]) -> Vec<PathBuf> {
         let Op::Name { from, to } = op else { continue };
         let synced = ops[..at].iter().rposition(|op| *op == Op::SyncFile(from.clone()));
         let written = ops[..at].iter().rposition(|op| *op == Op::Write(from.clone()));
-        assert!(synced.is_some() && synced > written, "F1: {} was named before it was synced", to.display());
+        assert!(
+            synced.is_some() && synced > written,
+            "F1: {} was named before it was synced",
+            to.display()
+        );
         let dir = Op::SyncDir(to.parent().unwrap().to_owned());
         assert!(ops[at..].contains(&dir), "F1: the directory of {} was not synced", to.display());
         names.push(to.clone());
@@ -139,7 +143,8 @@ async fn f1_a_commit_returns_after_its_files_and_then_its_log_entry_are_synced()
         ops.lock().unwrap().clear();
         sink.commit(flush(n * 10, n * 10 + 10)).await.unwrap();
         let names = assert_synced(&ops.lock().unwrap());
-        let entry = names.iter().position(|name| name.extension().is_some_and(|e| e == "json")).unwrap();
+        let entry =
+            names.iter().position(|name| name.extension().is_some_and(|e| e == "json")).unwrap();
         let data = names.iter().position(|name| name.to_string_lossy().contains("part-")).unwrap();
         assert!(data < entry, "the entry refers to the file: {names:?}");
         let checkpoint = names.iter().any(|name| name.to_string_lossy().contains("checkpoint"));
@@ -206,7 +211,10 @@ async fn ranges_heads_and_conditions_are_those_of_an_object_store() {
     let other = GetOptions { if_match: Some("\"0-0\"".to_owned()), ..GetOptions::default() };
     assert!(matches!(store.get_opts(&at, other).await, Err(Error::Precondition { .. })));
     for missing in ["none", "object/below", ".staging/0"] {
-        assert!(matches!(store.get(&missing.into()).await, Err(Error::NotFound { .. })), "{missing}");
+        assert!(
+            matches!(store.get(&missing.into()).await, Err(Error::NotFound { .. })),
+            "{missing}"
+        );
     }
 }
 
@@ -216,7 +224,8 @@ async fn a_long_object_is_read_in_pieces() {
     let at = Path::from("long");
     let bytes: Bytes = (0..9_000_001u32).map(|n| (n % 251) as u8).collect::<Vec<_>>().into();
     store.put(&at, bytes.clone().into()).await.unwrap();
-    let pieces: Vec<Bytes> = store.get(&at).await.unwrap().into_stream().try_collect().await.unwrap();
+    let pieces: Vec<Bytes> =
+        store.get(&at).await.unwrap().into_stream().try_collect().await.unwrap();
     assert!(pieces.len() > 1);
     assert!(pieces.concat() == bytes);
 }
@@ -230,7 +239,8 @@ async fn listings_are_sorted_and_end_at_their_prefix() {
     assert_eq!(names(&store, "t").await, ["t/a/1", "t/a/2", "t/b"]);
     assert_eq!(names(&store, "missing").await, [""; 0]);
     let after = Path::from("t/a/1");
-    let rest: Vec<_> = store.list_with_offset(Some(&"t".into()), &after).try_collect().await.unwrap();
+    let rest: Vec<_> =
+        store.list_with_offset(Some(&"t".into()), &after).try_collect().await.unwrap();
     assert_eq!(rest.len(), 2);
     let top = store.list_with_delimiter(None).await.unwrap();
     assert_eq!(top.common_prefixes, [Path::from("t"), Path::from("t-x")]);
@@ -284,7 +294,10 @@ async fn unfinished_puts_are_swept_at_open_and_a_reader_beside_touches_nothing()
     std::fs::write(&stray, "half").unwrap();
     let reader = DiskStore::read_only(Arc::new(RealDisk::new()), store.root().to_owned()).unwrap();
     assert!(stray.exists());
-    assert!(matches!(reader.put(&"x".into(), "x".into()).await, Err(Error::PermissionDenied { .. })));
+    assert!(matches!(
+        reader.put(&"x".into(), "x".into()).await,
+        Err(Error::PermissionDenied { .. })
+    ));
     DiskStore::open(Arc::new(RealDisk::new()), store.root().to_owned()).unwrap();
     assert!(!stray.exists());
 }
@@ -293,7 +306,9 @@ async fn unfinished_puts_are_swept_at_open_and_a_reader_beside_touches_nothing()
 async fn a_full_disk_is_told_from_other_errors_and_leaves_no_half_object() {
     let disk = Arc::new(SimDisk::new(3));
     let store = DiskStore::open(Arc::clone(&disk) as _, "/lake".into()).unwrap();
-    let sink = DeltaSink::new(Arc::new(store.clone()), &lake_url("t").unwrap(), DeltaOptions::default()).unwrap();
+    let sink =
+        DeltaSink::new(Arc::new(store.clone()), &lake_url("t").unwrap(), DeltaOptions::default())
+            .unwrap();
     sink.commit(flush(0, 10)).await.unwrap();
     disk.no_space_below(FsPath::new("/lake"), NoSpace::Device);
     let full = store.put(&"x".into(), "x".into()).await.unwrap_err();

@@ -13,14 +13,16 @@ pub const APP: &str = "journal/stream/0";
 
 /// `n BIGINT NOT NULL, word TEXT`.
 pub fn schema() -> SchemaRef {
-    let fields = vec![Field::new("n", DataType::Int64, false), Field::new("word", DataType::Utf8, true)];
+    let fields =
+        vec![Field::new("n", DataType::Int64, false), Field::new("word", DataType::Utf8, true)];
     Arc::new(Schema::new(fields))
 }
 
 /// The rows numbered `from..to`.
 pub fn rows(from: u64, to: u64) -> RecordBatch {
     let numbers = Int64Array::from_iter_values((from..to).map(|n| i64::try_from(n).unwrap()));
-    let words: StringArray = (from..to).map(|n| (n % 3 != 0).then(|| format!("word {n}"))).collect();
+    let words: StringArray =
+        (from..to).map(|n| (n % 3 != 0).then(|| format!("word {n}"))).collect();
     RecordBatch::try_new(schema(), vec![Arc::new(numbers), Arc::new(words)]).unwrap()
 }
 
@@ -51,5 +53,9 @@ pub async fn ask(sink: &dyn Sink, sql: &str) -> i64 {
 pub async fn assert_exactly(sink: &dyn Sink, end: i64) {
     assert_eq!(ask(sink, "SELECT count(*) FROM t").await, end, "F2: rows");
     assert_eq!(ask(sink, "SELECT count(DISTINCT n) FROM t").await, end, "F2: distinct rows");
-    assert_eq!(ask(sink, "SELECT coalesce(sum(n), 0) FROM t").await, end * (end - 1) / 2, "F2: sum");
+    assert_eq!(
+        ask(sink, "SELECT coalesce(sum(n), 0) FROM t").await,
+        end * (end - 1) / 2,
+        "F2: sum"
+    );
 }

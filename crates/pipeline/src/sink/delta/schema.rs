@@ -1,8 +1,8 @@
 //! A Delta table's schema and features, in and out of Arrow. Pure.
 
 use arrow::datatypes::{Schema, SchemaRef};
-use deltalake::kernel::{Metadata, Protocol, StructType};
 use deltalake::kernel::engine::arrow_conversion::{TryIntoArrow as _, TryIntoKernel as _};
+use deltalake::kernel::{Metadata, Protocol, StructType};
 
 use crate::sink::SinkError;
 
@@ -29,8 +29,9 @@ pub(super) fn to_delta(schema: &Schema) -> Result<StructType, SinkError> {
 /// The schema of a table's metadata, in Arrow.
 pub(super) fn of_table(metadata: &Metadata) -> Result<SchemaRef, SinkError> {
     let schema = metadata.parse_schema().map_err(|e| SinkError::Schema(e.to_string()))?;
-    let arrow: Schema =
-        (&schema).try_into_arrow().map_err(|e: arrow::error::ArrowError| SinkError::Schema(e.to_string()))?;
+    let arrow: Schema = (&schema)
+        .try_into_arrow()
+        .map_err(|e: arrow::error::ArrowError| SinkError::Schema(e.to_string()))?;
     Ok(arrow.into())
 }
 
@@ -39,12 +40,16 @@ pub(super) fn of_table(metadata: &Metadata) -> Result<SchemaRef, SinkError> {
 /// # Errors
 /// [`SinkError::Schema`] says which feature stands in the way.
 pub(super) fn check_appendable(protocol: &Protocol, metadata: &Metadata) -> Result<(), SinkError> {
-    let refuse = |why: String| Err(SinkError::Schema(format!("the table cannot be appended to: {why}")));
+    let refuse =
+        |why: String| Err(SinkError::Schema(format!("the table cannot be appended to: {why}")));
     match protocol.min_writer_version() {
         ..=2 => {}
         7 => {
             let features = protocol.writer_features().unwrap_or_default();
-            let strange = features.iter().map(ToString::to_string).find(|f| !HARMLESS_FEATURES.contains(&f.as_str()));
+            let strange = features
+                .iter()
+                .map(ToString::to_string)
+                .find(|f| !HARMLESS_FEATURES.contains(&f.as_str()));
             if let Some(feature) = strange {
                 return refuse(format!("it needs the writer feature {feature}"));
             }

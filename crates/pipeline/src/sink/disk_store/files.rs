@@ -169,7 +169,12 @@ impl Files {
     }
 
     /// Syncs a staged file and gives it its name; durable on return.
-    pub(super) fn publish(&self, mut staged: Staged, location: &Path, how: Publish) -> Result<PutResult> {
+    pub(super) fn publish(
+        &self,
+        mut staged: Staged,
+        location: &Path,
+        how: Publish,
+    ) -> Result<PutResult> {
         let size = self.finish(&mut staged, location, how).map_err(|e| error(location, e))?;
         let meta = self.disk.metadata(&self.place(location)).map_err(|e| error(location, e))?;
         Ok(PutResult { e_tag: Some(e_tag(meta.modified_unix_micros, size)), version: None })
@@ -193,7 +198,12 @@ impl Files {
         Ok(size)
     }
 
-    pub(super) fn put(&self, location: &Path, payload: &PutPayload, how: Publish) -> Result<PutResult> {
+    pub(super) fn put(
+        &self,
+        location: &Path,
+        payload: &PutPayload,
+        how: Publish,
+    ) -> Result<PutResult> {
         let staged = self.stage(location)?;
         let mut at = 0;
         for chunk in payload {
@@ -244,14 +254,21 @@ impl Files {
         let source = self.place(from);
         let mut staged = self.stage(to)?;
         // The staged name becomes a second link to the source: contents are never changed in place.
-        let swap = self.disk.remove_file(&staged.path).and_then(|()| self.disk.link(&source, &staged.path));
+        let swap = self
+            .disk
+            .remove_file(&staged.path)
+            .and_then(|()| self.disk.link(&source, &staged.path));
         swap.map_err(|e| error(from, e))?;
         staged.file = self.disk.open(&staged.path, Open::Read).map_err(|e| error(to, e))?;
         self.publish(staged, to, how).map(drop)
     }
 
     /// Objects under a prefix, sorted by location; those after `offset` only. Holds the whole listing in memory.
-    pub(super) fn list(&self, prefix: Option<&Path>, offset: Option<&Path>) -> Result<Vec<ObjectMeta>> {
+    pub(super) fn list(
+        &self,
+        prefix: Option<&Path>,
+        offset: Option<&Path>,
+    ) -> Result<Vec<ObjectMeta>> {
         let mut found = Vec::new();
         let mut todo = vec![prefix.cloned().unwrap_or_default()];
         while let Some(dir) = todo.pop() {
@@ -335,7 +352,9 @@ fn e_tag(modified_unix_micros: i64, size: u64) -> String {
 pub(super) fn error(location: &Path, source: io::Error) -> Error {
     let path = location.to_string();
     match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Error::NotFound { path, source: source.into() },
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            Error::NotFound { path, source: source.into() }
+        }
         io::ErrorKind::AlreadyExists => Error::AlreadyExists { path, source: source.into() },
         io::ErrorKind::PermissionDenied => Error::PermissionDenied { path, source: source.into() },
         _ => Error::Generic { store: STORE, source: Box::new(AtPath { path, source }) },

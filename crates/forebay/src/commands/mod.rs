@@ -1,0 +1,59 @@
+//! Commands beside `serve`: they print to stdout, and errors become one line on stderr.
+
+mod client;
+mod journal;
+mod query;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::anyhow;
+
+pub use journal::{Journal, journal};
+pub use query::{Query, query};
+
+use crate::api;
+use crate::cli::Settings;
+use crate::config::memory::Sum;
+use crate::config::{Loaded, Sources};
+
+/// Reads the file, the environment and the flags, and settles every setting.
+pub(crate) fn load(settings: &Settings) -> anyhow::Result<Loaded> {
+    let file = match &settings.config {
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| anyhow!("cannot read {}: {error}", path.display()))?;
+            Some((path.display().to_string(), text))
+        }
+        None => match std::fs::read_to_string("forebay.toml") {
+            Ok(text) => Some(("forebay.toml".to_owned(), text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(anyhow!("cannot read forebay.toml: {error}")),
+        },
+    };
+    let env = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    Ok(Sources { file, env, flags: settings.flags() }.load()?)
+}
+
+/// `forebay check`
+pub(crate) fn check(settings: &Settings) -> anyhow::Result<ExitCode> {
+    let loaded = load(settings)?;
+    for warning in &loaded.warnings {
+        eprintln!("forebay: {warning}");
+    }
+    api::engine_config(&loaded.config).map_err(|error| anyhow!(error))?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "memory\n{}\n\nqueues", Sum::of(&loaded.config))?;
+    writeln!(out, "  {:<24} {:>12}  {:<8} why", "queue", "bound", "when full")?;
+    for queue in api::queue_table(&loaded.config) {
+        writeln!(
+            out,
+            "  {:<24} {:>12}  {:<8}  {}",
+            queue.name, queue.bound, queue.policy, queue.why
+        )?;
+    }
+    writeln!(out, "\n{} streams declared; the settings hold", loaded.config.streams.len())?;
+    Ok(ExitCode::SUCCESS)
+}

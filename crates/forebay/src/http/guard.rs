@@ -1,0 +1,111 @@
+//! Who may ask what: bearer tokens, and the origins of web pages. Judges heads alone; reads no body.
+
+use hyper::header::{self, HeaderMap};
+use hyper::{StatusCode, Uri};
+
+use super::problem::Problem;
+use super::routes::Route;
+use crate::config::{Config, Token};
+
+/// Refuses a browser's request from a page of another origin.
+///
+/// # Errors
+/// 403.
+pub fn check_origin(config: &Config, headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+    let origin = origin.to_str().unwrap_or("null");
+    if config.http.origins.iter().any(|allowed| allowed == origin) {
+        return Ok(());
+    }
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let authority = origin
+        .parse::<Uri>()
+        .ok()
+        .and_then(|uri| uri.authority().map(|authority| authority.as_str().to_owned()));
+    let own = authority.as_deref().is_some_and(|authority| Some(authority) == host);
+    // A page may give its own name our address; on loopback only loopback's names are ours.
+    let ours = own
+        && (!config.listen.ip().is_loopback() || authority.as_deref().is_some_and(names_loopback));
+    if ours {
+        return Ok(());
+    }
+    Err(Problem::new(
+        StatusCode::FORBIDDEN,
+        "cross-origin",
+        "Web pages of other origins may not call",
+        format!("the origin `{}` is not allowed; add it to [http] origins", shorten(origin)),
+    ))
+}
+
+fn names_loopback(authority: &str) -> bool {
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// The holder of the request's token; `None` where no tokens are configured or none is needed.
+///
+/// # Errors
+/// 401 without a valid token, 403 where the holder may not.
+pub fn authorise<'a>(
+    config: &'a Config,
+    headers: &HeaderMap,
+    route: Route,
+    stream: Option<&str>,
+) -> Result<Option<&'a Token>, Problem> {
+    if config.tokens.is_empty() || route.is_public() {
+        return Ok(None);
+    }
+    let unauthorised = |detail: &str| {
+        Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "A valid token is needed", detail)
+    };
+    let presented = headers
+        .get(header::AUTHORIZATION)
+        .ok_or_else(|| unauthorised("send `Authorization: Bearer TOKEN`"))?;
+    let token = presented
+        .as_bytes()
+        .split_at_checked(7)
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "))
+        .ok_or_else(|| unauthorised("the Authorization header must be `Bearer TOKEN`"))?
+        .1;
+    let holder = config
+        .tokens
+        .find(token.trim_ascii())
+        .ok_or_else(|| unauthorised("the token is not known"))?;
+    let allowed = match (route, stream) {
+        (Route::Ingest, Some(stream)) => holder.may_write(stream),
+        _ => holder.is_unrestricted(),
+    };
+    if allowed {
+        return Ok(Some(holder));
+    }
+    Err(Problem::new(
+        StatusCode::FORBIDDEN,
+        "forbidden",
+        "The token does not allow this",
+        format!("the token `{}` may write only: {}", holder.name, holder.streams.join(", ")),
+    ))
+}
+
+/// At most 64 characters, none of them a control.
+pub fn shorten(text: &str) -> String {
+    text.chars().take(64).flat_map(char::escape_default).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_goes_by_few_names() {
+        for name in ["localhost:8080", "localhost", "127.0.0.1:1", "[::1]:8080", "127.9.9.9"] {
+            assert!(names_loopback(name), "{name}");
+        }
+        for name in ["evil.example:8080", "10.0.0.1:8080", "localhost.evil.example", ""] {
+            assert!(!names_loopback(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! What a refusal looks like: RFC 9457 `application/problem+json`, and the one map from errors to statuses.
+//! The `type` is stable and relative; programs match on it, people read `detail`.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use hyper::header::{self, HeaderValue};
+use hyper::{HeaderMap, StatusCode};
+use serde_json::{Map, Value, json};
+
+use crate::api::{self, IngestError, Partial, Reply};
+
+/// A refusal. Becomes a response only at the outermost layer, which adds the request's id.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The last part of `type`.
+    pub code: &'static str,
+    /// The same words for every problem of this type.
+    pub title: &'static str,
+    /// What is wrong here, and what to do.
+    pub detail: String,
+    /// When it is worth coming back; `Retry-After` in whole seconds, rounded up.
+    pub retry_after: Option<Duration>,
+    /// Further members.
+    pub extra: Map<String, Value>,
+}
+
+impl Problem {
+    /// A problem without further members.
+    pub fn new(
+        status: StatusCode,
+        code: &'static str,
+        title: &'static str,
+        detail: impl Into<String>,
+    ) -> Problem {
+        let detail = detail.into();
+        Problem { status, code, title, detail, retry_after: None, extra: Map::new() }
+    }
+
+    /// A malformed request: 400.
+    pub fn bad_request(code: &'static str, detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::BAD_REQUEST, code, "The request is malformed", detail)
+    }
+
+    /// Adds a member.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Problem {
+        self.extra.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Says when to come back.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Problem {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// No room, by this bound: come back after `wait`.
+    pub fn overloaded(reason: api::Refusal, wait: Duration) -> Problem {
+        let partial = Partial::default();
+        IngestError::Overloaded { reason, retry_after: wait, partial }.into()
+    }
+
+    /// The body of the answer.
+    pub fn to_json(&self, request_id: &str) -> Value {
+        let mut body = Map::new();
+        body.insert("type".into(), json!(format!("/problems/{}", self.code)));
+        body.insert("title".into(), json!(self.title));
+        body.insert("status".into(), json!(self.status.as_u16()));
+        body.insert("detail".into(), json!(self.detail));
+        if let Some(wait) = self.retry_after {
+            body.insert("retry_after_ms".into(), json!(wait.as_millis() as u64));
+        }
+        body.insert("request_id".into(), json!(request_id));
+        body.extend(self.extra.clone());
+        Value::Object(body)
+    }
+
+    /// The answer itself; `headers` are kept beside its own.
+    pub fn render(&self, request_id: &str, headers: HeaderMap) -> Response {
+        let mut response = Response::new(Body::from(self.to_json(request_id).to_string()));
+        *response.status_mut() = self.status;
+        *response.headers_mut() = headers;
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(wait) = self.retry_after {
+            let seconds = wait.as_millis().div_ceil(1000).max(1) as u64;
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = self.status;
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// The body of a success, member by member as the contract has them.
+pub fn reply_json(reply: &Reply) -> Value {
+    json!({
+        "stream": reply.stream,
+        "ack": reply.ack.as_str(),
+        "accepted": reply.accepted,
+        "rejected": reply.rejected,
+        "errors": errors_json(reply),
+        "position": reply.position,
+    })
+}
+
+fn errors_json(reply: &Reply) -> Value {
+    let error = |error: &api::RowError| {
+        json!({
+            "row": error.row,
+            "column": error.column,
+            "code": error.code.as_str(),
+            "message": error.message,
+        })
+    };
+    Value::Array(reply.errors.iter().map(error).collect())
+}
+
+fn with_partial(problem: Problem, partial: Partial) -> Problem {
+    problem
+        .with("accepted", partial.accepted)
+        .with("rejected", partial.rejected)
+        .with("offset", partial.offset)
+}
+
+fn with_reply(problem: Problem, reply: &Reply) -> Problem {
+    problem
+        .with("stream", reply.stream.clone())
+        .with("accepted", reply.accepted)
+        .with("rejected", reply.rejected)
+        .with("errors", errors_json(reply))
+}
+
+impl From<IngestError> for Problem {
+    /// The one map from the pipeline's errors to statuses.
+    fn from(error: IngestError) -> Problem {
+        use StatusCode as S;
+        let detail = error.to_string();
+        match error {
+            IngestError::InvalidName(_) => Problem::bad_request("stream-name", detail),
+            IngestError::UnknownStream(_) => Problem::new(
+                S::NOT_FOUND,
+                "unknown-stream",
+                "There is no such stream",
+                format!(
+                    "{detail}; create it with PUT /api/v1/streams/NAME, or set auto_create = true"
+                ),
+            ),
+            IngestError::TooManyStreams { .. } => Problem::new(
+                S::CONFLICT,
+                "too-many-streams",
+                "No further stream can be created",
+                format!("{detail}; raise [limits] streams, or drop one"),
+            ),
+            IngestError::Empty => Problem::bad_request("empty-body", detail),
+            IngestError::Malformed { malformed, partial } => {
+                let problem = Problem::bad_request("malformed-body", detail)
+                    .with("line", malformed.line)
+                    .with("column", malformed.column);
+                with_partial(problem, partial)
+            }
+            IngestError::NoValidRow(reply) => with_reply(
+                Problem::new(
+                    S::UNPROCESSABLE_ENTITY,
+                    "no-valid-row",
+                    "No row was valid",
+                    "no row was valid; each is kept in `_dead_letters` with its reason",
+                ),
+                &reply,
+            ),
+            IngestError::Invalid(reply) => with_reply(
+                Problem::new(
+                    S::UNPROCESSABLE_ENTITY,
+                    "row-refused",
+                    "A row was refused, so nothing was kept",
+                    detail,
+                ),
+                &reply,
+            ),
+            IngestError::TooLargeToReject { limit } => Problem::new(
+                S::PAYLOAD_TOO_LARGE,
+                "body-too-large",
+                "The body is too large",
+                detail,
+            )
+            .with("limit_bytes", limit),
+            IngestError::KeyConflict { partial } => with_partial(
+                Problem::new(
+                    S::CONFLICT,
+                    "key-conflict",
+                    "The Idempotency-Key was used with another body",
+                    detail,
+                ),
+                partial,
+            ),
+            IngestError::Overloaded { reason, retry_after, partial } => with_partial(
+                Problem::new(S::SERVICE_UNAVAILABLE, "overloaded", "No room now", detail)
+                    .with("reason", reason.as_str())
+                    .retry_after(retry_after),
+                partial,
+            ),
+            IngestError::DiskFull { retry_after, partial } => with_partial(
+                Problem::new(S::INSUFFICIENT_STORAGE, "disk-full", "The disk is full", detail)
+                    .retry_after(retry_after),
+                partial,
+            ),
+            IngestError::DeadlineExceeded { partial } => with_partial(
+                Problem::new(
+                    S::GATEWAY_TIMEOUT,
+                    "deadline",
+                    "The request's deadline passed",
+                    format!("{detail}; `offset` says how much of the body is durable"),
+                ),
+                partial,
+            ),
+            IngestError::OutcomeUnknown(_) => Problem::new(
+                S::INTERNAL_SERVER_ERROR,
+                "outcome-unknown",
+                "Whether the rows are durable is unknown",
+                format!("{detail}; send it again under the same Idempotency-Key"),
+            ),
+            IngestError::Internal(_) => {
+                Problem::new(S::INTERNAL_SERVER_ERROR, "internal", "A fault of the server", detail)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_told_in_whole_seconds_rounded_up_and_in_milliseconds() {
+        let problem = Problem::from(IngestError::Overloaded {
+            reason: api::Refusal::JournalFull,
+            retry_after: Duration::from_millis(1200),
+            partial: Partial { accepted: 3, rejected: 1, offset: 99 },
+        });
+        let response = problem.render("r1", HeaderMap::new());
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "2");
+        let body = problem.to_json("r1");
+        assert_eq!(body["type"], "/problems/overloaded");
+        assert_eq!(body["reason"], "journal_full");
+        assert_eq!(body["retry_after_ms"], 1200);
+        assert_eq!((&body["accepted"], &body["offset"]), (&json!(3), &json!(99)));
+    }
+
+    #[test]
+    fn every_refusal_that_asks_to_come_back_says_when() {
+        let partial = Partial::default();
+        let retry_after = Duration::from_secs(1);
+        let reason = api::Refusal::Memory;
+        for error in [
+            IngestError::Overloaded { reason, retry_after, partial },
+            IngestError::DiskFull { retry_after, partial },
+        ] {
+            let problem = Problem::from(error);
+            assert!(problem.retry_after.is_some(), "{}", problem.code);
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! `/api/v1/streams`: list, describe, create or alter, drop. Thin: the engine decides.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Extension, Request, State};
+use axum::response::Response;
+use hyper::StatusCode;
+use serde_json::Value;
+
+use super::App;
+use super::body::Reader;
+use super::connection::Caller;
+use super::guard::shorten;
+use super::problem::Problem;
+use super::routes::{parameters, stream_of};
+use crate::api::{self, StreamFailure};
+use crate::config::{Stream, check_stream_name, raw};
+
+/// The longest description of a stream.
+const BODY_BYTES: u64 = 1 << 20;
+
+pub(super) async fn list(State(app): State<Arc<App>>) -> Json<Value> {
+    Json(api::streams_json(&app.engine))
+}
+
+pub(super) async fn describe(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Result<Json<Value>, Problem> {
+    let name = stream_of(request.uri())?;
+    let info = app.engine.stream(&name).ok_or_else(|| unknown(&name))?;
+    Ok(Json(api::stream_json(&info)))
+}
+
+fn unknown(name: &str) -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "unknown-stream",
+        "There is no such stream",
+        format!("no stream named `{}`", shorten(name)),
+    )
+}
+
+impl From<StreamFailure> for Problem {
+    fn from(failure: StreamFailure) -> Problem {
+        let status = StatusCode::from_u16(failure.status).unwrap_or(StatusCode::CONFLICT);
+        Problem::new(status, "stream-refused", "The stream was left as it is", failure.message)
+    }
+}
+
+pub(super) async fn put(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Json<Value>, Problem> {
+    let (parts, body) = request.into_parts();
+    let mut reader = Reader::new(body, &app.config.http, Some(BODY_BYTES));
+    let read = match reader.all().await {
+        Ok(read) => read,
+        Err(error) => {
+            caller.leave(reader.into_rest(), false);
+            return Err(error.into());
+        }
+    };
+    let name = stream_of(&parts.uri)?;
+    check_stream_name(&name).map_err(|why| Problem::bad_request("stream-name", why))?;
+    let written: raw::Stream = if read.is_empty() {
+        raw::Stream::default()
+    } else {
+        serde_json::from_slice(&read).map_err(|error| {
+            Problem::bad_request("malformed-body", format!("not a stream's settings: {error}"))
+                .with("line", error.line())
+                .with("column", error.column())
+        })?
+    };
+    let stream =
+        Stream::from_raw(written).map_err(|why| Problem::bad_request("stream-settings", why))?;
+    Ok(Json(api::put_stream(&app.engine, &name, &stream).await?))
+}
+
+pub(super) async fn delete(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let name = stream_of(request.uri())?;
+    let force = match parameters(request.uri(), &["force"])?.pop() {
+        None => false,
+        Some((_, value)) => match value.as_str() {
+            "" | "true" | "1" => true,
+            "false" | "0" => false,
+            _ => {
+                return Err(Problem::bad_request("unknown-parameter", "`force` is true or false"));
+            }
+        },
+    };
+    if app.engine.stream(&name).is_none() {
+        return Err(unknown(&name));
+    }
+    api::drop_stream(&app.engine, &name, force).await?;
+    let mut response = Response::new(axum::body::Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    Ok(response)
+}

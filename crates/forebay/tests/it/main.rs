@@ -1,0 +1,9 @@
+//! Behaviour of the binary's own parts: settings, HTTP, metrics. The server runs in the test's process,
+//! over a real engine in a temporary directory; tests from outside are in `blackbox`.
+
+mod config;
+mod http;
+mod limits;
+mod metrics;
+mod server;
+mod tokens;

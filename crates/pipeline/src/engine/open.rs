@@ -16,8 +16,8 @@ use forebay_journal::disk::{Disk, read_file, replace_file};
 
 use super::ask::Queries;
 use super::{Engine, EngineConfig, Inner};
-use crate::sink::dead_letters::DeadLetters;
-use crate::sink::delta::{DeltaOptions, RunCpu};
+use crate::sink::dead_letters::{self, DeadLetters};
+use crate::sink::delta::{DeltaOptions, DeltaSink, RunCpu, lake_url};
 use crate::sink::disk_store::DiskStore;
 use crate::stream::Plan;
 use crate::stream::catalog::{Catalog, Origin, Record};
@@ -99,7 +99,9 @@ impl Engine {
         let start = |error: &dyn std::fmt::Display| OpenError::Start(error.to_string());
         let persisters = pool(ctx, "persist", config.workers.persist, false)?;
         let options = delta_options(&persisters);
-        let dead_letters = DeadLetters::new(Arc::new(lake.clone()), options).map_err(|e| start(&e))?;
+        let location = lake_url(dead_letters::TABLE).map_err(|e| start(&e))?;
+        let letters = DeltaSink::new(Arc::new(lake.clone()), &location, options);
+        let dead_letters = DeadLetters::new(Arc::new(letters.map_err(|e| start(&e))?));
         let budget = Budget::new("memory", config.memory.total());
         let inner = Arc::new(Inner {
             intake: budget.share("intake", config.memory.intake).map_err(|e| start(&e))?,

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arrow::array::{
     ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, RecordBatch,
@@ -19,6 +19,7 @@ use forebay_pipeline::sink::{Flush, Sink, SinkError};
 use futures_util::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::support::{APP, ask, assert_exactly, counts, flush, flush_as};
 

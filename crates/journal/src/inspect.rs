@@ -92,7 +92,7 @@ pub fn verify(disk: &dyn Disk, dir: &Path) -> Result<Report, OpenError> {
         .map(|lsn| lsn.0);
     let (torn, corruption) = match recovery::examine(candidates, stated, &mut |_| {}) {
         Ok(found) => {
-            let front = crate::journal::check_front(&found, &read, dir);
+            let front = crate::open::check_front(&found, &read, dir);
             (found.torn, front.err().and_then(corruption_of))
         }
         Err(OpenError::Corrupt(corruption)) => (None, Some(corruption)),

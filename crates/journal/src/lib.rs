@@ -22,6 +22,7 @@ mod format;
 mod inspect;
 mod journal;
 mod keys;
+mod open;
 mod reader;
 mod recovery;
 mod scan;

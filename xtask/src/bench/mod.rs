@@ -89,22 +89,16 @@ struct Figures {
 pub(crate) fn run(root: &Path, plan: &Plan) -> Result<()> {
     let scenarios = pick(&plan.names)?;
     let mut build = shell::cargo(root);
-    shell::run(
-        build.args(["build", "--release", "-p", "forebay", "-p", "forebay-pipeline"]).args([
-            "--bin",
-            "forebay",
-            "--example",
-            "probe",
-        ]),
-    )?;
+    build.args(["build", "--release", "-p", "forebay", "--bin", "forebay", "--example", "probe"]);
+    shell::run(&mut build)?;
     let target = shell::target_dir(root);
-    let binary = target.join("release/forebay");
+    let (binary, example) = (target.join("release/forebay"), target.join("release/examples/probe"));
     let dir = target.join("bench");
     std::fs::create_dir_all(&dir)?;
     warn_if_in_memory(&dir);
     let sample = bodies::sample(root)?;
 
-    let probes = probe(root, &dir, &sample, plan.connections)?;
+    let probes = probe(&example, &dir, &sample, plan.connections)?;
     let mut measured: Vec<Figures> = Vec::new();
     for scenario in scenarios {
         let pace =
@@ -144,7 +138,7 @@ fn pick(names: &[String]) -> Result<Vec<Scenario>> {
     Ok(SCENARIOS.iter().filter(picked).copied().collect())
 }
 
-fn probe(root: &Path, dir: &Path, sample: &str, connections: usize) -> Result<Probes> {
+fn probe(example: &Path, dir: &Path, sample: &str, connections: usize) -> Result<Probes> {
     let window = Duration::from_secs(3);
     eprintln!("bench: probes");
     let ndjson = bodies::render(sample, Shape::Ndjson, NDJSON.body_bytes)?;
@@ -153,7 +147,7 @@ fn probe(root: &Path, dir: &Path, sample: &str, connections: usize) -> Result<Pr
     let all: Vec<u8> = ndjson.iter().flat_map(|body| body.bytes.iter().copied()).collect();
     std::fs::write(&ndjson_file, all)?;
     std::fs::write(&csv_file, csv.first().map_or(&[][..], |body| body.bytes.as_slice()))?;
-    let columns = probes::columns(root, &ndjson_file, &csv_file)?;
+    let columns = probes::columns(example, &ndjson_file, &csv_file)?;
     let device = probes::device(dir, &ndjson, window)?;
     let discard = probes::discard(&ndjson, connections, window)?;
     std::fs::remove_file(&ndjson_file)?;

@@ -110,20 +110,9 @@ fn swallow(mut stream: TcpStream) -> Result<()> {
     }
 }
 
-/// Decoders and Parquet, measured by an example of the pipeline, which has Arrow; we have not.
-pub(super) fn columns(root: &Path, ndjson: &Path, csv: &Path) -> Result<Probes> {
-    let mut command: Command = shell::cargo(root);
-    command.args([
-        "run",
-        "--quiet",
-        "--release",
-        "-p",
-        "forebay-pipeline",
-        "--example",
-        "probe",
-        "--",
-    ]);
-    let text = shell::capture(command.arg(ndjson).arg(csv))?;
+/// Decoders and Parquet, measured by an example of the product, which has Arrow; we have not.
+pub(super) fn columns(example: &Path, ndjson: &Path, csv: &Path) -> Result<Probes> {
+    let text = shell::capture(Command::new(example).arg(ndjson).arg(csv))?;
     let figures: Value = serde_json::from_str(text.trim()).context("the probe printed no JSON")?;
     let figure =
         |name: &str| figures[name].as_f64().with_context(|| format!("no `{name}`: {text}"));

@@ -59,12 +59,9 @@ fn a_block_takes_requests_only_up_to_the_gather_limit() {
         .map(|_| start(journal.append(plain(vec![1; 1000]))))
         .collect();
     assert!(rig.writers.step());
-    assert_eq!(waiting.iter_mut().filter_map(|w| poll(w)).count(), 2);
+    assert_eq!(waiting.iter_mut().filter_map(poll).count(), 2);
     assert!(rig.writers.step());
-    assert_eq!(
-        waiting.iter_mut().skip(2).filter_map(|w| poll(w)).count(),
-        2
-    );
+    assert_eq!(waiting.iter_mut().skip(2).filter_map(poll).count(), 2);
 }
 
 #[test]

@@ -403,6 +403,13 @@ fn fault_12_a_missing_segment_is_seen_in_the_middle_and_at_either_end() {
         Lsn(10 * 4096),
         "fault 24: the sink is ahead of the journal"
     );
+    let lost = repair(&rig.disk, &rig.dir, Path::new("/quarantine")).unwrap();
+    assert_eq!(
+        (lost.len(), lost[0].from, lost[0].to),
+        (1, Lsn(10 * 4096), end),
+        "the log begins anew where the sink is"
+    );
+    goes_on(&rig);
 }
 
 #[test]

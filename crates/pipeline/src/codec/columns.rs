@@ -34,6 +34,25 @@ impl Texts {
         self.end();
     }
 
+    /// Appends the text that stands at `from..to` of `bytes`.
+    #[inline]
+    pub(super) fn push_from(&mut self, bytes: &[u8], from: usize, to: usize) {
+        // A copy of fixed size needs no call; what is too much of it is cut off again.
+        const SHORT: usize = 16;
+        match bytes
+            .get(from..)
+            .and_then(|rest| rest.first_chunk::<SHORT>())
+        {
+            Some(short) if to - from <= SHORT => {
+                let end = self.data.len() + (to - from);
+                self.data.extend_from_slice(short);
+                self.data.truncate(end);
+                self.end();
+            }
+            _ => self.push(bytes.get(from..to).unwrap_or_default()),
+        }
+    }
+
     /// Ends the text whose bytes were appended to `data`.
     #[inline]
     pub(super) fn end(&mut self) {
@@ -43,7 +62,8 @@ impl Texts {
 
     fn truncate(&mut self, rows: usize) {
         self.ends.truncate(rows);
-        self.data.truncate(self.ends.last().map_or(0, |&end| end as usize));
+        self.data
+            .truncate(self.ends.last().map_or(0, |&end| end as usize));
     }
 }
 
@@ -56,7 +76,11 @@ pub(super) enum Values {
     BigInt(Vec<i64>),
     Real(Vec<f32>),
     Double(Vec<f64>),
-    Decimal { values: Vec<i128>, precision: u8, scale: i8 },
+    Decimal {
+        values: Vec<i128>,
+        precision: u8,
+        scale: i8,
+    },
     Text(Texts),
     Date(Vec<i32>),
     Timestamp(Vec<i64>),
@@ -88,9 +112,11 @@ impl Values {
             Type::BigInt => Values::BigInt(Vec::new()),
             Type::Real => Values::Real(Vec::new()),
             Type::Double => Values::Double(Vec::new()),
-            Type::Decimal { precision, scale } => {
-                Values::Decimal { values: Vec::new(), precision, scale }
-            }
+            Type::Decimal { precision, scale } => Values::Decimal {
+                values: Vec::new(),
+                precision,
+                scale,
+            },
             Type::Text => Values::Text(Texts::default()),
             Type::Date => Values::Date(Vec::new()),
             Type::Timestamp => Values::Timestamp(Vec::new()),
@@ -138,12 +164,62 @@ impl Values {
     }
 }
 
+/// A JSON key as it is written most often, from its quote to the colon; compared in two words
+/// where it is that short.
+#[derive(Debug)]
+pub(super) struct Key {
+    text: Box<[u8]>,
+    /// The first 16 bytes, and which of them count.
+    word: u128,
+    mask: u128,
+}
+
+impl Key {
+    const WORD: usize = size_of::<u128>();
+
+    fn new(name: &str) -> Key {
+        let plain = name
+            .bytes()
+            .all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\');
+        // A key that needs escapes is never read by its looks: no key begins with a line feed.
+        let text = if plain {
+            format!("\"{name}\":")
+        } else {
+            "\n".to_owned()
+        };
+        let bytes = text.as_bytes();
+        let (mut word, mut mask) = ([0; Key::WORD], [0; Key::WORD]);
+        for (at, byte) in bytes.iter().take(Key::WORD).enumerate() {
+            (word[at], mask[at]) = (*byte, 0xFF);
+        }
+        Key {
+            word: u128::from_le_bytes(word),
+            mask: u128::from_le_bytes(mask),
+            text: text.into_bytes().into(),
+        }
+    }
+
+    /// The key's length if it stands at `at`.
+    #[inline]
+    pub(super) fn stands(&self, bytes: &[u8], at: usize) -> Option<usize> {
+        let rest = bytes.get(at..)?;
+        let stands = match rest.first_chunk::<{ Key::WORD }>() {
+            Some(first) => {
+                u128::from_le_bytes(*first) & self.mask == self.word
+                    && (self.text.len() <= Key::WORD || rest.starts_with(&self.text))
+            }
+            None => rest.starts_with(&self.text),
+        };
+        stands.then_some(self.text.len())
+    }
+}
+
 /// One column's buffers.
 #[derive(Debug)]
 pub(super) struct Builder {
     pub(super) column: Column,
-    /// How its key is written in a JSON record most often: `name":`.
-    pub(super) key: Box<[u8]>,
+    /// How its key is written in a JSON record most often.
+    pub(super) key: Key,
     pub(super) values: Values,
     /// Rows that are NULL, ascending.
     nulls: Vec<u32>,
@@ -155,11 +231,8 @@ pub(super) struct Builder {
 
 impl Builder {
     fn new(column: Column) -> Builder {
-        let plain = column.name.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\');
-        // A key that needs escapes is never read by its looks: no record has a bare line feed here.
-        let key = if plain { format!("{}\":", column.name) } else { "\n".to_owned() };
         Builder {
-            key: key.into_bytes().into(),
+            key: Key::new(&column.name),
             values: Values::new(column.ty),
             nulls: Vec::new(),
             attempt: 0,
@@ -192,7 +265,11 @@ impl Builder {
             let message = format!("the DEFAULT is no {}", type_name(self.column.ty));
             return Err(Fault::new(Code::TypeMismatch, message));
         }
-        Ok(if let Constant::Text(text) = default { text.len() } else { 0 })
+        Ok(if let Constant::Text(text) = default {
+            text.len()
+        } else {
+            0
+        })
     }
 
     fn validity(&mut self, rows: usize) -> Option<NullBuffer> {
@@ -220,7 +297,11 @@ impl Builder {
             Values::BigInt(v) => Arc::new(Int64Array::try_new(v.into(), valid)?),
             Values::Real(v) => Arc::new(Float32Array::try_new(v.into(), valid)?),
             Values::Double(v) => Arc::new(Float64Array::try_new(v.into(), valid)?),
-            Values::Decimal { values, precision, scale } => {
+            Values::Decimal {
+                values,
+                precision,
+                scale,
+            } => {
                 let array = Decimal128Array::try_new(values.into(), valid)?;
                 Arc::new(array.with_precision_and_scale(precision, scale)?)
             }
@@ -323,7 +404,11 @@ impl Columns {
     /// Ends the row: columns it does not mention take their default.
     pub(super) fn end_row(&mut self) -> Fallible<()> {
         if self.filled < self.builders.len() {
-            for builder in self.builders.iter_mut().filter(|b| b.attempt != self.attempt) {
+            for builder in self
+                .builders
+                .iter_mut()
+                .filter(|b| b.attempt != self.attempt)
+            {
                 // Marked before it is written, so that taking the row back finds it.
                 builder.attempt = self.attempt;
                 match builder.push_missing(self.rows) {
@@ -342,9 +427,17 @@ impl Columns {
     /// Takes back what the refused row has written.
     pub(super) fn undo_row(&mut self) {
         let rows = self.rows;
-        for builder in self.builders.iter_mut().filter(|b| b.attempt == self.attempt) {
+        for builder in self
+            .builders
+            .iter_mut()
+            .filter(|b| b.attempt == self.attempt)
+        {
             builder.values.truncate(rows);
-            if builder.nulls.last().is_some_and(|&row| row as usize >= rows) {
+            if builder
+                .nulls
+                .last()
+                .is_some_and(|&row| row as usize >= rows)
+            {
                 builder.nulls.pop();
             }
         }

@@ -8,9 +8,10 @@
 //! was told the body's own text for NULL.
 
 use super::columns::{Builder, Values};
-use super::decode::{Target, invalid_date, mismatch, unfit};
+use super::fault::{invalid_date, mismatch, unfit};
 use super::json::{Reader, quote};
 use super::number::{self, Unfit};
+use super::target::Target;
 use super::{Fallible, Fault, datetime, shorten_bytes};
 use crate::record::Code;
 use crate::schema::Type;
@@ -29,6 +30,16 @@ pub(super) enum Field {
     Column(usize),
     /// To no column; its name.
     Unknown(Box<[u8]>),
+}
+
+/// How fields are read.
+#[derive(Debug, Clone, Copy)]
+struct Dialect<'a> {
+    delimiter: u8,
+    /// What an unquoted field says for NULL, in columns of every type.
+    null_text: Option<&'a [u8]>,
+    /// The deepest nesting of a JSON value.
+    depth: usize,
 }
 
 /// A quoted field: its content as it stands, whether quotes are doubled in it, and its end.
@@ -63,8 +74,13 @@ impl Target {
             match field {
                 Field::Column(index) => {
                     let builder = self.columns.slot(*index)?;
-                    let null = self.null_text.as_deref();
-                    at = match cell(bytes, at, delimiter, null, builder, row, &mut self.scratch) {
+                    let null_text = self.null_text.as_deref();
+                    let dialect = Dialect {
+                        delimiter,
+                        null_text,
+                        depth: self.limits.depth,
+                    };
+                    at = match cell(bytes, at, dialect, builder, row, &mut self.scratch) {
                         Ok(end) => end,
                         Err(mut fault) => {
                             fault.column = Some(builder.column.name.clone());
@@ -149,11 +165,23 @@ fn ends(bytes: &[u8], at: usize, delimiter: u8) -> bool {
 /// Where an unquoted field ends.
 #[inline]
 fn field_end(bytes: &[u8], at: usize, delimiter: u8) -> usize {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = EACH * 0x80;
     // Most fields are shorter than what a vector search costs to begin.
-    for (index, &byte) in bytes[at..].iter().take(24).enumerate() {
-        if byte == delimiter || byte == b'\n' || byte == b'\r' {
-            return at + index;
-        }
+    let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) else {
+        let end = bytes[at..]
+            .iter()
+            .position(|&b| b == delimiter || b == b'\n' || b == b'\r');
+        return end.map_or(bytes.len(), |end| at + end);
+    };
+    let word = u64::from_le_bytes(*word);
+    // The high bit of a byte that is zero; above the first of them others may be set as well.
+    let zero_in = |word: u64| word.wrapping_sub(EACH) & !word & HIGH;
+    let found = zero_in(word ^ (EACH * u64::from(delimiter)))
+        | zero_in(word ^ (EACH * u64::from(b'\n')))
+        | zero_in(word ^ (EACH * u64::from(b'\r')));
+    if found != 0 {
+        return at + found.trailing_zeros() as usize / 8;
     }
     memchr::memchr3(delimiter, b'\n', b'\r', &bytes[at..]).map_or(bytes.len(), |end| at + end)
 }
@@ -192,7 +220,11 @@ fn quoted(bytes: &[u8], at: usize, delimiter: u8) -> Fallible<Quoted<'_>> {
             let message = "bytes after the closing quote (a quote inside quotes is doubled)";
             return Err(Fault::syntax(close + 1, message));
         }
-        return Ok(Quoted { content: &bytes[start..close], doubled, end: close + 1 });
+        return Ok(Quoted {
+            content: &bytes[start..close],
+            doubled,
+            end: close + 1,
+        });
     }
 }
 
@@ -215,20 +247,31 @@ fn unquote<'a>(quoted: &Quoted<'a>, scratch: &'a mut Vec<u8>) -> &'a [u8] {
 fn cell(
     bytes: &[u8],
     at: usize,
-    delimiter: u8,
-    null_text: Option<&[u8]>,
+    dialect: Dialect<'_>,
     builder: &mut Builder,
     row: usize,
     scratch: &mut Vec<u8>,
 ) -> Fallible<usize> {
+    let Dialect {
+        delimiter,
+        null_text,
+        depth,
+    } = dialect;
     if bytes.get(at) == Some(&b'"') {
         let quoted = quoted(bytes, at, delimiter)?;
-        convert(unquote(&quoted, scratch), true, builder, row)?;
+        convert(unquote(&quoted, scratch), true, builder, row, depth)?;
         return Ok(quoted.end);
     }
     if ends(bytes, at, delimiter) {
         builder.push_null(row)?;
         return Ok(at);
+    }
+    if let Some(null) = null_text
+        && bytes[at..].starts_with(null)
+        && ends(bytes, at + null.len(), delimiter)
+    {
+        builder.push_null(row)?;
+        return Ok(at + null.len());
     }
     // The common spellings are read to their end in one go.
     let read = match &mut builder.values {
@@ -244,13 +287,19 @@ fn cell(
         },
         Values::Text(texts) => {
             let end = field_end(bytes, at, delimiter);
-            let text = &bytes[at..end];
-            if null_text == Some(text) {
-                builder.push_null(row)?;
-            } else {
-                texts.push(text);
-            }
+            texts.push_from(bytes, at, end);
             Some(end)
+        }
+        Values::Timestamp(v) => {
+            // `2013-01-01T10:00:00Z`, which most programs write.
+            const LENGTH: usize = 20;
+            let text = bytes
+                .get(at..at + LENGTH)
+                .filter(|_| ends(bytes, at + LENGTH, delimiter));
+            text.and_then(datetime::timestamp).map(|value| {
+                v.push(value);
+                at + LENGTH
+            })
         }
         _ => None,
     };
@@ -259,10 +308,10 @@ fn cell(
     }
     let end = field_end(bytes, at, delimiter);
     let text = &bytes[at..end];
-    if null_text == Some(text) || is_null_word(text) {
+    if is_null_word(text) {
         builder.push_null(row)?;
     } else {
-        convert(text, false, builder, row)?;
+        convert(text, false, builder, row, depth)?;
     }
     Ok(end)
 }
@@ -283,7 +332,13 @@ fn whole<T: TryFrom<i64>>(
 }
 
 /// Puts a field's text into its column, whatever its spelling.
-fn convert(text: &[u8], quoted: bool, builder: &mut Builder, row: usize) -> Fallible<()> {
+fn convert(
+    text: &[u8],
+    quoted: bool,
+    builder: &mut Builder,
+    row: usize,
+    depth: usize,
+) -> Fallible<()> {
     let ty = builder.column.ty;
     if let Values::Text(texts) = &mut builder.values {
         texts.push(text);
@@ -303,7 +358,11 @@ fn convert(text: &[u8], quoted: bool, builder: &mut Builder, row: usize) -> Fall
         Values::BigInt(v) => v.push(integer().map_err(narrow)?),
         Values::Real(v) => v.push(float(text, ty, number::real)?),
         Values::Double(v) => v.push(float(text, ty, number::double)?),
-        Values::Decimal { values, precision, scale } => {
+        Values::Decimal {
+            values,
+            precision,
+            scale,
+        } => {
             values.push(number::decimal(text, *precision, *scale).map_err(narrow)?);
         }
         Values::Boolean(v) => v.push(boolean(text).ok_or_else(|| mismatch(text, ty))?),
@@ -314,7 +373,7 @@ fn convert(text: &[u8], quoted: bool, builder: &mut Builder, row: usize) -> Fall
             v.push(datetime::timestamp(text).ok_or_else(|| invalid_date(text, ty))?);
         }
         Values::Json(texts) => {
-            check_json(text)?;
+            check_json(text, depth)?;
             texts.push(text);
         }
         Values::Text(_) => {}
@@ -329,9 +388,12 @@ fn fit<T: TryFrom<i64>>(value: i64, text: &[u8], ty: Type) -> Fallible<T> {
 fn float<T>(text: &[u8], ty: Type, parse: impl Fn(&[u8]) -> Result<T, Unfit>) -> Fallible<T> {
     // The words for what is not finite are out of range; a word that is no number is none.
     let unsigned = text.strip_prefix(b"-").unwrap_or(text);
-    let number = unsigned.first().is_some_and(|byte| byte.is_ascii_digit() || *byte == b'.');
+    let number = unsigned
+        .first()
+        .is_some_and(|byte| byte.is_ascii_digit() || *byte == b'.');
     let word = |word: &str| unsigned.eq_ignore_ascii_case(word.as_bytes());
-    if !number && !(word("nan") || word("inf") || word("infinity")) {
+    let infinite = word("nan") || word("inf") || word("infinity");
+    if !number && !infinite {
         return Err(mismatch(text, ty));
     }
     parse(text).map_err(|why| unfit(why, text, ty))
@@ -348,9 +410,8 @@ fn boolean(text: &[u8]) -> Option<bool> {
     }
 }
 
-fn check_json(text: &[u8]) -> Fallible<()> {
-    const DEPTH: usize = 64;
-    let mut reader = Reader::new(text, 0, DEPTH);
+fn check_json(text: &[u8], depth: usize) -> Fallible<()> {
+    let mut reader = Reader::new(text, 0, depth);
     let whole = reader.skip().is_ok() && reader.at == text.len();
     if whole {
         return Ok(());

@@ -55,14 +55,20 @@ fn tail(seconds: i64, rest: &[u8]) -> Option<i64> {
     let mut rest = rest;
     let mut micros = 0;
     if let [b'.' | b',', fraction @ ..] = rest {
-        let length = fraction.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let length = fraction
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit())
+            .count();
         if length == 0 || length > 9 {
             return None;
         }
-        for place in 0..6 {
-            let digit = if place < length { fraction[place] - b'0' } else { 0 };
-            micros = micros * 10 + i64::from(digit);
-        }
+        let digits = fraction[..length]
+            .iter()
+            .map(|digit| i64::from(digit - b'0'));
+        micros = digits
+            .chain([0; 6])
+            .take(6)
+            .fold(0, |micros, digit| micros * 10 + digit);
         rest = &fraction[length..];
     }
     let offset = match rest {
@@ -115,7 +121,9 @@ fn days(text: &[u8; 10]) -> Option<i32> {
 #[inline]
 fn month_length(year: u32, month: u32) -> u32 {
     match month {
-        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 if year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)) => {
+            29
+        }
         2 => 28,
         4 | 6 | 9 | 11 => 30,
         _ => 31,
@@ -153,7 +161,10 @@ mod tests {
             ("2013-01-01T05:30:00-0430", Some(1_357_034_400_000_000)),
             ("2013-01-01T10:00:00+00", Some(1_357_034_400_000_000)),
             ("2013-01-01T10:00:00.5Z", Some(1_357_034_400_500_000)),
-            ("2013-01-01T10:00:00.123456789Z", Some(1_357_034_400_123_456)),
+            (
+                "2013-01-01T10:00:00.123456789Z",
+                Some(1_357_034_400_123_456),
+            ),
             ("1969-12-31T23:59:59.999999Z", Some(-1)),
             ("2013-01-01T10:00:00.1234567890Z", None),
             ("2013-01-01T10:00:00.Z", None),

@@ -3,145 +3,17 @@
 //!
 //! F6: every record of a chunk comes out once, as a row or as a refused row.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::columns::Columns;
 use super::csv_rows::Field;
 use super::json::Reader;
-use super::number::Unfit;
-use super::{
-    Chunk, Fallible, Fault, Format, Limits, Malformed, cut, shorten, shorten_bytes, type_name,
-};
+use super::target::Target;
+use super::{Chunk, Fallible, Fault, Format, Limits, Malformed, cut, shorten};
 use crate::record::{Batch, Code, Rejected};
 use crate::schema::{Schema, Type, Unknown};
 
-/// The column that holds what has no column of its own, under [`Unknown::Keep`].
-pub const EXTRA: &str = "_extra";
-
 /// A chunk longer than this is refused: offsets of a batch are 32 bits wide.
 const CHUNK_BYTES: usize = 256 << 20;
-
-/// Where rows are written: the columns, and what becomes of values that have none.
-#[derive(Debug)]
-pub(super) struct Target {
-    pub(super) columns: Columns,
-    pub(super) policy: Unknown,
-    pub(super) limits: Limits,
-    names: HashMap<Box<[u8]>, usize>,
-    /// Which key came after which the last time; the first entry is for the start of a record.
-    pub(super) follows: Vec<usize>,
-    /// The index of `_extra`, if it is kept.
-    extra_index: Option<usize>,
-    /// The members of this row's `_extra`, without the braces.
-    pub(super) extra: Vec<u8>,
-    /// Names without a column in this row, for duplicates.
-    strangers: HashSet<Box<[u8]>>,
-    /// The first of them that has a value.
-    pub(super) stranger: Option<String>,
-    /// Names without a column that had a value in this chunk.
-    unknown: Vec<String>,
-    pub(super) scratch: Vec<u8>,
-    /// What an unquoted CSV field says for NULL, in columns of every type.
-    pub(super) null_text: Option<Box<[u8]>>,
-}
-
-impl Target {
-    fn new(schema: &Schema, policy: Unknown, limits: Limits) -> Target {
-        let extra_index = match policy {
-            Unknown::Keep => schema.column(EXTRA).map(|(index, _)| index),
-            Unknown::DeadLetter | Unknown::Drop => None,
-        };
-        let names = schema.columns.iter().enumerate();
-        Target {
-            columns: Columns::new(schema),
-            policy,
-            limits,
-            names: names
-                .filter(|(index, _)| Some(*index) != extra_index)
-                .map(|(index, column)| (column.name.as_bytes().into(), index))
-                .collect(),
-            follows: (0..=schema.columns.len()).collect(),
-            extra_index,
-            extra: Vec::new(),
-            strangers: HashSet::new(),
-            stranger: None,
-            unknown: Vec::new(),
-            scratch: Vec::new(),
-            null_text: None,
-        }
-    }
-
-    pub(super) fn index(&self, name: &[u8]) -> Option<usize> {
-        self.names.get(name).copied()
-    }
-
-    pub(super) fn begin_row(&mut self) {
-        self.columns.begin_row();
-        self.extra.clear();
-        self.stranger = None;
-        if !self.strangers.is_empty() {
-            self.strangers.clear();
-        }
-    }
-
-    /// Ends the row: fills what it does not mention, and refuses it for a value without a column.
-    pub(super) fn end_row(&mut self) -> Fallible<()> {
-        if let Some(name) = self.stranger.take() {
-            let message = format!(
-                "the schema has no column {:?}; alter the stream, or set unknown = \"drop\" or \"keep\"",
-                shorten(&name)
-            );
-            let mut fault = Fault::new(Code::UnknownColumn, message);
-            fault.column = Some(name);
-            return Err(fault);
-        }
-        if let (false, Some(index)) = (self.extra.is_empty(), self.extra_index) {
-            use super::columns::Values;
-            self.columns.charge(self.extra.len());
-            let builder = self.columns.slot(index)?;
-            if let Values::Json(texts) | Values::Text(texts) = &mut builder.values {
-                texts.data.push(b'{');
-                texts.data.extend_from_slice(&self.extra);
-                texts.data.push(b'}');
-                texts.end();
-            }
-        }
-        self.columns.end_row()
-    }
-
-    /// Notes a name without a column. Refuses the second of the same name in a row.
-    pub(super) fn meet(&mut self, name: &[u8]) -> Fallible<()> {
-        if self.strangers.len() >= self.limits.columns {
-            let message = format!("more than {} keys without a column", self.limits.columns);
-            return Err(Fault::new(Code::RowTooLarge, message));
-        }
-        if !self.strangers.insert(name.into()) {
-            let mut fault = Fault::new(Code::DuplicateKey, "the record names this key twice");
-            fault.column = Some(String::from_utf8_lossy(name).into_owned());
-            return Err(fault);
-        }
-        Ok(())
-    }
-
-    /// Notes that a name without a column has a value.
-    pub(super) fn unknown_value(&mut self, name: &[u8]) {
-        let known = self.unknown.iter().any(|unknown| unknown.as_bytes() == name);
-        if !known && self.unknown.len() < MOST_UNKNOWN {
-            self.unknown.push(String::from_utf8_lossy(name).into_owned());
-        }
-        if self.policy == Unknown::DeadLetter && self.stranger.is_none() {
-            self.stranger = Some(String::from_utf8_lossy(name).into_owned());
-        }
-    }
-
-    pub(super) fn keeps(&self) -> bool {
-        self.extra_index.is_some()
-    }
-}
-
-/// How many unknown columns a decoding reports: that there is one is what matters.
-const MOST_UNKNOWN: usize = 32;
 
 /// Decodes the chunks of one stream under one schema. Cheap to keep, and better kept: it learns
 /// the order of keys and the size of texts.
@@ -159,7 +31,12 @@ impl Decoder {
     /// A decoder of `schema`. Under [`Unknown::Keep`] the schema has the JSON column [`EXTRA`].
     pub fn new(schema: Arc<Schema>, unknown: Unknown, limits: Limits) -> Decoder {
         let width = schema.columns.iter().map(|column| width(column.ty)).sum();
-        Decoder { target: Target::new(&schema, unknown, limits), limits, width, header: None }
+        Decoder {
+            target: Target::new(&schema, unknown, limits),
+            limits,
+            width,
+            header: None,
+        }
     }
 
     /// Reads an unquoted CSV field of this text as NULL, in TEXT columns too (an empty one always
@@ -174,12 +51,17 @@ impl Decoder {
     pub fn decode<'a>(&'a mut self, format: Format, chunk: &'a Chunk) -> Decoding<'a> {
         self.target.unknown.clear();
         if let Some(header) = &chunk.header {
-            let same = self.header.as_ref().is_some_and(|(known, _)| known == header);
+            let same = self
+                .header
+                .as_ref()
+                .is_some_and(|(known, _)| known == header);
             if !same {
-                let fields = header.iter().map(|name| match self.target.index(name.as_bytes()) {
-                    Some(index) => Field::Column(index),
-                    None => Field::Unknown(name.as_bytes().into()),
-                });
+                let fields = header
+                    .iter()
+                    .map(|name| match self.target.index(name.as_bytes()) {
+                        Some(index) => Field::Column(index),
+                        None => Field::Unknown(name.as_bytes().into()),
+                    });
                 self.header = Some((Arc::clone(header), fields.collect()));
             }
         }
@@ -202,7 +84,8 @@ impl Decoder {
     pub fn estimate(&self, chunk: &Chunk) -> usize {
         let rows = usize::try_from(chunk.records).unwrap_or(usize::MAX);
         // Each row also has its number, its span and up to one NULL mark a column.
-        rows.saturating_mul(self.width + 12).saturating_add(chunk.bytes.len())
+        rows.saturating_mul(self.width + 12)
+            .saturating_add(chunk.bytes.len())
     }
 }
 
@@ -281,7 +164,13 @@ impl Decoding<'_> {
             self.decoder.target.columns.finish().map_err(|error| {
                 self.malformed(format!("the columns do not fit together: {error}"))
             })?;
-        Ok(Some(Batch { rows, numbers, spans, rejected, received: received as u64 }))
+        Ok(Some(Batch {
+            rows,
+            numbers,
+            spans,
+            rejected,
+            received: received as u64,
+        }))
     }
 
     fn check(&self) -> Result<(), Malformed> {
@@ -295,7 +184,11 @@ impl Decoding<'_> {
     }
 
     fn malformed(&self, message: String) -> Malformed {
-        Malformed { line: self.chunk.line, column: 1, message }
+        Malformed {
+            line: self.chunk.line,
+            column: 1,
+            message,
+        }
     }
 
     /// Where the next record begins, past blank lines and what stands between JSON records.
@@ -340,7 +233,13 @@ impl Decoding<'_> {
             record.length, self.decoder.limits.record_bytes
         );
         let (row, raw) = (self.seen, record.raw.clone());
-        Some(Rejected { row, column: None, code: Code::RowTooLarge, message, raw })
+        Some(Rejected {
+            row,
+            column: None,
+            code: Code::RowTooLarge,
+            message,
+            raw,
+        })
     }
 
     /// Reads one record: where it ends (without its line end), and whether it is a row.
@@ -360,17 +259,33 @@ impl Decoding<'_> {
             }
             Format::Json => {
                 let whole = |rest| cut::json_record(rest);
-                let record = if self.utf8 { rest } else { &rest[..whole(rest)] };
+                let record = if self.utf8 {
+                    rest
+                } else {
+                    &rest[..whole(rest)]
+                };
                 let mut reader = Reader::new(record, 0, depth);
                 let done = checked(record, self.utf8).and_then(|()| target.json_row(&mut reader));
-                let length = if done.is_ok() { reader.at } else { whole(rest).max(1) };
+                let length = if done.is_ok() {
+                    reader.at
+                } else {
+                    whole(rest).max(1)
+                };
                 self.at = start + length;
                 (self.at, done)
             }
             Format::Csv { delimiter } => {
-                let fields = self.decoder.header.as_ref().map_or(&[][..], |(_, fields)| fields);
+                let fields = self
+                    .decoder
+                    .header
+                    .as_ref()
+                    .map_or(&[][..], |(_, fields)| fields);
                 let whole = |rest| cut::csv_record(rest, delimiter);
-                let record = if self.utf8 { rest } else { &rest[..whole(rest)] };
+                let record = if self.utf8 {
+                    rest
+                } else {
+                    &rest[..whole(rest)]
+                };
                 let done = checked(record, self.utf8)
                     .and_then(|()| target.csv_row(record, fields, delimiter));
                 let length = match &done {
@@ -401,7 +316,7 @@ impl Decoding<'_> {
                 format!("line {line}, column {column}: {}", fault.message)
             }
             (Some(at), Format::Ndjson) => {
-                let hint = if at >= raw.len() && fault.message.contains("the record ends") {
+                let hint = if at >= raw.len() {
                     "; each line is a record of its own (send records of many lines as \
                      application/json)"
                 } else {
@@ -412,7 +327,13 @@ impl Decoding<'_> {
             (Some(at), Format::Csv { .. }) => format!("byte {}: {}", at + 1, fault.message),
         };
         let column = fault.column.map(|column| shorten(&column));
-        Rejected { row: self.seen, column, code: fault.code, message, raw }
+        Rejected {
+            row: self.seen,
+            column,
+            code: fault.code,
+            message,
+            raw,
+        }
     }
 }
 
@@ -434,50 +355,11 @@ fn checked(record: &[u8], utf8: bool) -> Fallible<()> {
     if utf8 {
         return Ok(());
     }
-    simdutf8::compat::from_utf8(record).map(drop).map_err(|error| {
-        let mut fault = Fault::syntax(error.valid_up_to(), "the bytes are not UTF-8");
-        fault.code = Code::InvalidUtf8;
-        fault
-    })
-}
-
-/// The fault of a number that its column cannot hold.
-#[cold]
-pub(super) fn unfit(why: Unfit, text: &[u8], ty: Type) -> Box<Fault> {
-    let (value, name) = (shorten_bytes(text), type_name(ty));
-    match (why, ty) {
-        (Unfit::Overflow, _) => {
-            Fault::new(Code::OutOfRange, format!("{value} is outside the range of {name}"))
-        }
-        (Unfit::Inexact, Type::Decimal { scale, .. }) => Fault::new(
-            Code::OutOfRange,
-            format!("{value} has more than {scale} digits after the point; the column is {name}"),
-        ),
-        (Unfit::Inexact, _) => Fault::new(
-            Code::TypeMismatch,
-            format!("{value} has a fraction; the column is {name} (alter it to DOUBLE to keep it)"),
-        ),
-        (Unfit::NotNumber, _) => mismatch(text, ty),
-    }
-}
-
-/// The fault of a value of another kind than its column's.
-#[cold]
-pub(super) fn mismatch(text: &[u8], ty: Type) -> Box<Fault> {
-    let value = shorten_bytes(text);
-    Fault::new(Code::TypeMismatch, format!("expected {}, found {value}", type_name(ty)))
-}
-
-/// The fault of a text that is no day or no instant.
-#[cold]
-pub(super) fn invalid_date(text: &[u8], ty: Type) -> Box<Fault> {
-    let value = shorten_bytes(text);
-    let shape = match ty {
-        Type::Date => "a day (YYYY-MM-DD)",
-        _ => "a time (YYYY-MM-DDThh:mm:ss, with an offset or in UTC)",
-    };
-    Fault::new(
-        Code::InvalidDate,
-        format!("{value} is not {shape}; the column is {}", type_name(ty)),
-    )
+    simdutf8::compat::from_utf8(record)
+        .map(drop)
+        .map_err(|error| {
+            let mut fault = Fault::syntax(error.valid_up_to(), "the bytes are not UTF-8");
+            fault.code = Code::InvalidUtf8;
+            fault
+        })
 }

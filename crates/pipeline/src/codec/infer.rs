@@ -32,20 +32,36 @@ const RECEIVED_AT: &str = "_received_at";
 /// # Errors
 /// No record of the chunk is well-formed, or none has a column; or there are too many columns.
 pub fn infer(format: Format, chunk: &Chunk, limits: Limits) -> Result<Schema, Malformed> {
-    let malformed = |message: String| Malformed { line: chunk.line, column: 1, message };
+    let malformed = |message: String| Malformed {
+        line: chunk.line,
+        column: 1,
+        message,
+    };
     let mut seen = gather(format, chunk, limits).map_err(malformed)?;
     if let (0, Some(fault)) = (seen.records, seen.fault.take()) {
-        return Err(malformed(format!("no record is well-formed: {}", fault.message)));
+        return Err(malformed(format!(
+            "no record is well-formed: {}",
+            fault.message
+        )));
     }
     let mut columns = seen.columns(format, |_| true);
     if columns.is_empty() {
         // Only nulls: a column of some type is better than none.
-        columns = seen.names.iter().map(|name| column(name, Type::Text)).collect();
+        columns = seen
+            .names
+            .iter()
+            .map(|name| column(name, Type::Text))
+            .collect();
     }
     if columns.is_empty() {
-        return Err(malformed("no record has a column to infer a schema from".to_owned()));
+        return Err(malformed(
+            "no record has a column to infer a schema from".to_owned(),
+        ));
     }
-    Ok(Schema { columns, checks: Vec::new() })
+    Ok(Schema {
+        columns,
+        checks: Vec::new(),
+    })
 }
 
 /// The schema with the columns that the chunk has values for and it lacks, typed as by [`infer`].
@@ -54,9 +70,15 @@ pub fn infer(format: Format, chunk: &Chunk, limits: Limits) -> Result<Schema, Ma
 /// Reads the whole chunk: call it when [`super::Decoding::unknown_columns`] names some.
 pub fn widen(schema: &Schema, format: Format, chunk: &Chunk, limits: Limits) -> Option<Schema> {
     let seen = gather(format, chunk, limits).ok()?;
-    let known = seen.names.iter().zip(&seen.kinds).filter(|(_, kinds)| kinds.0 != 0);
-    let new: Vec<_> =
-        known.map(|(name, _)| name.as_str()).filter(|name| schema.column(name).is_none()).collect();
+    let known = seen
+        .names
+        .iter()
+        .zip(&seen.kinds)
+        .filter(|(_, kinds)| kinds.0 != 0);
+    let new: Vec<_> = known
+        .map(|(name, _)| name.as_str())
+        .filter(|name| schema.column(name).is_none())
+        .collect();
     let new: std::collections::HashSet<&str> = new.into_iter().collect();
     let columns = seen.columns(format, |name| new.contains(name));
     if columns.is_empty() || schema.columns.len() + columns.len() > limits.columns {
@@ -145,7 +167,12 @@ impl Seen {
 }
 
 fn column(name: &str, ty: Type) -> Column {
-    Column { name: name.to_owned(), ty, nullable: true, default: None }
+    Column {
+        name: name.to_owned(),
+        ty,
+        nullable: true,
+        default: None,
+    }
 }
 
 fn gather(format: Format, chunk: &Chunk, limits: Limits) -> Result<Seen, String> {
@@ -154,7 +181,7 @@ fn gather(format: Format, chunk: &Chunk, limits: Limits) -> Result<Seen, String>
         Format::Ndjson => {
             for line in chunk.bytes.split(|&byte| byte == b'\n') {
                 if !cut::is_blank(line) {
-                    seen.take_json(&mut Reader::new(line, 0, limits.depth), true, limits)?;
+                    seen.take_json(&mut Reader::new(line, 0, limits.depth), limits)?;
                 }
             }
         }
@@ -168,7 +195,7 @@ fn gather(format: Format, chunk: &Chunk, limits: Limits) -> Result<Seen, String>
                     b'[' if !inside => (inside, rest) = (true, tail),
                     _ => {
                         let (record, after) = rest.split_at(cut::json_record(rest).max(1));
-                        seen.take_json(&mut Reader::new(record, 0, limits.depth), true, limits)?;
+                        seen.take_json(&mut Reader::new(record, 0, limits.depth), limits)?;
                         rest = after;
                     }
                 }
@@ -185,14 +212,9 @@ fn gather(format: Format, chunk: &Chunk, limits: Limits) -> Result<Seen, String>
 }
 
 impl Seen {
-    fn take_json(
-        &mut self,
-        reader: &mut Reader<'_>,
-        whole: bool,
-        limits: Limits,
-    ) -> Result<(), String> {
+    fn take_json(&mut self, reader: &mut Reader<'_>, limits: Limits) -> Result<(), String> {
         let mut members = Vec::new();
-        match members_of(reader, whole, &mut members) {
+        match members_of(reader, &mut members) {
             Ok(()) => {
                 self.records += 1;
                 for (name, kinds) in members {
@@ -251,8 +273,8 @@ impl Seen {
 
 type Members = Vec<(Box<[u8]>, u8)>;
 
-/// The keys of the object that begins here, with the kinds of their values.
-fn members_of(reader: &mut Reader<'_>, whole: bool, members: &mut Members) -> Fallible<()> {
+/// The keys of the object that the reader's bytes are, with the kinds of their values.
+fn members_of(reader: &mut Reader<'_>, members: &mut Members) -> Fallible<()> {
     if std::str::from_utf8(reader.bytes).is_err() {
         return Err(Fault::new(Code::InvalidUtf8, "the bytes are not UTF-8"));
     }
@@ -281,8 +303,11 @@ fn members_of(reader: &mut Reader<'_>, whole: bool, members: &mut Members) -> Fa
         }
     }
     reader.space();
-    if whole && reader.at < reader.bytes.len() {
-        return Err(Fault::syntax(reader.at, "bytes after the object; a line holds one object"));
+    if reader.at < reader.bytes.len() {
+        return Err(Fault::syntax(
+            reader.at,
+            "bytes after the object; a line holds one object",
+        ));
     }
     Ok(())
 }
@@ -318,7 +343,9 @@ fn csv_kind(text: &[u8], quoted: bool) -> u8 {
         _ if !quoted && is_null_word(text) => 0,
         [b'-' | b'0'..=b'9', ..] if is_number(text) => number_kind(text),
         [b't' | b'T' | b'f' | b'F', ..]
-            if [&b"true"[..], b"false"].iter().any(|word| text.eq_ignore_ascii_case(word)) =>
+            if [&b"true"[..], b"false"]
+                .iter()
+                .any(|word| text.eq_ignore_ascii_case(word)) =>
         {
             Kinds::BOOLEAN
         }

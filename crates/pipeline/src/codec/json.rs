@@ -14,7 +14,8 @@ pub(super) struct Raw<'a> {
     pub(super) bytes: &'a [u8],
     /// Holds a backslash: [`unescape`] gives the text.
     pub(super) escaped: bool,
-    at: usize,
+    /// Where it stands in the record.
+    pub(super) at: usize,
 }
 
 /// What a value is, by its first byte.
@@ -38,7 +39,12 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(bytes: &'a [u8], at: usize, depth: usize) -> Reader<'a> {
-        Reader { bytes, at, depth, open: Vec::new() }
+        Reader {
+            bytes,
+            at,
+            depth,
+            open: Vec::new(),
+        }
     }
 
     #[inline]
@@ -110,7 +116,11 @@ impl<'a> Reader<'a> {
             }
         }
         self.at = at + 1;
-        Ok(Raw { bytes: &self.bytes[start..at], escaped, at: start })
+        Ok(Raw {
+            bytes: &self.bytes[start..at],
+            escaped,
+            at: start,
+        })
     }
 
     /// `true`, `false` or `null`, whole.
@@ -202,8 +212,11 @@ impl<'a> Reader<'a> {
                 }
                 return Ok(false);
             }
-            let (close, what) =
-                if bracket == b'{' { (b'}', "a comma or }") } else { (b']', "a comma or ]") };
+            let (close, what) = if bracket == b'{' {
+                (b'}', "a comma or }")
+            } else {
+                (b']', "a comma or ]")
+            };
             if !self.take(close) {
                 return Err(self.expected(what));
             }
@@ -278,7 +291,8 @@ pub(super) fn unescape(raw: Raw<'_>, out: &mut Vec<u8>) -> Fallible<()> {
         |plain| out.borrow_mut().extend_from_slice(plain),
         |character| {
             let mut buffer = [0; 4];
-            out.borrow_mut().extend_from_slice(character.encode_utf8(&mut buffer).as_bytes());
+            out.borrow_mut()
+                .extend_from_slice(character.encode_utf8(&mut buffer).as_bytes());
         },
     )
 }
@@ -332,13 +346,17 @@ fn unicode(bytes: &[u8]) -> Result<(char, usize), &'static str> {
         return Err(LONE);
     }
     let code = 0x1_0000 + ((first - 0xD800) << 10) + (second - 0xDC00);
-    char::from_u32(code).map(|character| (character, 12)).ok_or(LONE)
+    char::from_u32(code)
+        .map(|character| (character, 12))
+        .ok_or(LONE)
 }
 
 fn hex(bytes: &[u8]) -> Result<u32, &'static str> {
     let digits = bytes.get(2..6).ok_or("\\u needs four hexadecimal digits")?;
     digits.iter().try_fold(0, |value, digit| {
-        let digit = char::from(*digit).to_digit(16).ok_or("\\u needs four hexadecimal digits")?;
+        let digit = char::from(*digit)
+            .to_digit(16)
+            .ok_or("\\u needs four hexadecimal digits")?;
         Ok(value * 16 + digit)
     })
 }

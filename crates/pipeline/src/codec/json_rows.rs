@@ -3,9 +3,10 @@
 //! looked up.
 
 use super::columns::{Builder, Values};
-use super::decode::{Target, invalid_date, mismatch, unfit};
+use super::fault::{invalid_date, mismatch, unfit};
 use super::json::{Kind, Raw, Reader, unescape};
 use super::number::{self, Unfit};
+use super::target::Target;
 use super::{Fallible, Fault, datetime};
 use crate::schema::Type;
 
@@ -55,9 +56,10 @@ impl Target {
     #[inline]
     fn member(&mut self, reader: &mut Reader<'_>, before: usize) -> Fallible<usize> {
         let guess = self.follows.get(before).copied().unwrap_or_default();
-        let index = match self.columns.builders.get(guess) {
-            Some(builder) if key_stands(reader, &builder.key) => {
-                reader.at += 1 + builder.key.len();
+        let builder = self.columns.builders.get(guess);
+        let index = match builder.and_then(|builder| builder.key.stands(reader.bytes, reader.at)) {
+            Some(length) => {
+                reader.at += length;
                 guess
             }
             _ => match self.key(reader)? {
@@ -125,15 +127,6 @@ impl Target {
     }
 }
 
-/// True if a quote and then `key` (a name, its closing quote, a colon) stand here.
-#[inline]
-fn key_stands(reader: &Reader<'_>, key: &[u8]) -> bool {
-    match reader.bytes.get(reader.at..) {
-        Some([b'"', rest @ ..]) => rest.starts_with(key),
-        _ => false,
-    }
-}
-
 /// The text of a string: as it stands, or unescaped into `scratch`.
 fn text_of<'a>(raw: Raw<'a>, scratch: &'a mut Vec<u8>) -> Fallible<&'a [u8]> {
     if !raw.escaped {
@@ -184,7 +177,7 @@ fn value(
                 unescape(raw, &mut texts.data)?;
                 texts.end();
             } else {
-                texts.push(raw.bytes);
+                texts.push_from(reader.bytes, raw.at, raw.at + raw.bytes.len());
             }
         }
         Values::Json(texts) => texts.push(reader.skip()?),
@@ -201,7 +194,11 @@ fn value(
         },
         Values::Timestamp(v) => v.push(calendar(reader, ty, scratch, datetime::timestamp)?),
         Values::Date(v) => v.push(calendar(reader, ty, scratch, datetime::date)?),
-        Values::Decimal { values, precision, scale } => {
+        Values::Decimal {
+            values,
+            precision,
+            scale,
+        } => {
             // A decimal may come as a text: many producers do that to keep it exact.
             if reader.peek() == Some(b'"') {
                 let raw = reader.string()?;

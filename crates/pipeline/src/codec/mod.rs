@@ -9,11 +9,13 @@
 //! | module | what |
 //! |---|---|
 //! | `cut` | where chunks end; one scanner a format |
-//! | `decode` | rows of a chunk into batches; what both formats share |
+//! | `decode` | rows of a chunk into batches: the loop that all formats share |
+//! | `target` | where rows are written, and what becomes of values without a column |
 //! | `json`, `json_rows` | the strict JSON reader; objects into columns |
 //! | `csv_rows` | separated values into columns |
 //! | `columns` | column buffers that can take back a half-written row |
 //! | `number`, `datetime` | text into exact values |
+//! | `fault` | why rows are refused |
 //! | `infer` | a schema from a chunk |
 //!
 //! A format is an arm of [`Format`], a scanner under `cut` and a row reader beside `json_rows`.
@@ -22,24 +24,26 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::record::Code;
-use crate::schema::Type;
-
 mod columns;
 mod csv_rows;
 mod cut;
 mod datetime;
 mod decode;
+mod fault;
 mod infer;
 mod json;
 mod json_rows;
 mod number;
+mod target;
 
 pub use cut::Cutter;
 pub use datetime::{parse_date, parse_timestamp};
-pub use decode::{Decoder, Decoding, EXTRA};
+pub use decode::{Decoder, Decoding};
 pub use infer::{infer, widen};
 pub use number::parse_decimal;
+pub use target::EXTRA;
+
+use fault::{Fallible, Fault, shorten, shorten_bytes, type_name};
 
 /// The formats of a body. A new one is a file beside this one and an arm here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,59 +136,4 @@ pub struct Malformed {
     pub column: u64,
     /// What was found and what was expected.
     pub message: String,
-}
-
-/// A value for a message: at most 64 characters of it.
-fn shorten(value: &str) -> String {
-    const MOST: usize = 64;
-    match value.char_indices().nth(MOST) {
-        None => value.to_owned(),
-        Some((end, _)) => value.get(..end).unwrap_or_default().to_owned() + "…",
-    }
-}
-
-/// As [`shorten`], for bytes of which nothing is known.
-fn shorten_bytes(value: &[u8]) -> String {
-    shorten(&String::from_utf8_lossy(value.get(..300).unwrap_or(value)))
-}
-
-/// The DDL word of a type, for messages.
-fn type_name(ty: Type) -> String {
-    let name = match ty {
-        Type::Boolean => "BOOLEAN",
-        Type::SmallInt => "SMALLINT",
-        Type::Int => "INT",
-        Type::BigInt => "BIGINT",
-        Type::Real => "REAL",
-        Type::Double => "DOUBLE",
-        Type::Decimal { precision, scale } => return format!("DECIMAL({precision},{scale})"),
-        Type::Text => "TEXT",
-        Type::Date => "DATE",
-        Type::Timestamp => "TIMESTAMP",
-        Type::Json => "JSON",
-    };
-    name.to_owned()
-}
-
-/// Why a row is refused, before its raw bytes and number are put to it.
-#[derive(Debug)]
-struct Fault {
-    code: Code,
-    /// Where in the record, for faults of grammar.
-    at: Option<usize>,
-    column: Option<String>,
-    message: String,
-}
-
-/// Boxed: rows are rarely refused, and the good ones should not carry room for it.
-type Fallible<T> = Result<T, Box<Fault>>;
-
-impl Fault {
-    fn new(code: Code, message: impl Into<String>) -> Box<Fault> {
-        Box::new(Fault { code, at: None, column: None, message: message.into() })
-    }
-
-    fn syntax(at: usize, message: impl Into<String>) -> Box<Fault> {
-        Box::new(Fault { code: Code::Syntax, at: Some(at), column: None, message: message.into() })
-    }
 }

@@ -16,26 +16,61 @@ pub(super) enum Unfit {
     Overflow,
 }
 
+/// The digits at `at`, if there are fewer than eight and eight bytes to look at: their value and
+/// count. Without a branch per digit: how long the next number is, no processor can guess.
+#[inline]
+fn short_digits(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let word = u64::from_le_bytes(*bytes.get(at..)?.first_chunk::<8>()?);
+    let digits = word ^ (EACH * 0x30);
+    // The high bit of each byte that is no digit. Bytes are added to below their high bits, so
+    // that none carries into the next.
+    let others = ((digits & (EACH * 0x7F)).wrapping_add(EACH * 0x76) | digits) & (EACH * 0x80);
+    let count = others.trailing_zeros() as usize / 8;
+    if count == 0 || count == 8 {
+        return None;
+    }
+    // Zeros in front, then tens and ones to pairs, pairs to fours, fours to the eight.
+    let eight = digits << (64 - 8 * count);
+    let pairs = eight.wrapping_mul(2561) >> 8 & 0x00FF_00FF_00FF_00FF;
+    let fours = pairs.wrapping_mul(6_553_601) >> 16 & 0x0000_FFFF_0000_FFFF;
+    Some((fours.wrapping_mul(42_949_672_960_001) >> 32, count))
+}
+
+/// The digits at `at`, however many: their value (wrapped beyond 19 of them) and count.
+#[inline]
+fn digits(bytes: &[u8], at: usize) -> (u64, usize) {
+    if let Some(short) = short_digits(bytes, at) {
+        return short;
+    }
+    let rest = bytes.get(at..).unwrap_or_default();
+    let mut value = 0_u64;
+    for (count, byte) in rest.iter().enumerate() {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return (value, count);
+        }
+        value = value.wrapping_mul(10).wrapping_add(u64::from(digit));
+    }
+    (value, rest.len())
+}
+
 /// Reads a whole number of at most 18 digits.
 #[inline]
 pub(super) fn read_integer(bytes: &[u8], at: usize) -> Option<(i64, usize)> {
     let negative = bytes.get(at) == Some(&b'-');
     let first = at + usize::from(negative);
-    let mut end = first;
-    let mut value = 0_i64;
-    while let Some(digit) = bytes.get(end).map(|byte| byte.wrapping_sub(b'0')).filter(|&d| d < 10) {
-        // Wraps beyond 18 digits only, which are refused below.
-        value = value.wrapping_mul(10).wrapping_add(i64::from(digit));
-        end += 1;
-    }
-    let digits = end - first;
-    if digits == 0 || digits > 18 || (digits > 1 && bytes[first] == b'0') {
+    let (value, count) = digits(bytes, first);
+    let end = first + count;
+    if count == 0 || count > 18 || (count > 1 && bytes.get(first) == Some(&b'0')) {
         return None;
     }
     if matches!(bytes.get(end), Some(b'.' | b'e' | b'E')) {
         return None;
     }
-    Some((if negative { -value } else { value }, end))
+    // Two's complement: minus is every bit turned, and one added.
+    let sign = -i64::from(negative);
+    Some(((value as i64 ^ sign) - sign, end))
 }
 
 const POWERS: [f64; 23] = [
@@ -69,30 +104,24 @@ pub(super) fn read_real(bytes: &[u8], at: usize) -> Option<(f32, usize)> {
 /// The digits of a number without exponent: their value, sign, how many follow the point, end.
 #[inline]
 fn read_digits(bytes: &[u8], at: usize) -> Option<(u64, bool, usize, usize)> {
-    let digit_at = |at: usize| bytes.get(at).map(|b| b.wrapping_sub(b'0')).filter(|&d| d < 10);
     let negative = bytes.get(at) == Some(&b'-');
     let first = at + usize::from(negative);
-    let mut end = first;
-    let mut mantissa = 0_u64;
-    while let Some(digit) = digit_at(end) {
-        mantissa = mantissa.wrapping_mul(10).wrapping_add(u64::from(digit));
-        end += 1;
-    }
-    let whole = end - first;
-    if whole == 0 || (whole > 1 && bytes[first] == b'0') {
+    let (mut mantissa, whole) = digits(bytes, first);
+    let mut end = first + whole;
+    if whole == 0 || (whole > 1 && bytes.get(first) == Some(&b'0')) {
         return None;
     }
     let mut fraction = 0;
     if bytes.get(end) == Some(&b'.') {
-        end += 1;
-        while let Some(digit) = digit_at(end) {
-            mantissa = mantissa.wrapping_mul(10).wrapping_add(u64::from(digit));
-            end += 1;
-            fraction += 1;
-        }
-        if fraction == 0 {
+        let (value, count) = digits(bytes, end + 1);
+        if count == 0 || whole + count > 19 {
             return None;
         }
+        mantissa = mantissa
+            .wrapping_mul(10_u64.pow(count as u32))
+            .wrapping_add(value);
+        fraction = count;
+        end += 1 + count;
     }
     if whole + fraction > 19 || matches!(bytes.get(end), Some(b'e' | b'E')) {
         return None;
@@ -197,9 +226,9 @@ fn exponent(text: &[u8]) -> Option<i64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let value = digits
-        .iter()
-        .fold(0_i64, |value, digit| (value * 10 + i64::from(digit - b'0')).min(100_000_000));
+    let value = digits.iter().fold(0_i64, |value, digit| {
+        (value * 10 + i64::from(digit - b'0')).min(100_000_000)
+    });
     Some(if negative { -value } else { value })
 }
 
@@ -211,8 +240,14 @@ pub(super) fn integer(text: &[u8]) -> Result<i128, Unfit> {
 /// A decimal of `precision` digits, `scale` of them after the point, as its scaled integer.
 pub(super) fn decimal(text: &[u8], precision: u8, scale: i8) -> Result<i128, Unfit> {
     let value = scaled(text, scale)?;
-    let bound = 10_i128.checked_pow(u32::from(precision)).unwrap_or(i128::MAX);
-    if value.unsigned_abs() < bound.unsigned_abs() { Ok(value) } else { Err(Unfit::Overflow) }
+    let bound = 10_i128
+        .checked_pow(u32::from(precision))
+        .unwrap_or(i128::MAX);
+    if value.unsigned_abs() < bound.unsigned_abs() {
+        Ok(value)
+    } else {
+        Err(Unfit::Overflow)
+    }
 }
 
 /// The text of a DECIMAL(`precision`,`scale`) as its scaled integer, exactly; `None` if it is no
@@ -224,13 +259,21 @@ pub fn parse_decimal(text: &str, precision: u8, scale: i8) -> Option<i128> {
 /// The nearest double. NaN, infinities and what is too large are refused.
 pub(super) fn double(text: &[u8]) -> Result<f64, Unfit> {
     let value: f64 = fast_float2::parse(text).map_err(|_| Unfit::NotNumber)?;
-    if value.is_finite() { Ok(value) } else { Err(Unfit::Overflow) }
+    if value.is_finite() {
+        Ok(value)
+    } else {
+        Err(Unfit::Overflow)
+    }
 }
 
 /// The nearest single-precision float, as [`double`].
 pub(super) fn real(text: &[u8]) -> Result<f32, Unfit> {
     let value: f32 = fast_float2::parse(text).map_err(|_| Unfit::NotNumber)?;
-    if value.is_finite() { Ok(value) } else { Err(Unfit::Overflow) }
+    if value.is_finite() {
+        Ok(value)
+    } else {
+        Err(Unfit::Overflow)
+    }
 }
 
 #[cfg(test)]
@@ -259,11 +302,18 @@ mod tests {
             ("1e", 2, Err(Unfit::NotNumber)),
         ];
         for (text, scale, expected) in cases {
-            assert_eq!(scaled(text.as_bytes(), scale), expected, "{text} at scale {scale}");
+            assert_eq!(
+                scaled(text.as_bytes(), scale),
+                expected,
+                "{text} at scale {scale}"
+            );
         }
         let most = "99999999999999999999999999999999999999";
         assert_eq!(decimal(most.as_bytes(), 38, 0), Ok(most.parse().unwrap()));
-        assert_eq!(decimal(format!("{most}0").as_bytes(), 38, 0), Err(Unfit::Overflow));
+        assert_eq!(
+            decimal(format!("{most}0").as_bytes(), 38, 0),
+            Err(Unfit::Overflow)
+        );
         assert_eq!(decimal(b"100", 2, 0), Err(Unfit::Overflow));
     }
 
@@ -271,16 +321,25 @@ mod tests {
     fn the_quick_reading_of_a_float_is_the_nearest_float() {
         let mut state = 1_u64;
         for round in 0..20_000_u32 {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
             let digits = (state >> 33) % 10_u64.pow(round % 17 + 1);
-            let text =
-                format!("{}{digits}.{}", if state & 1 == 0 { "-" } else { "" }, round % 1000);
+            let text = format!(
+                "{}{digits}.{}",
+                if state & 1 == 0 { "-" } else { "" },
+                round % 1000
+            );
             let token = text.as_bytes();
             if let Some((value, end)) = read_double(token, 0) {
-                assert_eq!((value, end), (text.parse().unwrap(), text.len()), "{text}");
+                assert_eq!(
+                    (value, end),
+                    (text.parse::<f64>().unwrap(), text.len()),
+                    "{text}"
+                );
             }
             if let Some((value, _)) = read_real(token, 0) {
-                assert_eq!(value, text.parse().unwrap(), "{text}");
+                assert_eq!(value, text.parse::<f32>().unwrap(), "{text}");
             }
         }
     }
@@ -290,7 +349,9 @@ mod tests {
         for good in ["0", "-0", "10", "1.5", "1e5", "1E+5", "0.0e-0"] {
             assert!(is_number(good.as_bytes()), "{good}");
         }
-        for bad in ["", "-", "01", "1.", ".5", "1e", "1e+", "+1", "0x1", "1 ", "NaN", "-Inf"] {
+        for bad in [
+            "", "-", "01", "1.", ".5", "1e", "1e+", "+1", "0x1", "1 ", "NaN", "-Inf",
+        ] {
             assert!(!is_number(bad.as_bytes()), "{bad}");
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
 
@@ -67,7 +68,10 @@ impl Engine {
             tables.push((stream.name.to_string(), table(stream).await?));
         }
         if sql.contains(dead_letters::TABLE) {
-            let table = inner.dead_letters.table().await.map_err(unreadable)?;
+            let table = match inner.dead_letters.table().await.map_err(unreadable)? {
+                Some(table) => table,
+                None => empty(dead_letters::schema())?,
+            };
             tables.push((dead_letters::TABLE.to_owned(), table));
         }
         inner.query.engine.query(sql, tables, timeout).await
@@ -82,9 +86,12 @@ async fn table(stream: &Stream) -> Result<Arc<dyn TableProvider>, QueryError> {
     let Some(plan) = stream.current() else {
         return Err(unreadable(format!("stream `{}` has no definition", stream.name)));
     };
-    let none = vec![RecordBatch::new_empty(Arc::clone(&plan.table))];
-    let table = MemTable::try_new(Arc::clone(&plan.table), vec![none]).map_err(unreadable)?;
-    Ok(Arc::new(table))
+    empty(Arc::clone(&plan.table))
+}
+
+fn empty(schema: SchemaRef) -> Result<Arc<dyn TableProvider>, QueryError> {
+    let none = vec![RecordBatch::new_empty(Arc::clone(&schema))];
+    Ok(Arc::new(MemTable::try_new(schema, vec![none]).map_err(unreadable)?))
 }
 
 fn unreadable(error: impl std::fmt::Display) -> QueryError {

@@ -16,8 +16,8 @@ use forebay_journal::disk::{Disk, read_file, replace_file};
 
 use super::ask::Queries;
 use super::{Engine, EngineConfig, Inner};
-use crate::sink::dead_letters::DeadLetters;
-use crate::sink::delta::{DeltaOptions, RunCpu};
+use crate::sink::dead_letters::{self, DeadLetters};
+use crate::sink::delta::{DeltaOptions, DeltaSink, lake_url, on_pool};
 use crate::sink::disk_store::DiskStore;
 use crate::stream::Plan;
 use crate::stream::catalog::{Catalog, Origin, Record};
@@ -99,7 +99,9 @@ impl Engine {
         let start = |error: &dyn std::fmt::Display| OpenError::Start(error.to_string());
         let persisters = pool(ctx, "persist", config.workers.persist, false)?;
         let options = delta_options(&persisters);
-        let dead_letters = DeadLetters::new(Arc::new(lake.clone()), options).map_err(|e| start(&e))?;
+        let location = lake_url(dead_letters::TABLE).map_err(|e| start(&e))?;
+        let letters = DeltaSink::new(Arc::new(lake.clone()), &location, options);
+        let dead_letters = DeadLetters::new(Arc::new(letters.map_err(|e| start(&e))?));
         let budget = Budget::new("memory", config.memory.total());
         let inner = Arc::new(Inner {
             intake: budget.share("intake", config.memory.intake).map_err(|e| start(&e))?,
@@ -148,12 +150,7 @@ fn pool(ctx: &Ctx, name: &'static str, workers: usize, ends: bool) -> Result<Poo
 
 /// A table whose Parquet is encoded by the persist threads.
 pub(super) fn delta_options(persisters: &Pool) -> DeltaOptions {
-    let pool = persisters.clone();
-    let cpu: RunCpu = Arc::new(move |work| {
-        let pool = pool.clone();
-        Box::pin(async move { pool.run(work).await.map_err(|error| error.to_string()) })
-    });
-    DeltaOptions { cpu, ..DeltaOptions::default() }
+    DeltaOptions { cpu: on_pool(persisters), ..DeltaOptions::default() }
 }
 
 /// Creates, checks and locks the data directory.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 use arrow::array::{Array, BooleanArray, RecordBatch, StringArray};
 use arrow::compute::filter_record_batch;
@@ -13,9 +14,9 @@ use super::LaneError;
 use crate::entry::{self, Entry, EntryBatch};
 use crate::ledger::Totals;
 use crate::query::{Encoder, Format};
-use crate::record::Code;
+use crate::record::{Code, Rejected};
 use crate::sink::Counts;
-use crate::sink::dead_letters::DeadLetter;
+use crate::sink::dead_letters::{DeadLetter, Origin};
 use crate::stream::{Plan, Stream};
 
 /// An entry, transformed.
@@ -63,12 +64,13 @@ pub(super) fn apply(
         rows: Vec::with_capacity(entry.batches.len()),
         dead: Vec::new(),
     };
-    door(stream, record, &entry, &mut applied);
+    let origin = origin(stream, record, &entry);
+    door(&origin, &entry, &mut applied);
     let mut first = 0u32;
     for batch in &entry.batches {
         let rows = rows_of(record, batch)?;
         let mut out =
-            Out { stream, record, entry: &entry, batch, plan: &plan, applied: &mut applied };
+            Out { record, origin: &origin, batch, plan: &plan, applied: &mut applied };
         let guilty: Vec<u32> = guilty.range(first..first + rows).map(|row| row - first).collect();
         let good = out.without(&guilty)?;
         provoke(&good, panic_on);
@@ -117,7 +119,7 @@ pub(super) fn accepted_rows(record: &Record) -> u32 {
     record.counters[0]
 }
 
-fn read(stream: &Stream, record: &Record) -> Result<(Entry, std::sync::Arc<Plan>), LaneError> {
+fn read(stream: &Stream, record: &Record) -> Result<(Entry, Arc<Plan>), LaneError> {
     let schema = |version| stream.plan(version).map(|plan| plan.rows.clone());
     let entry = entry::read(&record.payload, schema)
         .map_err(|error| internal(record, &error.to_string()))?;
@@ -140,41 +142,32 @@ fn provoke(rows: &RecordBatch, marker: Option<&str>) {
 }
 
 /// The rows refused at the door, which ride in the entry.
-fn door(stream: &Stream, record: &Record, entry: &Entry, applied: &mut Applied) {
+fn door(origin: &Origin, entry: &Entry, applied: &mut Applied) {
     for batch in &entry.batches {
         applied.counts.dead_at_door += batch.rejected.len() as u64;
-        applied.dead.extend(batch.rejected.iter().map(|rejected| DeadLetter {
-            row: batch.base + rejected.row,
-            column: rejected.column.clone(),
-            code: rejected.code,
-            message: rejected.message.clone(),
-            raw: rejected.raw.clone(),
-            ..letter(stream, record, entry)
+        applied.dead.extend(batch.rejected.iter().map(|rejected| {
+            let row = batch.base + rejected.row;
+            DeadLetter::new(origin, Rejected { row, ..rejected.clone() })
         }));
     }
 }
 
-fn letter(stream: &Stream, record: &Record, entry: &Entry) -> DeadLetter {
-    DeadLetter {
-        stream: stream.name.to_string(),
-        stream_id: stream.record_id(),
+fn origin(stream: &Stream, record: &Record, entry: &Entry) -> Origin {
+    let text = |text: &str| (!text.is_empty()).then(|| Arc::from(text));
+    Origin {
+        stream: Arc::clone(&stream.name),
+        stream_id: stream.record_id().into(),
         position: record.start.0,
-        row: 0,
-        column: None,
-        code: Code::Transform,
-        message: String::new(),
-        raw: bytes::Bytes::new(),
-        client: entry.meta.client.clone(),
-        request_id: entry.meta.request.clone(),
-        received_at: record.received_unix_micros,
+        client: text(&entry.meta.client),
+        request_id: text(&entry.meta.request),
+        received_unix_micros: record.received_unix_micros,
     }
 }
 
 /// Where one batch's rows go.
 struct Out<'a> {
-    stream: &'a Stream,
     record: &'a Record,
-    entry: &'a Entry,
+    origin: &'a Origin,
     batch: &'a EntryBatch,
     plan: &'a Plan,
     applied: &'a mut Applied,
@@ -222,13 +215,9 @@ impl Out<'_> {
         let raw = json(&self.batch.rows, row).map_err(|error| self.internal(&error))?;
         let number = self.batch.numbers.get(row as usize).unwrap_or(0);
         self.applied.counts.dead_later += 1;
-        self.applied.dead.push(DeadLetter {
-            row: self.batch.base + u64::from(number),
-            code,
-            message,
-            raw,
-            ..letter(self.stream, self.record, self.entry)
-        });
+        let row = self.batch.base + u64::from(number);
+        let rejected = Rejected { row, column: None, code, message, raw };
+        self.applied.dead.push(DeadLetter::new(self.origin, rejected));
         Ok(())
     }
 

@@ -50,7 +50,7 @@ async fn bury(engine: &Inner, stream: &Stream, gather: &mut Gather) -> Result<()
         return Ok(());
     }
     let dead = std::mem::take(&mut gather.dead);
-    engine.dead_letters.commit(&stream.app_id, dead, gather.end).await
+    engine.dead_letters.commit(&stream.app_id, gather.end, dead).await.map(drop)
 }
 
 async fn store(stream: &Stream, gather: &mut Gather, after: Progress) -> Result<(), LaneError> {

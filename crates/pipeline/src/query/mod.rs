@@ -17,13 +17,15 @@ use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, MemoryCatalogProvider};
 use datafusion::catalog::{MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, GreedyMemoryPool, MemoryPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
+use datafusion::physical_plan::coop::CooperativeExec;
+use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream, execute_stream};
 use futures_util::StreamExt;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -338,7 +340,22 @@ async fn plan(
         .verify_plan(&logical)
         .map_err(|error| QueryError::new(ErrorKind::NotReadOnly, message_of(&error)))?;
     let physical = state.create_physical_plan(&logical).await.map_err(failed)?;
+    let physical = cooperative(physical).map_err(failed)?;
     execute_stream(physical, state.task_ctx()).map_err(|error| QueryError::from_run(&error))
+}
+
+/// Makes joins yield to the runtime. DataFusion does so at the leaves, but a join can give batches for
+/// hours out of one leaf's batch, and a task that never yields cannot be cancelled (F5).
+fn cooperative(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+    plan.transform_up(|node| {
+        let multiplies = node.name().ends_with("JoinExec") || node.name() == "UnnestExec";
+        Ok(if multiplies {
+            Transformed::yes(Arc::new(CooperativeExec::new(node)) as _)
+        } else {
+            Transformed::no(node)
+        })
+    })
+    .map(|transformed| transformed.data)
 }
 
 /// A catalog that holds the tables and nothing else.

@@ -11,6 +11,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,6 +21,8 @@ use deltalake::kernel::transaction::{CommitData, TransactionError};
 use deltalake::kernel::{Action, Add, MetadataExt as _, Protocol, Snapshot, Version, new_metadata};
 use deltalake::logstore::{CommitOrBytes, LogStoreRef, StorageConfig, default_logstore};
 use deltalake::protocol::{DeltaOperation, SaveMode};
+use forebay_flow::clock;
+use forebay_flow::pool::Pool;
 use futures_util::future::BoxFuture;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
@@ -31,7 +34,8 @@ use uuid::Uuid;
 
 use super::disk_store::is_full;
 use super::parquet::{self, EncodeError};
-use super::{Committed, Flush, Sink, SinkError};
+use super::widen::widen;
+use super::{Committed, Flush, Sink, SinkError, admit};
 
 mod log;
 mod schema;
@@ -45,7 +49,18 @@ const ATTEMPTS: usize = 32;
 const VIEW_TRUSTED_FOR: Duration = Duration::from_secs(600);
 
 /// Runs CPU work somewhere with a bound, and says why it did not run to its end.
-pub type RunCpu = Arc<dyn Fn(Box<dyn FnOnce() + Send>) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+pub type RunCpu =
+    Arc<dyn Fn(Box<dyn FnOnce() + Send>) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// CPU work on a pool's threads, within its bound.
+#[must_use]
+pub fn on_pool(pool: &Pool) -> RunCpu {
+    let pool = pool.clone();
+    Arc::new(move |work| {
+        let pool = pool.clone();
+        Box::pin(async move { pool.run(work).await.map_err(|stopped| stopped.to_string()) })
+    })
+}
 
 /// How a table is written.
 #[derive(Clone)]
@@ -61,7 +76,9 @@ pub struct DeltaOptions {
 impl Default for DeltaOptions {
     fn default() -> Self {
         let cpu: RunCpu = Arc::new(|work| {
-            Box::pin(async move { tokio::task::spawn_blocking(work).await.map_err(|stopped| stopped.to_string()) })
+            Box::pin(async move {
+                tokio::task::spawn_blocking(work).await.map_err(|stopped| stopped.to_string())
+            })
         });
         Self { checkpoint_every: 100, log_retention: Duration::from_secs(24 * 3600), cpu }
     }
@@ -69,7 +86,9 @@ impl Default for DeltaOptions {
 
 impl std::fmt::Debug for DeltaOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DeltaOptions").field("checkpoint_every", &self.checkpoint_every).finish_non_exhaustive()
+        f.debug_struct("DeltaOptions")
+            .field("checkpoint_every", &self.checkpoint_every)
+            .finish_non_exhaustive()
     }
 }
 
@@ -79,7 +98,8 @@ impl std::fmt::Debug for DeltaOptions {
 /// # Errors
 /// A name that is no URL path.
 pub fn lake_url(table: &str) -> Result<Url, SinkError> {
-    Url::parse(&format!("forebay://lake/{table}/")).map_err(|e| SinkError::Io(format!("{table}: {e}")))
+    Url::parse(&format!("forebay://lake/{table}/"))
+        .map_err(|e| SinkError::Io(format!("{table}: {e}")))
 }
 
 /// A sink that is a Delta table. Commits of one sink run one at a time; reads do not wait for them.
@@ -89,6 +109,8 @@ pub struct DeltaSink {
     options: DeltaOptions,
     writer: Mutex<Writer>,
     view: Mutex<View>,
+    /// One past the newest version the writer knows, for readers that do not wait for it.
+    versions: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -108,8 +130,7 @@ struct Written {
 /// What queries see.
 #[derive(Debug)]
 struct View {
-    snapshot: Option<Arc<Snapshot>>,
-    provider: Option<(Version, Arc<dyn TableProvider>)>,
+    held: Option<(Version, Arc<dyn TableProvider>)>,
     checked: Instant,
 }
 
@@ -118,13 +139,18 @@ impl DeltaSink {
     ///
     /// # Errors
     /// A location that is no path of a store.
-    pub fn new(store: Arc<dyn ObjectStore>, location: &Url, options: DeltaOptions) -> Result<Self, SinkError> {
+    pub fn new(
+        store: Arc<dyn ObjectStore>,
+        location: &Url,
+        options: DeltaOptions,
+    ) -> Result<Self, SinkError> {
         let prefix = Path::from_url_path(location.path()).map_err(fault)?;
         let scoped = Arc::new(PrefixStore::new(Arc::clone(&store), prefix));
         let log: LogStoreRef = default_logstore(scoped, store, location, &StorageConfig::default());
-        let writer = Mutex::new(Writer { head: Head::new(Arc::clone(&log)), written: HashMap::new() });
-        let view = Mutex::new(View { snapshot: None, provider: None, checked: Instant::now() });
-        Ok(Self { log, options, writer, view })
+        let writer =
+            Mutex::new(Writer { head: Head::new(Arc::clone(&log)), written: HashMap::new() });
+        let view = Mutex::new(View { held: None, checked: clock::now() });
+        Ok(Self { log, options, writer, view, versions: AtomicU64::new(0) })
     }
 
     /// The table's log store, for maintenance (compaction, vacuum).
@@ -141,11 +167,16 @@ impl DeltaSink {
         let mut writer = self.writer.lock().await;
         writer.head.doubt();
         writer.head.catch_up().await?;
+        self.publish(&writer.head);
         Ok(writer.head.table().map(|table| table.version))
     }
 
     /// Puts the rows of a flush into the store as files of the table.
-    async fn write_files(&self, writer: &mut Writer, flush: &mut Flush) -> Result<Vec<Add>, SinkError> {
+    async fn write_files(
+        &self,
+        writer: &mut Writer,
+        flush: &mut Flush,
+    ) -> Result<Vec<Add>, SinkError> {
         let rows = flush.batches.iter().map(|batch| batch.num_rows()).sum();
         let of = (flush.start, flush.end, flush.counts, rows);
         if let Some(written) = writer.written.get(&flush.app_id)
@@ -161,7 +192,8 @@ impl DeltaSink {
             drop(done.send(parquet::encode(&batches, &schema)));
         });
         (self.options.cpu)(work).await.map_err(|why| SinkError::Io(format!("encoding: {why}")))?;
-        let encoded = result.await.map_err(|_| SinkError::Io("encoding was given up".to_owned()))?;
+        let encoded =
+            result.await.map_err(|_| SinkError::Io("encoding was given up".to_owned()))?;
         let Some(encoded) = encoded.map_err(encode_fault)? else { return Ok(Vec::new()) };
         let add = Add {
             path: format!("part-00000-{}-c000.zstd.parquet", Uuid::new_v4()),
@@ -172,7 +204,11 @@ impl DeltaSink {
             ..Add::default()
         };
         let payload = PutPayload::from_bytes(encoded.bytes);
-        self.log.object_store(None).put(&Path::from(add.path.as_str()), payload).await.map_err(fault)?;
+        self.log
+            .object_store(None)
+            .put(&Path::from(add.path.as_str()), payload)
+            .await
+            .map_err(fault)?;
         let adds = vec![add];
         writer.written.insert(flush.app_id.clone(), Written { of, adds: adds.clone() });
         Ok(adds)
@@ -190,12 +226,22 @@ impl DeltaSink {
     }
 
     /// One attempt at the log. `Ok(false)`: the version was taken.
-    async fn append(&self, head: &mut Head, flush: &Flush, adds: &[Add]) -> Result<bool, SinkError> {
+    async fn append(
+        &self,
+        head: &mut Head,
+        flush: &Flush,
+        adds: &[Add],
+    ) -> Result<bool, SinkError> {
         let Entry { bytes, version, metadata } = self.entry(head.table(), flush, adds)?;
         head.doubt();
-        match self.log.write_commit_entry(version, CommitOrBytes::LogBytes(bytes), Uuid::new_v4()).await {
+        match self
+            .log
+            .write_commit_entry(version, CommitOrBytes::LogBytes(bytes), Uuid::new_v4())
+            .await
+        {
             Ok(()) => {
                 head.landed(version, metadata, &flush.app_id, committed(flush));
+                self.publish(head);
                 Ok(true)
             }
             Err(TransactionError::VersionAlreadyExists(_)) => Ok(false),
@@ -203,25 +249,33 @@ impl DeltaSink {
         }
     }
 
-    fn entry(&self, table: Option<&Table>, flush: &Flush, adds: &[Add]) -> Result<Entry, SinkError> {
+    fn entry(
+        &self,
+        table: Option<&Table>,
+        flush: &Flush,
+        adds: &[Add],
+    ) -> Result<Entry, SinkError> {
         let mut actions = Vec::with_capacity(adds.len() + 2);
         let metadata = match table {
             None => {
                 let days = self.options.log_retention.as_secs().div_ceil(24 * 3600).max(1);
                 let retention = ("delta.logRetentionDuration", format!("interval {days} days"));
-                let every = ("delta.checkpointInterval", self.options.checkpoint_every.max(1).to_string());
+                let every =
+                    ("delta.checkpointInterval", self.options.checkpoint_every.max(1).to_string());
                 let kernel = schema::to_delta(&flush.schema)?;
-                let metadata = new_metadata(&kernel, Vec::<String>::new(), [retention, every]).map_err(fault)?;
-                let protocol: Protocol =
-                    serde_json::from_value(serde_json::json!({ "minReaderVersion": 1, "minWriterVersion": 2 }))
-                        .map_err(fault)?;
+                let metadata = new_metadata(&kernel, Vec::<String>::new(), [retention, every])
+                    .map_err(fault)?;
+                let protocol: Protocol = serde_json::from_value(
+                    serde_json::json!({ "minReaderVersion": 1, "minWriterVersion": 2 }),
+                )
+                .map_err(fault)?;
                 actions.push(Action::Protocol(protocol));
                 Some(metadata)
             }
-            Some(table) => match schema::widen(&table.schema, &flush.schema)? {
-                Some(wide) => {
-                    Some(table.metadata.clone().with_schema(&schema::to_delta(&wide)?).map_err(fault)?)
-                }
+            Some(table) => match widen(&table.schema, &flush.schema)? {
+                Some(wide) => Some(
+                    table.metadata.clone().with_schema(&schema::to_delta(&wide)?).map_err(fault)?,
+                ),
                 None => None,
             },
         };
@@ -234,7 +288,8 @@ impl DeltaSink {
             None => None,
         };
         actions.extend(adds.iter().cloned().map(Action::Add));
-        let operation = DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None };
+        let operation =
+            DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None };
         let about = HashMap::from([("forebay".to_owned(), about(flush))]);
         let txns = log::transactions(&flush.app_id, committed(flush))?;
         let bytes = CommitData::new(actions, operation, about, txns).get_bytes().map_err(fault)?;
@@ -245,12 +300,15 @@ impl DeltaSink {
     async fn maintain(&self, head: &mut Head) {
         let Some(table) = head.table() else { return };
         let configured = table.metadata.configuration().get("delta.checkpointInterval");
-        let every = configured.and_then(|v| v.parse().ok()).unwrap_or(self.options.checkpoint_every).max(1);
+        let every =
+            configured.and_then(|v| v.parse().ok()).unwrap_or(self.options.checkpoint_every).max(1);
         if !(table.version + 1).is_multiple_of(every) {
             return;
         }
         // The kernel's writer nests waits, which needs a runtime of several threads.
-        if tokio::runtime::Handle::current().runtime_flavor() == tokio::runtime::RuntimeFlavor::CurrentThread {
+        if tokio::runtime::Handle::current().runtime_flavor()
+            == tokio::runtime::RuntimeFlavor::CurrentThread
+        {
             return;
         }
         let version = table.version;
@@ -269,22 +327,34 @@ impl DeltaSink {
         if cleanup {
             let retention = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
             let before = chrono::Utc::now().timestamp_millis().saturating_sub(retention);
-            deltalake::checkpoints::cleanup_expired_logs_for(version, self.log.as_ref(), before, None)
-                .await
-                .map_err(fault)?;
+            deltalake::checkpoints::cleanup_expired_logs_for(
+                version,
+                self.log.as_ref(),
+                before,
+                None,
+            )
+            .await
+            .map_err(fault)?;
         }
         Ok(())
     }
 
-    /// The newest version a reader can find, from the one it holds.
+    fn publish(&self, head: &Head) {
+        if let Some(table) = head.table() {
+            self.versions.fetch_max(table.version + 1, Ordering::AcqRel);
+        }
+    }
+
+    /// The newest version a reader can find, from the one it holds and the one the writer knows.
     async fn newest(&self, view: &View, held: Version) -> Result<Version, SinkError> {
         if view.checked.elapsed() >= VIEW_TRUSTED_FOR {
             return self.log.get_latest_version(held).await.map_err(fault);
         }
         let store = self.log.object_store(None);
-        let mut version = held;
+        let mut version = held.max(self.versions.load(Ordering::Acquire).saturating_sub(1));
         loop {
-            match store.head(&deltalake::logstore::commit_uri_from_version(Some(version + 1))).await {
+            match store.head(&deltalake::logstore::commit_uri_from_version(Some(version + 1))).await
+            {
                 Ok(_) => version += 1,
                 Err(object_store::Error::NotFound { .. }) => return Ok(version),
                 Err(e) => return Err(fault(e)),
@@ -310,26 +380,6 @@ fn about(flush: &Flush) -> serde_json::Value {
         "stored": flush.counts.stored, "filtered": flush.counts.filtered,
         "deadLater": flush.counts.dead_later, "deadAtDoor": flush.counts.dead_at_door,
     })
-}
-
-/// Whether a flush is still to be committed, at what is committed.
-///
-/// # Errors
-/// [`SinkError::Position`] when it builds on another position.
-pub(super) fn admit(flush: &Flush, committed: Option<Committed>) -> Result<bool, SinkError> {
-    let Some(committed) = committed else { return Ok(flush.end > flush.start) };
-    if flush.end <= committed.end {
-        return Ok(false);
-    }
-    if flush.start == committed.end {
-        return Ok(true);
-    }
-    let hint = if flush.start < committed.end {
-        "part of it is stored: read the position and begin there"
-    } else {
-        "rows between are missing: was the table restored from an older copy?"
-    };
-    Err(SinkError::Position { committed: committed.end, start: flush.start, hint })
 }
 
 fn encode_fault(error: EncodeError) -> SinkError {
@@ -361,6 +411,7 @@ impl Sink for DeltaSink {
         let mut writer = self.writer.lock().await;
         writer.head.doubt();
         writer.head.catch_up().await?;
+        self.publish(&writer.head);
         writer.head.committed(app_id).await
     }
 
@@ -391,24 +442,20 @@ impl Sink for DeltaSink {
 
     async fn table(&self) -> Result<Option<Arc<dyn TableProvider>>, SinkError> {
         let mut view = self.view.lock().await;
-        let (snapshot, version) = match view.snapshot.clone() {
-            Some(snapshot) => {
-                let newest = self.newest(&view, snapshot.version()).await?;
-                (Some(snapshot), Some(newest))
-            }
-            None if self.log.is_delta_table_location().await.map_err(fault)? => (None, None),
+        let newest = match &view.held {
+            Some((held, _)) => Some(self.newest(&view, *held).await?),
+            None if self.log.is_delta_table_location().await.map_err(fault)? => None,
             None => return Ok(None),
         };
-        view.checked = Instant::now();
-        if let (Some((held, provider)), Some(newest)) = (&view.provider, version)
+        view.checked = clock::now();
+        if let (Some((held, provider)), Some(newest)) = (&view.held, newest)
             && *held == newest
         {
             return Ok(Some(Arc::clone(provider)));
         }
-        let snapshot = match snapshot {
-            Some(snapshot) => snapshot.update(self.log.engine(None), version).await.map_err(fault)?,
-            None => Arc::new(Snapshot::try_new(self.log.as_ref(), None).await.map_err(fault)?),
-        };
+        // Built from the newest checkpoint, not from the snapshot held: that one keeps naming log entries from before
+        // the checkpoint, which the log's cleanup removes.
+        let snapshot = Arc::new(Snapshot::try_new(self.log.as_ref(), newest).await.map_err(fault)?);
         let scan = DeltaScanNext::builder()
             .with_log_store(Arc::clone(&self.log))
             .with_snapshot(Arc::clone(&snapshot))
@@ -416,8 +463,7 @@ impl Sink for DeltaSink {
             .await
             .map_err(fault)?;
         let provider: Arc<dyn TableProvider> = Arc::new(scan);
-        view.provider = Some((snapshot.version(), Arc::clone(&provider)));
-        view.snapshot = Some(snapshot);
+        view.held = Some((snapshot.version(), Arc::clone(&provider)));
         Ok(Some(provider))
     }
 }

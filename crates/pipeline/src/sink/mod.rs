@@ -15,8 +15,10 @@ use async_trait::async_trait;
 pub mod dead_letters;
 pub mod delta;
 pub mod disk_store;
+pub mod memory;
 pub mod parquet;
 mod stats;
+mod widen;
 
 /// Cumulative row counts of a lane, kept by the sink beside its position so that the two sides of
 /// the ledger are counted independently (F6).
@@ -112,4 +114,24 @@ pub trait Sink: Send + Sync + std::fmt::Debug {
     async fn table(
         &self,
     ) -> Result<Option<std::sync::Arc<dyn datafusion::catalog::TableProvider>>, SinkError>;
+}
+
+/// Whether a flush is still to be committed, at what is committed.
+///
+/// # Errors
+/// [`SinkError::Position`] when it builds on another position.
+fn admit(flush: &Flush, committed: Option<Committed>) -> Result<bool, SinkError> {
+    let Some(committed) = committed else { return Ok(flush.end > flush.start) };
+    if flush.end <= committed.end {
+        return Ok(false);
+    }
+    if flush.start == committed.end {
+        return Ok(true);
+    }
+    let hint = if flush.start < committed.end {
+        "part of it is stored: read the position and begin there"
+    } else {
+        "rows between are missing: was the table restored from an older copy?"
+    };
+    Err(SinkError::Position { committed: committed.end, start: flush.start, hint })
 }

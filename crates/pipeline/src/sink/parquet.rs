@@ -9,15 +9,12 @@ use arrow::error::ArrowError;
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
 use super::stats::{self, TEXT_BOUND_BYTES};
-
-/// Rows encoded at once within a column; larger than the default, for fewer turns per page.
-const WRITE_BATCH_ROWS: usize = 8192;
 
 /// One Parquet file in memory.
 #[derive(Debug, Clone)]
@@ -52,7 +49,9 @@ pub fn stored_schema(schema: &Schema) -> Result<SchemaRef, EncodeError> {
     let fields = schema.fields().iter().map(|field| {
         let ty = stored_type(field.data_type()).ok_or_else(|| {
             let (name, ty) = (field.name(), field.data_type());
-            EncodeError::Type(format!("column \"{name}\" is of type {ty}, which a table cannot hold; cast it"))
+            EncodeError::Type(format!(
+                "column \"{name}\" is of type {ty}, which a table cannot hold; cast it"
+            ))
         })?;
         Ok(field.as_ref().clone().with_data_type(ty))
     });
@@ -78,11 +77,15 @@ fn stored_type(ty: &DataType) -> Option<DataType> {
         DataType::Float16 => DataType::Float32,
         DataType::Date64 => DataType::Date32,
         DataType::Timestamp(..) => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
-        DataType::Decimal32(p, s) | DataType::Decimal64(p, s) | DataType::Decimal128(p, s) if *s >= 0 => {
+        DataType::Decimal32(p, s) | DataType::Decimal64(p, s) | DataType::Decimal128(p, s)
+            if *s >= 0 =>
+        {
             DataType::Decimal128(*p, *s)
         }
         DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
-        DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => DataType::Binary,
+        DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+            DataType::Binary
+        }
         DataType::Dictionary(_, values) => stored_type(values)?,
         _ => return None,
     })
@@ -98,10 +101,12 @@ pub fn encode(batches: &[RecordBatch], schema: &SchemaRef) -> Result<Option<Enco
     if rows == 0 {
         return Ok(None);
     }
-    let options = ArrowWriterOptions::new().with_properties(properties(schema)?).with_skip_arrow_metadata(true);
+    let options = ArrowWriterOptions::new()
+        .with_properties(properties(schema)?)
+        .with_skip_arrow_metadata(true);
     let arrow_bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
-    let mut writer =
-        ArrowWriter::try_new_with_options(Vec::with_capacity(arrow_bytes / 4), Arc::clone(schema), options)?;
+    let mut file = Vec::with_capacity(arrow_bytes / 4);
+    let mut writer = ArrowWriter::try_new_with_options(&mut file, Arc::clone(schema), options)?;
     let mut nan = vec![false; schema.fields().len()];
     for batch in batches {
         let batch = conform(batch, schema)?;
@@ -110,10 +115,9 @@ pub fn encode(batches: &[RecordBatch], schema: &SchemaRef) -> Result<Option<Enco
         }
         writer.write(&batch)?;
     }
-    let metadata = writer.finish()?;
+    let metadata = writer.close()?;
     let stats = stats::of_file(&metadata, schema, &nan);
-    let bytes = Bytes::from(writer.into_inner()?);
-    Ok(Some(Encoded { bytes, rows: rows as u64, stats }))
+    Ok(Some(Encoded { bytes: file.into(), rows: rows as u64, stats }))
 }
 
 fn properties(schema: &Schema) -> Result<WriterProperties, ParquetError> {
@@ -121,18 +125,24 @@ fn properties(schema: &Schema) -> Result<WriterProperties, ParquetError> {
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_statistics_truncate_length(Some(TEXT_BOUND_BYTES))
-        .set_write_batch_size(WRITE_BATCH_ROWS)
         .set_created_by(concat!("forebay ", env!("CARGO_PKG_VERSION")).to_owned());
     for field in schema.fields() {
-        // Hashing each number to find that most differ costs more than the dictionary saves.
+        // Hashing each number to find that most differ costs more than the dictionary saves; packed differences are
+        // both smaller and faster.
+        let column = ColumnPath::new(vec![field.name().clone()]);
         let text = matches!(field.data_type(), DataType::Utf8 | DataType::Binary);
-        builder = builder.set_column_dictionary_enabled(ColumnPath::new(vec![field.name().clone()]), text);
+        builder = builder.set_column_dictionary_enabled(column.clone(), text);
+        if field.data_type().is_integer()
+            || matches!(field.data_type(), DataType::Date32 | DataType::Timestamp(..))
+        {
+            builder = builder.set_column_encoding(column, Encoding::DELTA_BINARY_PACKED);
+        }
     }
     Ok(builder.build())
 }
 
 /// The batch under the stored schema: columns by name, cast where the type differs, NULL where it lacks one.
-fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, EncodeError> {
+pub(super) fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, EncodeError> {
     if batch.schema_ref() == schema {
         return Ok(batch.clone());
     }
@@ -149,8 +159,12 @@ fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Encod
 /// Parquet leaves NaN out of its bounds, other engines count it as the greatest value: no bounds are kept then.
 fn has_nan(column: &ArrayRef) -> bool {
     match column.data_type() {
-        DataType::Float32 => column.as_primitive::<Float32Type>().values().iter().any(|v| v.is_nan()),
-        DataType::Float64 => column.as_primitive::<Float64Type>().values().iter().any(|v| v.is_nan()),
+        DataType::Float32 => {
+            column.as_primitive::<Float32Type>().values().iter().any(|v| v.is_nan())
+        }
+        DataType::Float64 => {
+            column.as_primitive::<Float64Type>().values().iter().any(|v| v.is_nan())
+        }
         _ => false,
     }
 }

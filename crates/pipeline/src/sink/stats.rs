@@ -90,10 +90,14 @@ fn bounds(stats: &Statistics) -> Option<(Bound, Bound)> {
     Some(match stats {
         Statistics::Int32(s) => (int((*s.min_opt()?).into()), int((*s.max_opt()?).into())),
         Statistics::Int64(s) => (int((*s.min_opt()?).into()), int((*s.max_opt()?).into())),
-        Statistics::Float(s) => (Bound::Double((*s.min_opt()?).into()), Bound::Double((*s.max_opt()?).into())),
+        Statistics::Float(s) => {
+            (Bound::Double((*s.min_opt()?).into()), Bound::Double((*s.max_opt()?).into()))
+        }
         Statistics::Double(s) => (Bound::Double(*s.min_opt()?), Bound::Double(*s.max_opt()?)),
         Statistics::ByteArray(s) => (text(s.min_opt()?)?, text(s.max_opt()?)?),
-        Statistics::FixedLenByteArray(s) => (int(big_endian(s.min_opt()?)?), int(big_endian(s.max_opt()?)?)),
+        Statistics::FixedLenByteArray(s) => {
+            (int(big_endian(s.min_opt()?)?), int(big_endian(s.max_opt()?)?))
+        }
         Statistics::Boolean(_) | Statistics::Int96(_) => return None,
     })
 }
@@ -114,13 +118,21 @@ fn big_endian(bytes: &FixedLenByteArray) -> Option<i128> {
 /// A bound as JSON; `None` where the type or the value has no such text.
 fn render(bound: &Bound, ty: &DataType) -> Option<String> {
     match (bound, ty) {
-        (Bound::Int(v), DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64) => Some(v.to_string()),
-        (Bound::Int(v), DataType::Decimal128(_, scale)) => Some(decimal(*v, u32::try_from(*scale).ok()?)),
+        (Bound::Int(v), DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64) => {
+            Some(v.to_string())
+        }
+        (Bound::Int(v), DataType::Decimal128(_, scale)) => {
+            Some(decimal(*v, u32::try_from(*scale).ok()?))
+        }
         (Bound::Int(v), DataType::Date32) => {
             let days = i64::try_from(*v).ok()?;
             let epoch = NaiveDate::from_ymd_opt(1970, 1, 1)?;
             let shift = Days::new(days.unsigned_abs());
-            let date = if days < 0 { epoch.checked_sub_days(shift)? } else { epoch.checked_add_days(shift)? };
+            let date = if days < 0 {
+                epoch.checked_sub_days(shift)?
+            } else {
+                epoch.checked_add_days(shift)?
+            };
             in_range(date.year()).then(|| format!("\"{}\"", date.format("%Y-%m-%d")))
         }
         (Bound::Int(v), DataType::Timestamp(..)) => {
@@ -181,7 +193,10 @@ mod tests {
         let year_10000 = 253_402_300_800_000_000;
         let ty = DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, Some("UTC".into()));
         assert_eq!(render(&Bound::Int(year_10000), &ty), None);
-        assert_eq!(render(&Bound::Int(1_500_000), &ty).as_deref(), Some("\"1970-01-01T00:00:01.500000Z\""));
+        assert_eq!(
+            render(&Bound::Int(1_500_000), &ty).as_deref(),
+            Some("\"1970-01-01T00:00:01.500000Z\"")
+        );
         assert_eq!(render(&Bound::Int(-1), &DataType::Date32).as_deref(), Some("\"1969-12-31\""));
     }
 }

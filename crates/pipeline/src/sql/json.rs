@@ -205,9 +205,9 @@ fn number(text: &str) -> Option<f64> {
     text.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// True when the text is one value and nothing after it.
+/// True when the text is one JSON value and nothing after it.
 fn is_whole(text: &str) -> bool {
-    value_end(text.as_bytes(), 0) == Some(text.len())
+    serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
 }
 
 /// The characters between a string's quotes, escapes as they stand.

@@ -88,7 +88,7 @@ fn decode_all(format: Format, unknown: Unknown, chunks: &[Chunk]) -> Vec<String>
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_split_of_any_body_gives_the_same_chunks(body in body(), cuts in prop::collection::vec(0..200_usize, 0..8)) {

@@ -156,7 +156,11 @@ fn an_unknown_name_is_refused_at_its_place_with_a_suggestion() {
     refused("SELECT month FROM flights WHERE carrier", "line 1, column 33:", "condition");
     refused("SELECT carrier - 1.5 AS x, month FROM flights WHERE", "line 1,", "expected");
     refused("SELECT NULL AS x FROM flights", "line 1, column 8:", "CAST");
-    refused("SELECT month, substr(carrier) AS s FROM flights", "line 1, column 15:", "substr");
+    refused(
+        "SELECT month, substr(carrier) AS s FROM flights",
+        "line 1, column 22:",
+        "Substring without for/from is not valid",
+    );
     refused("SELEC month FROM flights", "line 1, column 1:", "SELEC");
 }
 

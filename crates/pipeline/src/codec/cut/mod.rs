@@ -15,6 +15,7 @@ mod csv;
 mod json;
 mod lines;
 
+use lines::Lines;
 pub(super) use lines::is_blank;
 
 use std::collections::VecDeque;
@@ -399,11 +400,7 @@ impl Cutter {
 
     /// Line ends in whole records.
     fn lines_of(&self, bytes: &[u8]) -> u64 {
-        let mut lines = Lines {
-            returns: self.skipped_lines.returns,
-            seen: 0,
-            after_return: false,
-        };
+        let mut lines = self.skipped_lines.empty();
         lines.count(bytes);
         lines.seen
     }
@@ -466,40 +463,6 @@ fn concat(mut pieces: Vec<Bytes>) -> Bytes {
         whole.extend_from_slice(piece);
     }
     whole.freeze()
-}
-
-/// Counts line ends: LF; in CSV also CRLF as one, and CR alone.
-#[derive(Debug)]
-struct Lines {
-    returns: bool,
-    seen: u64,
-    /// The last byte was a CR, which was counted.
-    after_return: bool,
-}
-
-impl Lines {
-    fn new(format: Format) -> Lines {
-        Lines {
-            returns: matches!(format, Format::Csv { .. }),
-            seen: 0,
-            after_return: false,
-        }
-    }
-
-    fn count(&mut self, bytes: &[u8]) {
-        let Some(last) = bytes.last() else { return };
-        self.seen += memchr::memchr_iter(b'\n', bytes).count() as u64;
-        if !self.returns {
-            return;
-        }
-        // A CR counts, and the LF behind it does not.
-        self.seen -= u64::from(self.after_return && bytes.starts_with(b"\n"));
-        let returns = memchr::memchr_iter(b'\r', bytes);
-        self.seen += returns
-            .filter(|at| bytes.get(at + 1) != Some(&b'\n'))
-            .count() as u64;
-        self.after_return = *last == b'\r';
-    }
 }
 
 /// The length of the JSON value or CSV record at the start of `bytes`, found the way the cutter

@@ -12,6 +12,7 @@ use arrow::datatypes::SchemaRef;
 use delta_kernel::{Engine, Snapshot, SnapshotRef};
 use deltalake::kernel::{Metadata, Transaction, Version};
 use deltalake::logstore::LogStoreRef;
+use forebay_flow::clock;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -48,7 +49,7 @@ pub(super) struct Head {
 
 impl Head {
     pub(super) fn new(log: LogStoreRef) -> Self {
-        Self { log, table: None, known: HashMap::new(), unsure: true, checked: Instant::now() }
+        Self { log, table: None, known: HashMap::new(), unsure: true, checked: clock::now() }
     }
 
     pub(super) fn table(&self) -> Option<&Table> {
@@ -77,13 +78,14 @@ impl Head {
             }
         }
         self.unsure = false;
-        self.checked = Instant::now();
+        self.checked = clock::now();
         Ok(())
     }
 
     async fn is_behind_cleanup(&self, version: Version) -> Result<bool, SinkError> {
         let newest = self.log.get_latest_version(version).await.map_err(fault)?;
-        Ok(newest > version && self.log.read_commit_entry(version + 1).await.map_err(fault)?.is_none())
+        Ok(newest > version
+            && self.log.read_commit_entry(version + 1).await.map_err(fault)?.is_none())
     }
 
     /// Reads the entries past the known version.
@@ -103,8 +105,7 @@ impl Head {
         if self.table.is_none() && !self.log.is_delta_table_location().await.map_err(fault)? {
             return Ok(());
         }
-        let before = self.table.as_ref().and_then(|table| table.kernel.clone());
-        let snapshot = snapshot(&self.log, before, None).await?;
+        let snapshot = snapshot(&self.log, None).await?;
         let config = snapshot.table_configuration();
         let metadata = config.metadata().clone();
         schema::check_appendable(config.protocol(), &metadata)?;
@@ -131,7 +132,7 @@ impl Head {
         let Some(table) = &mut self.table else { return Ok(None) };
         let current = table.kernel.as_ref().is_some_and(|kernel| kernel.version() == table.version);
         if !current {
-            table.kernel = Some(snapshot(&self.log, table.kernel.take(), Some(table.version)).await?);
+            table.kernel = Some(snapshot(&self.log, Some(table.version)).await?);
         }
         Ok(table.kernel.clone())
     }
@@ -170,14 +171,19 @@ impl Head {
 }
 
 /// The actions that store a lane's position and counters.
-pub(super) fn transactions(app_id: &str, committed: Committed) -> Result<Vec<Transaction>, SinkError> {
+pub(super) fn transactions(
+    app_id: &str,
+    committed: Committed,
+) -> Result<Vec<Transaction>, SinkError> {
     let Counts { stored, filtered, dead_later, dead_at_door } = committed.counts;
     let values = [stored, filtered, dead_later, dead_at_door];
-    let counters = COUNTERS.iter().zip(values).map(|(name, value)| (format!("{app_id}/{name}"), value));
+    let counters =
+        COUNTERS.iter().zip(values).map(|(name, value)| (format!("{app_id}/{name}"), value));
     std::iter::once((app_id.to_owned(), committed.end))
         .chain(counters)
         .map(|(app_id, value)| {
-            let value = i64::try_from(value).map_err(|_| SinkError::Io(format!("{app_id}: {value} is too large")))?;
+            let value = i64::try_from(value)
+                .map_err(|_| SinkError::Io(format!("{app_id}: {value} is too large")))?;
             Ok(Transaction::new(app_id, value))
         })
         .collect()
@@ -188,8 +194,8 @@ fn note(known: &mut HashMap<String, Option<Committed>>, entry: &[u8]) -> Result<
     let mut changed = false;
     let mut found: HashMap<String, i64> = HashMap::new();
     for line in entry.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
-        let action: Value =
-            serde_json::from_slice(line).map_err(|e| SinkError::Io(format!("the table's log is damaged: {e}")))?;
+        let action: Value = serde_json::from_slice(line)
+            .map_err(|e| SinkError::Io(format!("the table's log is damaged: {e}")))?;
         changed |= action.get("metaData").is_some() || action.get("protocol").is_some();
         let txn = action.get("txn");
         let app_id = txn.and_then(|txn| txn.get("appId")).and_then(Value::as_str);
@@ -214,26 +220,26 @@ fn assemble(end: i64, counter: impl Fn(&str) -> Option<i64>) -> Committed {
     Committed { end: u64::try_from(end).unwrap_or(0), counts }
 }
 
-async fn snapshot(
-    log: &LogStoreRef,
-    before: Option<SnapshotRef>,
-    version: Option<Version>,
-) -> Result<SnapshotRef, SinkError> {
+/// Reads a snapshot from the newest checkpoint on. Never from an older snapshot: that keeps naming log entries which
+/// the log's cleanup removes.
+async fn snapshot(log: &LogStoreRef, version: Option<Version>) -> Result<SnapshotRef, SinkError> {
     let (engine, root) = (log.engine(None), log.root_url().clone());
     kernel_work(move || {
-        let mut builder = match before {
-            Some(before) => Snapshot::builder_from(before),
-            None => Snapshot::builder_for(root),
+        let builder = Snapshot::builder_for(root);
+        let builder = match version {
+            Some(version) => builder.at_version(version),
+            None => builder,
         };
-        if let Some(version) = version {
-            builder = builder.at_version(version);
-        }
         builder.build(engine.as_ref())
     })
     .await
 }
 
-async fn lookup(log: &LogStoreRef, snapshot: SnapshotRef, app_id: &str) -> Result<Option<Committed>, SinkError> {
+async fn lookup(
+    log: &LogStoreRef,
+    snapshot: SnapshotRef,
+    app_id: &str,
+) -> Result<Option<Committed>, SinkError> {
     let (engine, app_id) = (log.engine(None), app_id.to_owned());
     kernel_work(move || {
         let read = |id: &str, engine: &dyn Engine| snapshot.get_app_id_version(id, engine);
@@ -248,9 +254,13 @@ async fn lookup(log: &LogStoreRef, snapshot: SnapshotRef, app_id: &str) -> Resul
 }
 
 /// Writes a checkpoint of a snapshot; `None` when somebody else has.
-pub(super) async fn checkpoint(log: &LogStoreRef, snapshot: SnapshotRef) -> Result<SnapshotRef, SinkError> {
+pub(super) async fn checkpoint(
+    log: &LogStoreRef,
+    snapshot: SnapshotRef,
+) -> Result<SnapshotRef, SinkError> {
     let engine: Arc<dyn Engine> = log.engine(None);
-    kernel_work(move || snapshot.checkpoint(engine.as_ref(), None).map(|(_, snapshot)| snapshot)).await
+    kernel_work(move || snapshot.checkpoint(engine.as_ref(), None).map(|(_, snapshot)| snapshot))
+        .await
 }
 
 /// The kernel blocks on its own I/O; it runs on a blocking thread.
@@ -270,7 +280,10 @@ mod tests {
     use super::*;
 
     fn committed(end: u64) -> Committed {
-        Committed { end, counts: Counts { stored: end / 2, filtered: 3, dead_later: 4, dead_at_door: 5 } }
+        Committed {
+            end,
+            counts: Counts { stored: end / 2, filtered: 3, dead_later: 4, dead_at_door: 5 },
+        }
     }
 
     #[test]
@@ -278,7 +291,8 @@ mod tests {
         let actions = transactions("j/s/0", committed(90)).unwrap();
         let lines = actions.iter().map(|txn| serde_json::json!({ "txn": txn }).to_string());
         let entry = lines.collect::<Vec<_>>().join("\n");
-        let mut known = HashMap::from([("j/s/0".to_owned(), None), ("j/s/1".to_owned(), Some(committed(7)))]);
+        let mut known =
+            HashMap::from([("j/s/0".to_owned(), None), ("j/s/1".to_owned(), Some(committed(7)))]);
         assert!(!note(&mut known, entry.as_bytes()).unwrap());
         assert_eq!(known["j/s/0"], Some(committed(90)));
         assert_eq!(known["j/s/1"], Some(committed(7)), "another lane's position stays");

@@ -1,5 +1,5 @@
 //! What stock parts do on one core, for `cargo xtask bench`: run it as
-//! `cargo run --release -p forebay-pipeline --example probe -- flights.ndjson flights.csv`.
+//! `cargo run --release -p forebay --example probe -- flights.ndjson flights.csv`.
 //!
 //! Prints one JSON object: MB/s (10⁶ bytes) of arrow-json, arrow-csv, and Parquet with zstd level 1.
 

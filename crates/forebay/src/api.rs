@@ -25,6 +25,9 @@ use crate::config::{self, Config};
 /// A commit to a sink that takes longer is given up; its rows are read from the journal again.
 const SINK_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The longest that a query may take.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// What the engine is built from.
 ///
 /// # Errors
@@ -61,10 +64,12 @@ pub fn engine_config(config: &Config) -> Result<engine::EngineConfig, String> {
         flush_bytes: config.flush.bytes,
         flush_interval: config.flush.interval,
         sink_timeout: SINK_TIMEOUT,
+        query_timeout: QUERY_TIMEOUT,
         workers: engine::Workers {
             validate: config.workers.validate,
             transform: config.workers.transform,
             persist: config.workers.persist,
+            query: config.workers.persist,
         },
         key_window: config.key_window,
         key_count: config.key_count,

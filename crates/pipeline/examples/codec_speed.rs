@@ -1,5 +1,6 @@
-//! Prints how fast the codecs decode the flights on one core, beside Arrow's own readers.
-//! Run: `cargo run --release -p forebay-pipeline --example codec_speed -- flights.csv.zst [rounds]`
+//! Prints how fast the codecs decode a file on one core, beside Arrow's own readers.
+//! Run: `cargo run --release -p forebay-pipeline --example codec_speed -- FILE.csv.zst [rounds]`
+//! (or `FILE.ndjson.zst`).
 //! A third argument, `csv` or `ndjson`, runs that decoder alone, for a profiler.
 
 use std::io::Cursor;
@@ -21,36 +22,49 @@ fn main() -> Result<(), Error> {
     let mut args = std::env::args().skip(1);
     let path = args
         .next()
-        .ok_or("usage: codec_speed FILE.csv.zst [rounds]")?;
+        .ok_or("usage: codec_speed FILE.csv.zst|FILE.ndjson.zst [rounds]")?;
     let rounds: u32 = args.next().map_or(Ok(3), |rounds| rounds.parse())?;
     let only = args.next();
-    // NULL is written as an empty field here: Arrow's reader does not take NA for it.
-    let csv = zstd::bulk::decompress(&std::fs::read(path)?, 1 << 30)?;
-    let csv = String::from_utf8(csv)?
-        .replace(",NA,", ",,")
-        .replace(",NA,", ",,");
-    let csv = Bytes::from(csv);
-    let ndjson = Bytes::from(as_ndjson(&csv));
-    for (name, format, body) in [("csv", CSV, &csv), ("ndjson", Format::Ndjson, &ndjson)] {
+    let body = zstd::bulk::decompress(&std::fs::read(&path)?, 1 << 30)?;
+    let bodies = if path.contains("ndjson") {
+        vec![("ndjson", Format::Ndjson, Bytes::from(body))]
+    } else {
+        // NULL is written as an empty field here: Arrow's reader does not take NA for it.
+        let csv = String::from_utf8(body)?
+            .replace(",NA,", ",,")
+            .replace(",NA,", ",,");
+        let ndjson = as_ndjson(csv.as_bytes());
+        vec![
+            ("csv", CSV, csv.into()),
+            ("ndjson", Format::Ndjson, ndjson.into()),
+        ]
+    };
+    for (name, format, body) in &bodies {
+        let format = *format;
         let schema = schema_of(format, body)?;
         if let Some(only) = &only {
             if only == name {
-                best(rounds, || decode(format, &schema, body))?;
+                mean(rounds, || decode(format, &schema, body))?;
             }
             continue;
         }
         let rate = |time: Duration| body.len() as f64 / 1e6 / time.as_secs_f64();
-        let ours = best(rounds, || decode(format, &schema, body))?;
-        let cutting = best(rounds, || cut(format, body))?;
-        let arrow = best(rounds, || probe(format, &schema.arrow(), body))?;
+        let ours = mean(rounds, || decode(format, &schema, body))?;
+        let cutting = mean(rounds, || cut(format, body))?;
         println!(
-            "{name:<7} {:>5.0} MB   forebay {:>5.0} MB/s (cutting alone {:>6.0})   arrow {:>5.0} MB/s   ratio {:.2}",
+            "{name:<7} {:>5.0} MB   forebay {:>5.0} MB/s (cutting alone {:>6.0})",
             body.len() as f64 / 1e6,
             rate(ours),
             rate(cutting),
-            rate(arrow),
-            arrow.as_secs_f64() / ours.as_secs_f64(),
         );
+        // Arrow's reader has no column for a nested value kept as text.
+        match mean(rounds, || probe(format, &schema.arrow(), body)) {
+            Ok(arrow) => {
+                let ratio = arrow.as_secs_f64() / ours.as_secs_f64();
+                println!("        arrow {:>5.0} MB/s, ratio {ratio:.2}", rate(arrow));
+            }
+            Err(error) => println!("        arrow cannot read it: {error}"),
+        }
     }
     Ok(())
 }
@@ -65,21 +79,23 @@ fn core_time(since: Instant) -> Duration {
     }
 }
 
-fn best(rounds: u32, mut run: impl FnMut() -> Result<usize, Error>) -> Result<Duration, Error> {
-    let mut best = Duration::MAX;
+/// The mean of all rounds: the system counts time in ticks, too coarse for a single short one.
+fn mean(rounds: u32, mut run: impl FnMut() -> Result<usize, Error>) -> Result<Duration, Error> {
+    let start = Instant::now();
+    let before = core_time(start);
     for _ in 0..rounds {
-        let start = Instant::now();
-        let before = core_time(start);
         std::hint::black_box(run()?);
-        best = best.min(core_time(start) - before);
     }
-    Ok(best)
+    Ok((core_time(start) - before) / rounds.max(1))
 }
 
 fn schema_of(format: Format, body: &Bytes) -> Result<Arc<Schema>, Error> {
     let mut cutter = Cutter::new(format, Limits::default());
     cutter.push(body.clone())?;
-    let first = cutter.next().ok_or("the file is too small")?;
+    let first = match cutter.next() {
+        Some(first) => first,
+        None => cutter.finish()?.ok_or("the file is empty")?,
+    };
     Ok(Arc::new(infer(format, &first, Limits::default())?))
 }
 

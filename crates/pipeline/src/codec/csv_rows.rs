@@ -266,6 +266,13 @@ fn cell(
         builder.push_null(row)?;
         return Ok(at);
     }
+    if let Some(null) = null_text
+        && bytes[at..].starts_with(null)
+        && ends(bytes, at + null.len(), delimiter)
+    {
+        builder.push_null(row)?;
+        return Ok(at + null.len());
+    }
     // The common spellings are read to their end in one go.
     let read = match &mut builder.values {
         Values::SmallInt(v) => whole(bytes, at, delimiter, v),
@@ -280,11 +287,7 @@ fn cell(
         },
         Values::Text(texts) => {
             let end = field_end(bytes, at, delimiter);
-            if null_text.is_some_and(|null| bytes.get(at..end) == Some(null)) {
-                builder.push_null(row)?;
-            } else {
-                texts.push_from(bytes, at, end);
-            }
+            texts.push_from(bytes, at, end);
             Some(end)
         }
         Values::Timestamp(v) => {
@@ -305,7 +308,7 @@ fn cell(
     }
     let end = field_end(bytes, at, delimiter);
     let text = &bytes[at..end];
-    if null_text == Some(text) || is_null_word(text) {
+    if is_null_word(text) {
         builder.push_null(row)?;
     } else {
         convert(text, false, builder, row, depth)?;

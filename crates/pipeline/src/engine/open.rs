@@ -17,7 +17,7 @@ use forebay_journal::disk::{Disk, read_file, replace_file};
 use super::ask::Queries;
 use super::{Engine, EngineConfig, Inner};
 use crate::sink::dead_letters::{self, DeadLetters};
-use crate::sink::delta::{DeltaOptions, DeltaSink, RunCpu, lake_url};
+use crate::sink::delta::{DeltaOptions, DeltaSink, lake_url, on_pool};
 use crate::sink::disk_store::DiskStore;
 use crate::stream::Plan;
 use crate::stream::catalog::{Catalog, Origin, Record};
@@ -150,12 +150,7 @@ fn pool(ctx: &Ctx, name: &'static str, workers: usize, ends: bool) -> Result<Poo
 
 /// A table whose Parquet is encoded by the persist threads.
 pub(super) fn delta_options(persisters: &Pool) -> DeltaOptions {
-    let pool = persisters.clone();
-    let cpu: RunCpu = Arc::new(move |work| {
-        let pool = pool.clone();
-        Box::pin(async move { pool.run(work).await.map_err(|error| error.to_string()) })
-    });
-    DeltaOptions { cpu, ..DeltaOptions::default() }
+    DeltaOptions { cpu: on_pool(persisters), ..DeltaOptions::default() }
 }
 
 /// Creates, checks and locks the data directory.

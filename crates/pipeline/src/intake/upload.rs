@@ -201,6 +201,10 @@ impl Upload {
     /// One chunk: answered from the keys, or validated and appended.
     async fn take(&mut self, chunk: Chunk) -> Result<(), IngestError> {
         self.tally.chunks += 1;
+        if let (1, Some(header)) = (self.tally.chunks, &chunk.header) {
+            // The same rows under other column names are another body.
+            header.iter().for_each(|name| self.checksum.update(format!("{name:?},").as_bytes()));
+        }
         self.checksum.update(&chunk.bytes);
         for record in &chunk.oversized {
             self.checksum.update(&record.length.to_le_bytes());

@@ -70,7 +70,7 @@ pub(super) fn apply(
     for batch in &entry.batches {
         let rows = rows_of(record, batch)?;
         let mut out =
-            Out { stream, record, entry: &entry, batch, plan: &plan, applied: &mut applied };
+            Out { record, origin: &origin, batch, plan: &plan, applied: &mut applied };
         let guilty: Vec<u32> = guilty.range(first..first + rows).map(|row| row - first).collect();
         let good = out.without(&guilty)?;
         provoke(&good, panic_on);

@@ -21,6 +21,8 @@ use deltalake::kernel::transaction::{CommitData, TransactionError};
 use deltalake::kernel::{Action, Add, MetadataExt as _, Protocol, Snapshot, Version, new_metadata};
 use deltalake::logstore::{CommitOrBytes, LogStoreRef, StorageConfig, default_logstore};
 use deltalake::protocol::{DeltaOperation, SaveMode};
+use forebay_flow::clock;
+use forebay_flow::pool::Pool;
 use futures_util::future::BoxFuture;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
@@ -49,6 +51,16 @@ const VIEW_TRUSTED_FOR: Duration = Duration::from_secs(600);
 /// Runs CPU work somewhere with a bound, and says why it did not run to its end.
 pub type RunCpu =
     Arc<dyn Fn(Box<dyn FnOnce() + Send>) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// CPU work on a pool's threads, within its bound.
+#[must_use]
+pub fn on_pool(pool: &Pool) -> RunCpu {
+    let pool = pool.clone();
+    Arc::new(move |work| {
+        let pool = pool.clone();
+        Box::pin(async move { pool.run(work).await.map_err(|stopped| stopped.to_string()) })
+    })
+}
 
 /// How a table is written.
 #[derive(Clone)]
@@ -137,7 +149,7 @@ impl DeltaSink {
         let log: LogStoreRef = default_logstore(scoped, store, location, &StorageConfig::default());
         let writer =
             Mutex::new(Writer { head: Head::new(Arc::clone(&log)), written: HashMap::new() });
-        let view = Mutex::new(View { held: None, checked: Instant::now() });
+        let view = Mutex::new(View { held: None, checked: clock::now() });
         Ok(Self { log, options, writer, view, versions: AtomicU64::new(0) })
     }
 
@@ -435,7 +447,7 @@ impl Sink for DeltaSink {
             None if self.log.is_delta_table_location().await.map_err(fault)? => None,
             None => return Ok(None),
         };
-        view.checked = Instant::now();
+        view.checked = clock::now();
         if let (Some((held, provider)), Some(newest)) = (&view.held, newest)
             && *held == newest
         {

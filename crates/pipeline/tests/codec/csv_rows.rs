@@ -263,14 +263,14 @@ fn the_usual_words_for_null_are_null_where_they_cannot_be_a_text() {
 fn a_text_for_null_that_the_caller_names_is_null_in_every_column() {
     let schema = schema(&[("a", Type::BigInt), ("b", Type::Text)]);
     let mut decoder =
-        Decoder::new(schema.into(), Unknown::DeadLetter, Limits::default()).with_null_text("-");
-    let chunks = crate::cut(CSV, Limits::default(), b"a,b,c\n-,-,-\n1,\"-\",-\n");
+        Decoder::new(schema.into(), Unknown::DeadLetter, Limits::default()).with_null_text("-9");
+    let chunks = crate::cut(CSV, Limits::default(), b"a,b,c\n-9,-9,-9\n-99,\"-9\",-9\n");
     let batches: Result<Vec<_>, _> = chunks
         .iter()
         .flatten()
         .flat_map(|chunk| decoder.decode(CSV, chunk).collect::<Vec<_>>())
         .collect();
-    assert_eq!(rows(&batches.unwrap_or_default()), ["~|~", "1|-"]);
+    assert_eq!(rows(&batches.unwrap_or_default()), ["~|~", "-99|-9"]);
 }
 
 #[test]

@@ -3,13 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arrow::array::{
     ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, RecordBatch,
     StringArray, StringViewArray, TimestampMicrosecondArray, TimestampNanosecondArray, UInt64Array,
 };
 use arrow::datatypes::{DataType, Field, Schema};
+use forebay_flow::clock;
 use forebay_journal::disk::RealDisk;
 use forebay_pipeline::record::{Code, Rejected};
 use forebay_pipeline::sink::dead_letters::{self, DeadLetter, DeadLetters, Origin};
@@ -230,18 +231,18 @@ async fn a_commit_after_a_thousand_costs_what_the_first_did() {
     let sink = sink(&store, DeltaOptions::default());
     let mut slowest = Duration::ZERO;
     for n in 0..1_000 {
-        let before = Instant::now();
+        let before = clock::now();
         sink.commit(Flush { batches: Vec::new(), ..flush(n, n + 1) }).await.unwrap();
         if (n + 1) % 100 != 0 {
             slowest = slowest.max(before.elapsed());
         }
     }
     println!("slowest commit without a checkpoint: {slowest:?}");
-    let before = Instant::now();
+    let before = clock::now();
     sink.commit(flush(1_000, 1_010)).await.unwrap();
     assert!(before.elapsed() < Duration::from_secs(2), "took {:?}", before.elapsed());
     assert_eq!(ask(&sink, "SELECT count(*) FROM t").await, 10);
-    let before = Instant::now();
+    let before = clock::now();
     let again = self::sink(&store, DeltaOptions::default());
     assert_eq!(again.position(APP).await.unwrap().unwrap().end, 1_010);
     println!("position after reopening: {:?}", before.elapsed());

@@ -12,6 +12,7 @@ use arrow::datatypes::SchemaRef;
 use delta_kernel::{Engine, Snapshot, SnapshotRef};
 use deltalake::kernel::{Metadata, Transaction, Version};
 use deltalake::logstore::LogStoreRef;
+use forebay_flow::clock;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -48,7 +49,7 @@ pub(super) struct Head {
 
 impl Head {
     pub(super) fn new(log: LogStoreRef) -> Self {
-        Self { log, table: None, known: HashMap::new(), unsure: true, checked: Instant::now() }
+        Self { log, table: None, known: HashMap::new(), unsure: true, checked: clock::now() }
     }
 
     pub(super) fn table(&self) -> Option<&Table> {
@@ -77,7 +78,7 @@ impl Head {
             }
         }
         self.unsure = false;
-        self.checked = Instant::now();
+        self.checked = clock::now();
         Ok(())
     }
 

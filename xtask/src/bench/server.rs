@@ -116,8 +116,7 @@ impl Server {
         let (status, ledger) = get(self.address, "/api/v1/ledger")?;
         ensure!(status == 200, "ledger: {status} {ledger}");
         let ledger: Value = serde_json::from_str(&ledger)?;
-        let rows = ledger.as_array().or_else(|| ledger["streams"].as_array());
-        let row = rows.into_iter().flatten().find(|row| row["stream"] == "flights");
+        let row = ledger.as_array().into_iter().flatten().find(|row| row["stream"] == "flights");
         let row = row.context("the ledger has no `flights`")?;
         row["in_journal"].as_u64().context("the ledger has no `in_journal`")
     }

@@ -66,8 +66,11 @@ fn f8_exactly_the_poisonous_rows_become_dead_letters_and_the_workers_come_back()
     post_all(&server);
     judge(&server);
     server.must_run();
-    let restarts = server.metrics().sum("forebay_worker_restarts_total", &[("stage", "transform")]);
+    let metrics = server.metrics();
+    let restarts = metrics.sum("forebay_worker_restarts_total", &[("stage", "transform")]);
     assert!(restarts >= 2.0, "F8: {restarts} restarts");
+    let errors = metrics.sum("forebay_processing_errors_total", &[("stream", "poison")]);
+    assert!(errors >= 2.0, "F8: {errors} errors");
     let after = server.ingest("poison?ack=stored", "{\"n\":9999,\"text\":\"after\"}\n");
     assert_eq!(after.status, 200, "{}", after.text());
     server.stop();

@@ -205,15 +205,15 @@ impl Server {
     pub(crate) fn ledger(&self, stream: &str) -> Option<Value> {
         let answer = Request::get("/api/v1/ledger").send(self.address).unwrap();
         assert_eq!(answer.status, 200, "{}", answer.text());
-        let ledger = answer.json();
-        let rows = ledger.as_array().or_else(|| ledger["streams"].as_array());
-        rows.unwrap().iter().find(|row| row["stream"] == stream).cloned()
+        answer.json().as_array().unwrap().iter().find(|row| row["stream"] == stream).cloned()
     }
 
     /// Waits until nothing of the stream is left in the journal; F6 must hold then. Returns the ledger.
     pub(crate) fn drained(&self, stream: &str) -> Value {
         let row = eventually(&format!("every row of `{stream}` is in its table"), || {
-            self.ledger(stream).filter(|row| row["in_journal"] == json!(0))
+            let left =
+                |row: &Value| [row["in_journal"].clone(), row["rejected_in_journal"].clone()];
+            self.ledger(stream).filter(|row| left(row) == [json!(0), json!(0)])
         });
         assert_eq!(row["difference"], json!(0), "F6: {row}");
         row

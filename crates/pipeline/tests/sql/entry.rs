@@ -24,7 +24,7 @@ fn meta() -> Meta {
 fn rejected(row: u64) -> Rejected {
     Rejected {
         row,
-        column: (row % 2 == 0).then(|| "month".to_owned()),
+        column: row.is_multiple_of(2).then(|| "month".to_owned()),
         code: Code::ALL[row as usize % Code::ALL.len()],
         message: format!("row {row} is wrong"),
         raw: Bytes::from(vec![row as u8; row as usize % 50]),

@@ -44,15 +44,8 @@ impl Backoff {
     #[must_use]
     pub fn pause(&self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(31);
-        let full = self
-            .initial
-            .saturating_mul(1 << doublings)
-            .min(self.max.max(self.initial));
-        let jitter = if self.jitter.is_finite() {
-            self.jitter.clamp(0.0, 1.0)
-        } else {
-            0.0
-        };
+        let full = self.initial.saturating_mul(1 << doublings).min(self.max.max(self.initial));
+        let jitter = if self.jitter.is_finite() { self.jitter.clamp(0.0, 1.0) } else { 0.0 };
         full.mul_f64(1.0 - jitter * fastrand::f64())
     }
 
@@ -83,10 +76,7 @@ mod tests {
         let pauses: Vec<_> = (1..=5).map(|n| plain.pause(n).as_millis()).collect();
         assert_eq!(pauses, [10, 20, 40, 65, 65]);
         assert_eq!(plain.pause(u32::MAX), Duration::from_millis(65));
-        let spread = Backoff {
-            jitter: 0.5,
-            ..plain
-        };
+        let spread = Backoff { jitter: 0.5, ..plain };
         for _ in 0..1000 {
             let pause = spread.pause(2);
             assert!(

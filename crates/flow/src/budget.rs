@@ -69,13 +69,7 @@ impl Budget {
     /// A budget of `total` bytes.
     #[must_use]
     pub fn new(name: impl Into<Name>, total: u64) -> Self {
-        Self {
-            inner: Arc::new(BudgetInner {
-                name: name.into(),
-                total,
-                shares: Mutex::default(),
-            }),
-        }
+        Self { inner: Arc::new(BudgetInner { name: name.into(), total, shares: Mutex::default() }) }
     }
 
     /// The whole sum in bytes.
@@ -94,27 +88,17 @@ impl Budget {
         let given: u64 = shares.values().sum();
         let left = self.inner.total.saturating_sub(given);
         if shares.contains_key(&name) {
-            return Err(ShareError::Duplicate {
-                share: name.into_owned(),
-            });
+            return Err(ShareError::Duplicate { share: name.into_owned() });
         }
         if bytes > left {
-            return Err(ShareError::OverTotal {
-                share: name.into_owned(),
-                bytes,
-                left,
-            });
+            return Err(ShareError::OverTotal { share: name.into_owned(), bytes, left });
         }
         shares.insert(name.clone(), bytes);
         let inner = Arc::new(ShareInner {
             name: Arc::from(name.as_ref()),
             budget: self.inner.name.clone(),
             capacity: bytes,
-            state: Mutex::new(ShareState {
-                used: 0,
-                peak: 0,
-                waiters: WaitList::default(),
-            }),
+            state: Mutex::new(ShareState { used: 0, peak: 0, waiters: WaitList::default() }),
         });
         let mut registry = REGISTRY.lock();
         registry.retain(|share| share.strong_count() > 0);
@@ -177,12 +161,7 @@ impl Share {
     /// # Errors
     /// [`Exhausted::TooLarge`] at once when they can never fit. It waits without limit: prefer [`Share::acquire_within`].
     pub async fn acquire(&self, bytes: u64) -> Result<Permit, Exhausted> {
-        Acquire {
-            share: &self.inner,
-            bytes,
-            ticket: None,
-        }
-        .await
+        Acquire { share: &self.inner, bytes, ticket: None }.await
     }
 
     /// Like [`Share::acquire`], until `deadline`. Cancel safe.
@@ -205,10 +184,7 @@ impl Share {
         }
         state.take(bytes);
         drop(state);
-        Some(Permit {
-            share: Arc::clone(&self.inner),
-            bytes,
-        })
+        Some(Permit { share: Arc::clone(&self.inner), bytes })
     }
 
     /// The share's name.
@@ -287,11 +263,7 @@ impl ShareInner {
             return;
         }
         let mut state = self.state.lock();
-        debug_assert!(
-            state.used >= bytes,
-            "F5: share `{}` got back more than it lent",
-            self.name
-        );
+        debug_assert!(state.used >= bytes, "F5: share `{}` got back more than it lent", self.name);
         state.used = state.used.saturating_sub(bytes);
         let wakers = state.grant(self.capacity);
         drop(state);
@@ -333,10 +305,7 @@ impl Future for Acquire<'_> {
         }
         drop(state);
         self.ticket = None;
-        Poll::Ready(Ok(Permit {
-            share: Arc::clone(share),
-            bytes: self.bytes,
-        }))
+        Poll::Ready(Ok(Permit { share: Arc::clone(share), bytes: self.bytes }))
     }
 }
 
@@ -374,10 +343,7 @@ impl Permit {
     pub fn split(&mut self, bytes: u64) -> Permit {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
-        Permit {
-            share: Arc::clone(&self.share),
-            bytes,
-        }
+        Permit { share: Arc::clone(&self.share), bytes }
     }
 
     /// Joins `other` into this one.
@@ -406,9 +372,7 @@ impl Permit {
         if more == 0 {
             return true;
         }
-        let share = Share {
-            inner: Arc::clone(&self.share),
-        };
+        let share = Share { inner: Arc::clone(&self.share) };
         match share.try_acquire(more) {
             Some(mut permit) => {
                 self.bytes += std::mem::take(&mut permit.bytes);

@@ -14,19 +14,13 @@ pub type Instant = tokio::time::Instant;
 
 /// The present moment on Tokio's clock (paused time is honoured inside a paused runtime).
 #[must_use]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place that reads the monotonic clock"
-)]
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
 pub fn now() -> Instant {
     Instant::now()
 }
 
 /// Nanoseconds of real time since this process first asked; never paused. For ages of polls, not for deadlines.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place that reads the real monotonic clock"
-)]
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the real monotonic clock")]
 pub(crate) fn real_nanos() -> u64 {
     static START: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
     u64::try_from(START.elapsed().as_nanos()).unwrap_or(u64::MAX)
@@ -64,22 +58,14 @@ impl Clock {
     /// The machine's clock.
     #[must_use]
     pub fn system() -> Self {
-        Self {
-            source: Source::System,
-        }
+        Self { source: Source::System }
     }
 
     /// A clock whose wall time starts at `start_unix_micros` and then follows Tokio's clock, paused or not.
     #[must_use]
     pub fn fake(start_unix_micros: i64) -> Self {
-        let fake = Fake {
-            base: now(),
-            ahead: Duration::ZERO,
-            wall_micros: start_unix_micros,
-        };
-        Self {
-            source: Source::Fake(Arc::new(Mutex::new(fake))),
-        }
+        let fake = Fake { base: now(), ahead: Duration::ZERO, wall_micros: start_unix_micros };
+        Self { source: Source::Fake(Arc::new(Mutex::new(fake))) }
     }
 
     /// The present on the monotonic clock. Never goes backwards.
@@ -134,9 +120,7 @@ impl Clock {
 
 impl Fake {
     fn elapsed(&self) -> Duration {
-        now()
-            .saturating_duration_since(self.base)
-            .saturating_add(self.ahead)
+        now().saturating_duration_since(self.base).saturating_add(self.ahead)
     }
 }
 
@@ -144,10 +128,7 @@ fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place that reads the wall clock"
-)]
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
 fn system_unix_micros() -> i64 {
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(after) => micros(after),

@@ -107,22 +107,14 @@ impl Ctx {
     /// A context without parent, deadline or cause. One per program, one per test.
     #[must_use]
     pub fn root(name: impl Into<Name>) -> Self {
-        Self {
-            node: Node::new(name.into(), None, None, Link::Plain),
-            ready: None,
-        }
+        Self { node: Node::new(name.into(), None, None, Link::Plain), ready: None }
     }
 
     /// A context below this one: cancelled with it, with its deadline, or alone.
     #[must_use]
     pub fn child(&self, name: impl Into<Name>) -> Self {
         Self {
-            node: Node::new(
-                name.into(),
-                Some(&self.node),
-                self.node.deadline,
-                Link::Plain,
-            ),
+            node: Node::new(name.into(), Some(&self.node), self.node.deadline, Link::Plain),
             ready: self.ready.clone(),
         }
     }
@@ -132,12 +124,7 @@ impl Ctx {
     pub fn with_deadline(&self, deadline: Instant) -> Self {
         let deadline = self.node.deadline.map_or(deadline, |own| own.min(deadline));
         Self {
-            node: Node::new(
-                Name::Borrowed(""),
-                Some(&self.node),
-                Some(deadline),
-                Link::Plain,
-            ),
+            node: Node::new(Name::Borrowed(""), Some(&self.node), Some(deadline), Link::Plain),
             ready: self.ready.clone(),
         }
     }
@@ -145,10 +132,7 @@ impl Ctx {
     /// A context that is part of this one's tree (path, liveness, killing) but that a polite cancel passes by, because a
     /// supervisor hands the cancel on in its own order.
     pub(crate) fn shielded(&self, name: impl Into<Name>, ready: Option<Arc<Ready>>) -> Self {
-        Self {
-            node: Node::new(name.into(), Some(&self.node), None, Link::Shielded),
-            ready,
-        }
+        Self { node: Node::new(name.into(), Some(&self.node), None, Link::Shielded), ready }
     }
 
     /// The moment at which [`Ctx::run`] gives up, if any.

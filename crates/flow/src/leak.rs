@@ -37,21 +37,12 @@ pub struct Leaks {
 
 impl fmt::Display for Leaks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} tasks and {} shares leaked",
-            self.tasks.len(),
-            self.permits.len()
-        )?;
+        write!(f, "{} tasks and {} shares leaked", self.tasks.len(), self.permits.len())?;
         for task in &self.tasks {
             write!(f, "\n  {task}")?;
         }
         for share in &self.permits {
-            write!(
-                f,
-                "\n  {} bytes of {}/{}",
-                share.used, share.budget, share.share
-            )?;
+            write!(f, "\n  {} bytes of {}/{}", share.used, share.budget, share.share)?;
         }
         Ok(())
     }
@@ -87,12 +78,7 @@ impl Checker {
     #[must_use]
     pub fn new() -> Self {
         let before = tasks::snapshot().iter().map(|task| task.id).collect();
-        Self {
-            root: None,
-            before,
-            shares: Vec::new(),
-            ignored: Vec::new(),
-        }
+        Self { root: None, before, shares: Vec::new(), ignored: Vec::new() }
     }
 
     /// Looks below `root` only, with no baseline.
@@ -146,17 +132,9 @@ impl Checker {
         tasks.retain(|task| {
             !self.before.contains(&task.id) && !self.ignored.iter().any(|ignore| ignore(task))
         });
-        let permits: Vec<_> = self
-            .shares
-            .iter()
-            .map(budget::info)
-            .filter(|share| share.used > 0)
-            .collect();
-        if tasks.is_empty() && permits.is_empty() {
-            Ok(())
-        } else {
-            Err(Leaks { tasks, permits })
-        }
+        let permits: Vec<_> =
+            self.shares.iter().map(budget::info).filter(|share| share.used > 0).collect();
+        if tasks.is_empty() && permits.is_empty() { Ok(()) } else { Err(Leaks { tasks, permits }) }
     }
 }
 

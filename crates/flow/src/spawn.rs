@@ -98,9 +98,7 @@ impl<T> Future for Task<T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let joined = std::task::ready!(Pin::new(&mut self.handle).poll(cx));
         Poll::Ready(joined.map_err(|error| match error.try_into_panic() {
-            Ok(payload) => TaskError::Panicked {
-                message: panics::message(payload.as_ref()),
-            },
+            Ok(payload) => TaskError::Panicked { message: panics::message(payload.as_ref()) },
             Err(_) => TaskError::Cancelled(self.ctx.cause().unwrap_or(Cause::Dropped)),
         }))
     }
@@ -127,11 +125,7 @@ impl Ctx {
         F::Output: Send + 'static,
     {
         let (id, handle) = self.spawn_unowned(name.into(), Location::caller(), fut);
-        Task {
-            handle,
-            ctx: self.clone(),
-            id,
-        }
+        Task { handle, ctx: self.clone(), id }
     }
 
     /// Starts a task whose owner is this context alone: it ends by itself or when the context is killed.
@@ -192,10 +186,7 @@ impl Scope {
     /// A scope below `ctx`.
     #[must_use]
     pub fn new(ctx: &Ctx, name: impl Into<Name>) -> Self {
-        Self {
-            ctx: ctx.child(name),
-            panicked: Arc::default(),
-        }
+        Self { ctx: ctx.child(name), panicked: Arc::default() }
     }
 
     /// The scope's own context: hand children of it to the tasks, cancel it to ask them to end.
@@ -246,17 +237,12 @@ impl Scope {
     /// not cancel first: call `scope.ctx().cancel(…)` to ask politely. An aborted task that never reaches an await is
     /// left behind after one second. Dropping this future aborts everything at once.
     pub async fn finish(self, deadline: Instant) -> Abandoned {
-        if tokio::time::timeout_at(deadline, self.ctx.idle())
-            .await
-            .is_ok()
-        {
+        if tokio::time::timeout_at(deadline, self.ctx.idle()).await.is_ok() {
             return Abandoned(0);
         }
         let rest = self.ctx.live();
         self.ctx.kill(Cause::Terminated);
-        let _left_behind = tokio::time::timeout(ABORT_GRACE, self.ctx.idle())
-            .await
-            .is_err();
+        let _left_behind = tokio::time::timeout(ABORT_GRACE, self.ctx.idle()).await.is_err();
         Abandoned(rest)
     }
 }

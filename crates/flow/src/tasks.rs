@@ -149,32 +149,22 @@ impl Registered {
             wait: Mutex::new(None),
         });
         shard(id).lock().insert(id, Arc::clone(&record));
-        Self {
-            record: Some(record),
-            id,
-        }
+        Self { record: Some(record), id }
     }
 
     /// Marks this record as the thread's current one until the guard drops.
     pub(crate) fn enter(&mut self) -> Entered<'_> {
         if let Some(record) = &self.record {
             // Only the one poller writes: no read-modify-write needed.
-            record.polls.store(
-                record.polls.load(Ordering::Relaxed).wrapping_add(1),
-                Ordering::Relaxed,
-            );
             record
-                .poll_began
-                .store(clock::real_nanos().max(1), Ordering::Relaxed);
+                .polls
+                .store(record.polls.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+            record.poll_began.store(clock::real_nanos().max(1), Ordering::Relaxed);
             record.state.store(RUNNING, Ordering::Relaxed);
         }
         let outer = CURRENT.with(|current| current.replace(self.record.take()));
         let outer_noted = NOTED.with(|noted| noted.replace(false));
-        Entered {
-            registered: self,
-            outer,
-            outer_noted,
-        }
+        Entered { registered: self, outer, outer_noted }
     }
 }
 
@@ -204,9 +194,7 @@ impl Drop for Entered<'_> {
         let record = CURRENT.with(|current| current.replace(self.outer.take()));
         let noted = NOTED.with(|noted| noted.replace(self.outer_noted));
         if let Some(record) = &record {
-            record
-                .state
-                .store(if noted { WAITING } else { IDLE }, Ordering::Relaxed);
+            record.state.store(if noted { WAITING } else { IDLE }, Ordering::Relaxed);
         }
         self.registered.record = record;
     }
@@ -223,15 +211,9 @@ pub(crate) fn note_wait(what: &'static str, name: &Arc<str>) {
         };
         NOTED.with(|noted| noted.set(true));
         let mut wait = record.wait.lock();
-        let same = wait
-            .as_ref()
-            .is_some_and(|w| w.what == what && Arc::ptr_eq(&w.name, name));
+        let same = wait.as_ref().is_some_and(|w| w.what == what && Arc::ptr_eq(&w.name, name));
         if !same {
-            *wait = Some(Wait {
-                what,
-                name: Arc::clone(name),
-                since: clock::now(),
-            });
+            *wait = Some(Wait { what, name: Arc::clone(name), since: clock::now() });
         }
     });
 }
@@ -244,9 +226,7 @@ pub(crate) fn mark_thread_waiting() {
             return;
         };
         if let Some(record) = current.as_ref() {
-            record
-                .state
-                .store(if noted { WAITING } else { IDLE }, Ordering::Relaxed);
+            record.state.store(if noted { WAITING } else { IDLE }, Ordering::Relaxed);
         }
     });
 }
@@ -259,9 +239,7 @@ pub(crate) fn clear_thread_wait() {
         };
         if let Some(record) = current.as_ref() {
             record.polls.fetch_add(1, Ordering::Relaxed);
-            record
-                .poll_began
-                .store(clock::real_nanos().max(1), Ordering::Relaxed);
+            record.poll_began.store(clock::real_nanos().max(1), Ordering::Relaxed);
             record.state.store(RUNNING, Ordering::Relaxed);
         }
     });
@@ -281,11 +259,7 @@ impl Record {
             location: self.location,
             created: self.created,
             polls: self.polls.load(Ordering::Relaxed),
-            state: if state == RUNNING {
-                State::Running
-            } else {
-                State::Idle
-            },
+            state: if state == RUNNING { State::Running } else { State::Idle },
             since_last_poll: (began != 0)
                 .then(|| Duration::from_nanos(clock::real_nanos().saturating_sub(began))),
             waiting_on: waiting.map(|w| format!("{} `{}`", w.what, w.name)),
@@ -307,12 +281,8 @@ pub(crate) fn under(root: &Node) -> Vec<TaskInfo> {
 fn collect(keep: impl Fn(&Record) -> bool) -> Vec<TaskInfo> {
     let mut found = Vec::new();
     for shard in &REGISTRY {
-        let records: Vec<_> = shard
-            .lock()
-            .values()
-            .filter(|record| keep(record))
-            .cloned()
-            .collect();
+        let records: Vec<_> =
+            shard.lock().values().filter(|record| keep(record)).cloned().collect();
         found.extend(records.iter().map(|record| record.info()));
     }
     found.sort_by_key(|info| info.id);

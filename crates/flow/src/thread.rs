@@ -38,9 +38,7 @@ impl<T> Thread<T> {
     /// Whether it has ended.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.handle
-            .as_ref()
-            .is_none_or(thread::JoinHandle::is_finished)
+        self.handle.as_ref().is_none_or(thread::JoinHandle::is_finished)
     }
 
     /// Waits for the thread's result without blocking the runtime. Dropping this future cancels the thread's context.
@@ -93,10 +91,7 @@ where
     spawn_at(ctx, name.into(), Location::caller(), f)
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place that starts threads"
-)]
+#[expect(clippy::disallowed_methods, reason = "the one place that starts threads")]
 pub(crate) fn spawn_at<T, F>(
     ctx: &Ctx,
     name: Name,
@@ -111,13 +106,8 @@ where
     let inner = own.clone();
     let (tell, result) = oneshot::channel();
     let os_name = name.to_string();
-    let mut registered = Registered::new(
-        tasks::next_id(),
-        name,
-        Kind::Thread,
-        Arc::clone(ctx.node()),
-        location,
-    );
+    let mut registered =
+        Registered::new(tasks::next_id(), name, Kind::Thread, Arc::clone(ctx.node()), location);
     let handle = thread::Builder::new().name(os_name).spawn(move || {
         let outcome = {
             let _run = registered.enter();
@@ -127,11 +117,7 @@ where
         // Nobody may be waiting any more; then the result is dropped.
         drop(tell.send(outcome));
     })?;
-    Ok(Thread {
-        ctx: own,
-        result,
-        handle: Some(handle),
-    })
+    Ok(Thread { ctx: own, result, handle: Some(handle) })
 }
 
 struct Unpark(thread::Thread);

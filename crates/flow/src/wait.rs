@@ -58,9 +58,7 @@ impl WaitList {
 
     /// What the first in line needs.
     pub(crate) fn first_need(&self) -> Option<u64> {
-        self.waiting
-            .first_key_value()
-            .map(|(_, waiting)| waiting.need)
+        self.waiting.first_key_value().map(|(_, waiting)| waiting.need)
     }
 
     /// Grants the first in line; wake the waker after the lock is gone.
@@ -70,18 +68,12 @@ impl WaitList {
 
     /// The wakers of all, who stay in line.
     pub(crate) fn wakers(&self) -> Vec<Waker> {
-        self.waiting
-            .values()
-            .map(|waiting| waiting.waker.clone())
-            .collect()
+        self.waiting.values().map(|waiting| waiting.waker.clone()).collect()
     }
 
     /// Grants all.
     pub(crate) fn grant_all(&mut self) -> Vec<Waker> {
-        std::mem::take(&mut self.waiting)
-            .into_values()
-            .map(|waiting| waiting.waker)
-            .collect()
+        std::mem::take(&mut self.waiting).into_values().map(|waiting| waiting.waker).collect()
     }
 }
 

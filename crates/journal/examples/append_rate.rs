@@ -8,9 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use forebay_flow::clock;
 use forebay_journal::disk::{Disk, Open, RealDisk};
 use forebay_journal::{Append, Clock, Journal, Options, Writers};
-use tokio::time::Instant;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
@@ -20,11 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let dir = Path::new(&dir).join("append_rate");
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new());
     disk.create_dir_all(&dir)?;
-    let bytes = Bytes::from(
-        (0..payload)
-            .map(|i| (i * 31 % 251) as u8)
-            .collect::<Vec<_>>(),
-    );
+    let bytes = Bytes::from((0..payload).map(|i| (i * 31 % 251) as u8).collect::<Vec<_>>());
     let each = (mebibytes << 20) / payload / appenders;
     let total = (each * appenders * payload) as f64 / 1e6;
     println!(
@@ -33,10 +29,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
 
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    let writers = Writers::start(1)?;
+    let writers = Writers::start(&forebay_flow::Ctx::root("test"), 1)?;
     let options = Options::new(64 << 30, Clock::new(|| 0));
     let (journal, _) = Journal::open(disk.clone(), &dir.join("journal"), options, &writers)?;
-    let started = Instant::now();
+    let started = clock::now();
     runtime.block_on(async {
         let mut tasks = tokio::task::JoinSet::new();
         for _ in 0..appenders {
@@ -45,13 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 for _ in 0..each {
                     let (key, counters, payload) = (None, [1, 0, 0, 0], bytes.clone());
                     journal
-                        .append(Append {
-                            kind: 0,
-                            received_unix_micros: 0,
-                            key,
-                            counters,
-                            payload,
-                        })
+                        .append(Append { kind: 0, received_unix_micros: 0, key, counters, payload })
                         .await?;
                 }
                 Ok::<_, forebay_journal::AppendError>(())
@@ -68,13 +58,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
     runtime.block_on(journal.close())?;
     drop(journal);
-    let started = Instant::now();
+    let started = clock::now();
     let options = Options::new(64 << 30, Clock::new(|| 0));
     let (journal, _) = Journal::open(disk.clone(), &dir.join("journal"), options, &writers)?;
-    println!(
-        "recovery {:7.0} MB/s",
-        total / started.elapsed().as_secs_f64()
-    );
+    println!("recovery {:7.0} MB/s", total / started.elapsed().as_secs_f64());
     drop(journal);
     writers.stop();
     disk.remove_dir_all(&dir)?;
@@ -84,7 +71,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn probe(disk: &dyn Disk, dir: &Path, mebibytes: usize) -> std::io::Result<f64> {
     let path = dir.join("probe");
     let file = disk.open(&path, Open::CreateOrTruncate)?;
-    let (block, started) = (vec![7; 1 << 20], Instant::now());
+    let (block, started) = (vec![7; 1 << 20], clock::now());
     for i in 0..mebibytes as u64 {
         file.write_all_at(&block, i << 20)?;
         file.sync_data()?;

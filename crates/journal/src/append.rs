@@ -101,10 +101,7 @@ struct Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut state = self.journal.state.lock();
-        let Ok(i) = state
-            .queue
-            .binary_search_by_key(&self.id, |request| request.id)
-        else {
+        let Ok(i) = state.queue.binary_search_by_key(&self.id, |request| request.id) else {
             return;
         };
         if let Some(request) = state.queue.remove(i) {
@@ -162,10 +159,7 @@ impl Journal {
         let whole = cost + BLOCK_ALIGN;
         if len > MAX_PAYLOAD || whole > max {
             let max = (MAX_PAYLOAD as u64).min(max.saturating_sub(2 * BLOCK_ALIGN));
-            return Err(AppendError::TooLarge {
-                len: len as u64,
-                max,
-            });
+            return Err(AppendError::TooLarge { len: len as u64, max });
         }
         let now = self.options.clock.unix_micros();
         let mut state = self.state.lock();
@@ -182,29 +176,14 @@ impl Journal {
         }
         state.scheduled = true;
         if let Some(key) = append.key {
-            state.pending.insert(
-                key.hash,
-                Pending {
-                    checksum: key.checksum,
-                    waiters: Vec::new(),
-                },
-            );
+            state.pending.insert(key.hash, Pending { checksum: key.checksum, waiters: Vec::new() });
         }
         let id = state.next_request;
         state.next_request += 1;
         state.promised += cost;
         let (done, outcome) = oneshot::channel();
-        state.queue.push_back(Request {
-            id,
-            append: append.clone(),
-            cost,
-            done,
-        });
-        Ok(Step::Queued(Ticket {
-            journal: self.clone(),
-            id,
-            done: outcome,
-        }))
+        state.queue.push_back(Request { id, append: append.clone(), cost, done });
+        Ok(Step::Queued(Ticket { journal: self.clone(), id, done: outcome }))
     }
 }
 
@@ -221,11 +200,7 @@ fn find_original(
         if known.checksum != key.checksum {
             return Err(AppendError::Conflict);
         }
-        let known = Appended::Duplicate {
-            start: known.start,
-            end: known.end,
-            note: known.note,
-        };
+        let known = Appended::Duplicate { start: known.start, end: known.end, note: known.note };
         return Ok(Some(Step::Known(known)));
     }
     let Some(pending) = state.pending.get_mut(&key.hash) else {

@@ -45,9 +45,7 @@ struct State {
 
 impl fmt::Debug for Attempts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Attempts")
-            .field("path", &self.path)
-            .finish_non_exhaustive()
+        f.debug_struct("Attempts").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
@@ -63,16 +61,8 @@ impl Attempts {
         if used > 0 || used < bytes.len() {
             replace_file(&*disk, &path, &encode(&notes))?;
         }
-        let state = State {
-            notes,
-            file: None,
-            len: 0,
-        };
-        Ok(Self {
-            disk,
-            path,
-            state: Mutex::new(state),
-        })
+        let state = State { notes, file: None, len: 0 };
+        Ok(Self { disk, path, state: Mutex::new(state) })
     }
 
     /// Notes what is about to be done at a position; the last note of a position counts.
@@ -90,11 +80,7 @@ impl Attempts {
                 "note too long or too many marks",
             ));
         }
-        let live: u64 = state
-            .notes
-            .values()
-            .map(|note| (note.len() + HEAD + 4) as u64)
-            .sum();
+        let live: u64 = state.notes.values().map(|note| (note.len() + HEAD + 4) as u64).sum();
         if state.file.is_none() || state.len > live * 2 + SLACK {
             self.rewrite(&mut state)?;
         }
@@ -102,9 +88,7 @@ impl Attempts {
             return Err(io::ErrorKind::NotFound.into());
         };
         let entry = encode_entry(lsn, note);
-        let written = file
-            .write_all_at(&entry, state.len)
-            .and_then(|()| file.sync_data());
+        let written = file.write_all_at(&entry, state.len).and_then(|()| file.sync_data());
         if let Err(e) = written {
             // What the file holds is unknown: the next mark starts a new one.
             state.file = None;
@@ -118,12 +102,7 @@ impl Attempts {
     /// All marks, by position.
     #[must_use]
     pub fn all(&self) -> Vec<(Lsn, Vec<u8>)> {
-        self.state
-            .lock()
-            .notes
-            .iter()
-            .map(|(lsn, note)| (*lsn, note.clone()))
-            .collect()
+        self.state.lock().notes.iter().map(|(lsn, note)| (*lsn, note.clone())).collect()
     }
 
     /// Forgets the marks below a position.
@@ -167,10 +146,7 @@ fn encode_entry(lsn: Lsn, note: &[u8]) -> Vec<u8> {
 }
 
 fn encode(notes: &BTreeMap<Lsn, Vec<u8>>) -> Vec<u8> {
-    notes
-        .iter()
-        .flat_map(|(lsn, note)| encode_entry(*lsn, note))
-        .collect()
+    notes.iter().flat_map(|(lsn, note)| encode_entry(*lsn, note)).collect()
 }
 
 /// The marks of a file, and the bytes that hold.

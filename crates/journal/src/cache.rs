@@ -13,11 +13,7 @@ pub(crate) struct Cache {
 
 impl Cache {
     pub(crate) fn new(max: usize) -> Self {
-        Self {
-            blocks: VecDeque::new(),
-            bytes: 0,
-            max,
-        }
+        Self { blocks: VecDeque::new(), bytes: 0, max }
     }
 
     /// Takes the block at `lsn`, which follows all others.
@@ -34,10 +30,7 @@ impl Cache {
 
     /// The block that holds a position.
     pub(crate) fn get(&self, at: u64) -> Option<(u64, Bytes)> {
-        let i = self
-            .blocks
-            .partition_point(|(lsn, _)| *lsn <= at)
-            .checked_sub(1)?;
+        let i = self.blocks.partition_point(|(lsn, _)| *lsn <= at).checked_sub(1)?;
         let (lsn, block) = self.blocks.get(i)?;
         (at < lsn + block.len() as u64).then(|| (*lsn, block.clone()))
     }

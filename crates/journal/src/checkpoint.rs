@@ -66,9 +66,7 @@ impl Slot {
         put(
             &mut b,
             12,
-            &u32::try_from(self.checkpoint.positions.len())
-                .unwrap_or(u32::MAX)
-                .to_le_bytes(),
+            &u32::try_from(self.checkpoint.positions.len()).unwrap_or(u32::MAX).to_le_bytes(),
         );
         put(&mut b, 16, self.uuid.as_bytes());
         put(&mut b, 32, &self.generation.to_le_bytes());
@@ -91,12 +89,8 @@ impl Slot {
         if lanes > MAX_LANES {
             return None;
         }
-        let position = |i| {
-            Some((
-                u32_at(b, LANES_AT + 16 * i)?,
-                Lsn(u64_at(b, LANES_AT + 16 * i + 8)?),
-            ))
-        };
+        let position =
+            |i| Some((u32_at(b, LANES_AT + 16 * i)?, Lsn(u64_at(b, LANES_AT + 16 * i + 8)?)));
         Some(Self {
             uuid: uuid::Uuid::from_bytes(array(b, 16)?),
             generation: u64_at(b, 32)?,
@@ -228,12 +222,7 @@ impl Slots {
         floor: u64,
         mode: Open,
     ) -> io::Result<()> {
-        let slot = Slot {
-            uuid: self.uuid,
-            generation: self.generation + 1,
-            floor,
-            checkpoint,
-        };
+        let slot = Slot { uuid: self.uuid, generation: self.generation + 1, floor, checkpoint };
         let name = NAMES.get(self.target).copied().unwrap_or("ckpt.a");
         let file = disk.open(&dir.join(name), mode)?;
         file.write_all_at(&slot.encode(), 0)?;

@@ -9,6 +9,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use forebay_flow::clock;
+
 use crate::error::AppendError;
 use crate::journal::{Phase, State};
 use crate::keys::{Entry, KeyState};
@@ -50,12 +52,13 @@ impl Journal {
 
     fn write(&self, batch: Vec<Request>) {
         let now = self.options.clock.unix_micros();
-        let written = self
-            .writer
-            .lock()
-            .commit(batch.iter().map(|request| &request.append), now);
+        let began = clock::now();
+        let written = self.writer.lock().commit(batch.iter().map(|request| &request.append), now);
         match written {
-            Ok(written) => self.acknowledge(batch, written, now),
+            Ok(written) => {
+                self.options.synced.observe(clock::now() - began);
+                self.acknowledge(batch, written, now);
+            }
             Err(Failure::NoSpace(e)) => self.refuse(batch, &AppendError::DiskFull(e.to_string())),
             Err(Failure::Broken(e)) => self.poison(batch, &e.to_string()),
         }
@@ -75,24 +78,16 @@ impl Journal {
                     note: key.note,
                 };
                 let received_unix_micros = request.append.received_unix_micros;
-                state.keys.insert(Entry {
-                    hash: key.hash,
-                    state: known,
-                    received_unix_micros,
-                });
+                state.keys.insert(Entry { hash: key.hash, state: known, received_unix_micros });
             }
             state.settle(request);
         }
         state.keys.expire(now);
         drop(state);
-        self.progress
-            .send_modify(|progress| progress.durable = written.end);
+        self.progress.send_modify(|progress| progress.durable = written.end);
         for (request, (start, end)) in batch.into_iter().zip(written.places) {
             // A receiver that is gone was cancelled after its record was taken up: the record stays.
-            drop(request.done.send(Ok(Appended::New {
-                start: Lsn(start),
-                end: Lsn(end),
-            })));
+            drop(request.done.send(Ok(Appended::New { start: Lsn(start), end: Lsn(end) })));
         }
     }
 
@@ -118,14 +113,9 @@ impl Journal {
         drop(state);
         tracing::error!(journal = %self.uuid(), why, "journal poisoned");
         for request in batch {
-            drop(
-                request
-                    .done
-                    .send(Err(AppendError::Poisoned(why.to_owned()))),
-            );
+            drop(request.done.send(Err(AppendError::Poisoned(why.to_owned()))));
         }
-        self.progress
-            .send_modify(|progress| progress.phase = Phase::Poisoned(why.to_owned()));
+        self.progress.send_modify(|progress| progress.phase = Phase::Poisoned(why.to_owned()));
     }
 
     fn wants_empty_block(&self) -> bool {
@@ -147,8 +137,7 @@ impl Journal {
         match written {
             Ok(written) => {
                 self.state.lock().publish(&written);
-                self.progress
-                    .send_modify(|progress| progress.durable = written.end);
+                self.progress.send_modify(|progress| progress.durable = written.end);
             }
             Err(Failure::NoSpace(e)) => {
                 tracing::warn!(journal = %self.uuid(), error = %e, "no room to vouch")
@@ -178,8 +167,7 @@ impl Journal {
                 drop(state);
                 self.writer.lock().close();
                 *self.lock.lock() = None;
-                self.progress
-                    .send_modify(|progress| progress.phase = Phase::Closed);
+                self.progress.send_modify(|progress| progress.phase = Phase::Closed);
                 false
             }
             Phase::Closed | Phase::Poisoned(_) => false,
@@ -224,11 +212,7 @@ impl State {
     fn publish(&mut self, written: &Written) {
         if let Some(begun) = &written.begun {
             // An empty segment that a restart left is replaced under its own name.
-            if self
-                .segments
-                .back()
-                .is_some_and(|last| last.header.base == begun.header.base)
-            {
+            if self.segments.back().is_some_and(|last| last.header.base == begun.header.base) {
                 self.segments.pop_back();
             }
             self.segments.push_back(begun.clone());

@@ -96,9 +96,7 @@ pub(crate) fn seal_crc(bytes: &mut [u8], at: usize) -> u32 {
 }
 
 pub(crate) fn crc_holds(bytes: &[u8], at: usize) -> bool {
-    bytes
-        .get(..at)
-        .is_some_and(|covered| u32_at(bytes, at) == Some(crc32c::crc32c(covered)))
+    bytes.get(..at).is_some_and(|covered| u32_at(bytes, at) == Some(crc32c::crc32c(covered)))
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -246,12 +244,7 @@ impl RecordHeader {
             kind: *b.get(4)?,
             received_unix_micros: array(b, 8).map(i64::from_le_bytes)?,
             key: (*b.get(5)? & 1 == 1).then_some(key),
-            counters: [
-                u32_at(b, 48)?,
-                u32_at(b, 52)?,
-                u32_at(b, 56)?,
-                u32_at(b, 60)?,
-            ],
+            counters: [u32_at(b, 48)?, u32_at(b, 52)?, u32_at(b, 56)?, u32_at(b, 60)?],
             payload_crc: u32_at(b, 64)?,
         })
     }
@@ -260,13 +253,7 @@ impl RecordHeader {
 /// Appends a record to a block under construction and folds its header into the records' checksum.
 pub(crate) fn push_record(block: &mut Vec<u8>, append: &Append, records_checksum: u32) -> u32 {
     let mut b = [0u8; RECORD_HEADER];
-    put(
-        &mut b,
-        0,
-        &u32::try_from(append.payload.len())
-            .unwrap_or(u32::MAX)
-            .to_le_bytes(),
-    );
+    put(&mut b, 0, &u32::try_from(append.payload.len()).unwrap_or(u32::MAX).to_le_bytes());
     put(&mut b, 4, &[append.kind, u8::from(append.key.is_some())]);
     put(&mut b, 8, &append.received_unix_micros.to_le_bytes());
     if let Some(key) = &append.key {
@@ -318,10 +305,8 @@ pub(crate) fn check_body(header: &BlockHeader, block: &[u8]) -> Result<Vec<Found
         if crc32c::crc32c(payload) != record.header.payload_crc {
             return Err("a payload is rotten");
         }
-        checksum = crc32c::crc32c_append(
-            checksum,
-            block.get(at..at + RECORD_HEADER).unwrap_or_default(),
-        );
+        checksum =
+            crc32c::crc32c_append(checksum, block.get(at..at + RECORD_HEADER).unwrap_or_default());
         at = record.end;
         found.push(record);
     }
@@ -394,11 +379,7 @@ mod tests {
             let append = Append {
                 kind: 7,
                 received_unix_micros: -5,
-                key: Some(Key {
-                    hash: 1 << 100,
-                    checksum: 9,
-                    note: 11,
-                }),
+                key: Some(Key { hash: 1 << 100, checksum: 9, note: 11 }),
                 counters: [1, 2, 3, 4],
                 payload: Bytes::copy_from_slice(payload),
             };
@@ -425,15 +406,9 @@ mod tests {
     fn a_block_decodes_to_what_was_encoded() {
         let bytes = block(&[b"one", b"", b"three and more"]);
         let header = BlockHeader::decode(&bytes).unwrap();
-        assert_eq!(
-            (header.lsn, header.durable, header.previous_checksum),
-            (8192, 4096, 77)
-        );
+        assert_eq!((header.lsn, header.durable, header.previous_checksum), (8192, 4096, 77));
         let found = check_body(&header, &bytes).unwrap();
-        let payloads: Vec<_> = found
-            .iter()
-            .map(|f| bytes.get(f.payload()).unwrap())
-            .collect();
+        let payloads: Vec<_> = found.iter().map(|f| bytes.get(f.payload()).unwrap()).collect();
         assert_eq!(payloads, [&b"one"[..], b"", b"three and more"]);
         assert_eq!(found[0].header.key.unwrap().hash, 1 << 100);
         assert_eq!(found[0].header.received_unix_micros, -5);
@@ -470,10 +445,7 @@ mod tests {
         };
         let bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes).unwrap(), header);
-        assert_eq!(
-            u32_at(&bytes, 4092).unwrap(),
-            crc32c::crc32c(&bytes[..4092])
-        );
+        assert_eq!(u32_at(&bytes, 4092).unwrap(), crc32c::crc32c(&bytes[..4092]));
         assert_eq!(
             crc32c::crc32c(&bytes),
             0x48674BC7,

@@ -66,9 +66,7 @@ pub fn verify(disk: &dyn Disk, dir: &Path) -> Result<Report, OpenError> {
     let read =
         checkpoint::read(disk, dir).map_err(OpenError::io("reading the checkpoint in", dir))?;
     let candidates = recovery::candidates(disk, dir)?;
-    let known = candidates
-        .iter()
-        .find_map(|c| c.header.as_ref().map(|header| header.uuid));
+    let known = candidates.iter().find_map(|c| c.header.as_ref().map(|header| header.uuid));
     let mut segments = Vec::new();
     for c in &candidates {
         let scanned = match &c.header {
@@ -85,11 +83,7 @@ pub fn verify(disk: &dyn Disk, dir: &Path) -> Result<Report, OpenError> {
             records: scanned.as_ref().map_or(0, |s| s.records),
         });
     }
-    let stated = read
-        .checkpoint
-        .as_ref()
-        .and_then(Checkpoint::highest)
-        .map(|lsn| lsn.0);
+    let stated = read.checkpoint.as_ref().and_then(Checkpoint::highest).map(|lsn| lsn.0);
     let (torn, corruption) = match recovery::examine(candidates, stated, &mut |_| {}) {
         Ok(found) => {
             let front = crate::open::check_front(&found, &read, dir);
@@ -108,11 +102,7 @@ pub fn verify(disk: &dyn Disk, dir: &Path) -> Result<Report, OpenError> {
 }
 
 fn corruption_of(e: OpenError) -> Option<Corruption> {
-    if let OpenError::Corrupt(corruption) = e {
-        Some(corruption)
-    } else {
-        None
-    }
+    if let OpenError::Corrupt(corruption) = e { Some(corruption) } else { None }
 }
 
 /// Calls `each` with every readable record that starts at `from` or later, in order, across damage.
@@ -147,9 +137,7 @@ pub fn cat(
                 });
             }
         });
-        scanned
-            .and(result)
-            .map_err(OpenError::io("reading", &c.path))?;
+        scanned.and(result).map_err(OpenError::io("reading", &c.path))?;
     }
     Ok(())
 }
@@ -165,31 +153,17 @@ pub fn repair(disk: &dyn Disk, dir: &Path, quarantine: &Path) -> Result<Vec<Lost
         io::ErrorKind::WouldBlock => OpenError::Locked(lock_path.clone()),
         _ => OpenError::io("locking", &lock_path)(e),
     })?;
-    disk.create_dir_all(quarantine)
-        .map_err(OpenError::io("creating", quarantine))?;
+    disk.create_dir_all(quarantine).map_err(OpenError::io("creating", quarantine))?;
     let mut lost = Vec::new();
     loop {
         let read =
             checkpoint::read(disk, dir).map_err(OpenError::io("reading the checkpoint in", dir))?;
-        let stated = read
-            .checkpoint
-            .as_ref()
-            .and_then(Checkpoint::highest)
-            .map(|lsn| lsn.0);
+        let stated = read.checkpoint.as_ref().and_then(Checkpoint::highest).map(|lsn| lsn.0);
         let candidates = recovery::candidates(disk, dir)?;
-        let known = read.uuid.or(candidates
-            .iter()
-            .find_map(|c| c.header.as_ref().map(|h| h.uuid)));
+        let known = read.uuid.or(candidates.iter().find_map(|c| c.header.as_ref().map(|h| h.uuid)));
         let Some(uuid) = known else { return Ok(lost) };
         let files = candidates.len();
-        let mut patient = Patient {
-            disk,
-            dir,
-            quarantine,
-            uuid,
-            stated,
-            files: VecDeque::new(),
-        };
+        let mut patient = Patient { disk, dir, quarantine, uuid, stated, files: VecDeque::new() };
         let corruption = match recovery::examine(candidates, stated, &mut |_| {}) {
             Ok(_) => return Ok(lost),
             Err(OpenError::Corrupt(corruption)) => corruption,
@@ -215,29 +189,20 @@ struct Patient<'a> {
 
 impl Patient<'_> {
     fn treat(&self, corruption: Corruption) -> Result<Lost, OpenError> {
-        let named = self
-            .files
-            .iter()
-            .position(|c| file_name(&c.path) == corruption.file);
+        let named = self.files.iter().position(|c| file_name(&c.path) == corruption.file);
         let Some((i, sick)) = named.and_then(|i| self.files.get(i).map(|c| (i, c))) else {
             return Err(OpenError::Corrupt(corruption));
         };
         let x = corruption.at.0;
         let next = self.files.get(i + 1);
-        let rotten_or_foreign = |c: &Candidate| {
-            c.header
-                .as_ref()
-                .is_none_or(|h| h.base < x || h.base != c.base)
-        };
+        let rotten_or_foreign =
+            |c: &Candidate| c.header.as_ref().is_none_or(|h| h.base < x || h.base != c.base);
         let done = if rotten_or_foreign(sick) && sick.header.is_none() {
             self.move_away(sick, next.map_or(x, |c| c.base))
         } else if let Some(next) = next.filter(|next| rotten_or_foreign(next)) {
             self.move_away(next, x)
         } else {
-            let y = corruption
-                .next
-                .map(|lsn| lsn.0)
-                .or(self.stated.map(align_block));
+            let y = corruption.next.map(|lsn| lsn.0).or(self.stated.map(align_block));
             let Some(y) = y.filter(|y| *y > x) else {
                 return Err(OpenError::Corrupt(corruption));
             };
@@ -254,11 +219,7 @@ impl Patient<'_> {
         self.disk.remove_file(&sick.path)?;
         self.disk.sync_dir(self.dir)?;
         let (from, to) = (sick.base.min(to), sick.base.max(to));
-        Ok(Lost {
-            from: Lsn(from),
-            to: Lsn(to),
-            quarantined: Some(target),
-        })
+        Ok(Lost { from: Lsn(from), to: Lsn(to), quarantined: Some(target) })
     }
 
     /// Cuts `[x, y)` out: copies it away, lets a segment begin at `y` that follows `x`, then cuts the sick file.
@@ -294,11 +255,7 @@ impl Patient<'_> {
         let file = self.disk.open(&sick.path, Open::Write)?;
         file.set_len(from)?;
         file.sync_data()?;
-        Ok(Lost {
-            from: Lsn(x),
-            to: Lsn(y),
-            quarantined,
-        })
+        Ok(Lost { from: Lsn(x), to: Lsn(y), quarantined })
     }
 
     /// Makes the segment that begins at `y`, follows `x`, and holds the blocks of `file` from an offset on.
@@ -312,10 +269,7 @@ impl Patient<'_> {
     ) -> io::Result<()> {
         let mut page = vec![0; SEGMENT_HEADER];
         let n = read_full(file, &mut page, from)?;
-        let first = page
-            .get(..n)
-            .and_then(BlockHeader::decode)
-            .filter(|b| b.lsn == y);
+        let first = page.get(..n).and_then(BlockHeader::decode).filter(|b| b.lsn == y);
         let header = SegmentHeader {
             uuid: self.uuid,
             base: y,
@@ -338,10 +292,7 @@ impl Patient<'_> {
 }
 
 fn file_name(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 fn copy(disk: &dyn Disk, file: &dyn DiskFile, from: u64, to: u64, target: &Path) -> io::Result<()> {
@@ -359,9 +310,7 @@ fn copy_into(
 ) -> io::Result<()> {
     let mut buf = vec![0; 1 << 20];
     while from < to {
-        let n = usize::try_from(to - from)
-            .unwrap_or(usize::MAX)
-            .min(buf.len());
+        let n = usize::try_from(to - from).unwrap_or(usize::MAX).min(buf.len());
         let read = read_full(file, buf.get_mut(..n).unwrap_or_default(), from)?;
         if read == 0 {
             return Ok(());

@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -42,6 +43,29 @@ impl fmt::Debug for Clock {
     }
 }
 
+/// Is told durations. Called on a writer's thread: it counts, and returns at once.
+#[derive(Clone, Default)]
+pub struct Observer(Option<Arc<dyn Fn(Duration) + Send + Sync>>);
+
+impl Observer {
+    /// Calls `observe` with each duration.
+    pub fn new(observe: impl Fn(Duration) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(observe)))
+    }
+
+    pub(crate) fn observe(&self, took: Duration) {
+        if let Some(observe) = &self.0 {
+            observe(took);
+        }
+    }
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
+    }
+}
+
 /// How many idempotency keys are remembered, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyBounds {
@@ -53,10 +77,7 @@ pub struct KeyBounds {
 
 impl Default for KeyBounds {
     fn default() -> Self {
-        Self {
-            count: 1_000_000,
-            window_micros: 24 * 3600 * 1_000_000,
-        }
+        Self { count: 1_000_000, window_micros: 24 * 3600 * 1_000_000 }
     }
 }
 
@@ -78,6 +99,8 @@ pub struct Options {
     pub keys: KeyBounds,
     /// The clock.
     pub clock: Clock,
+    /// Told how long each group commit took to write and sync.
+    pub synced: Observer,
     /// The identity of a journal that is made new; random if none.
     pub identity: Option<uuid::Uuid>,
 }
@@ -94,6 +117,7 @@ impl Options {
             cache: 8 << 20,
             keys: KeyBounds::default(),
             clock,
+            synced: Observer::default(),
             identity: None,
         }
     }
@@ -175,11 +199,7 @@ impl State {
 
     /// A position moved over what waits for nobody: the padding and the empty blocks after the last record.
     fn floor(&self, lsn: u64) -> u64 {
-        if lsn >= self.last_record_end {
-            self.head
-        } else {
-            lsn
-        }
+        if lsn >= self.last_record_end { self.head } else { lsn }
     }
 }
 
@@ -226,25 +246,14 @@ impl Journal {
         options: Options,
         writers: &Writers,
     ) -> Result<(Arc<Self>, Recovered), OpenError> {
-        disk.create_dir_all(dir)
-            .map_err(OpenError::io("creating", dir))?;
+        disk.create_dir_all(dir).map_err(OpenError::io("creating", dir))?;
         let lock_path = dir.join("LOCK");
         let lock = disk.lock(&lock_path).map_err(|e| match e.kind() {
             io::ErrorKind::WouldBlock => OpenError::Locked(lock_path.clone()),
             _ => OpenError::io("locking", &lock_path)(e),
         })?;
         let log = Log::recover(disk, dir, &options)?;
-        let Log {
-            disk,
-            uuid,
-            slots,
-            snapshots,
-            keys,
-            tail,
-            segments,
-            attempts,
-            recovered,
-        } = log;
+        let Log { disk, uuid, slots, snapshots, keys, tail, segments, attempts, recovered } = log;
 
         let state = State {
             phase: Phase::Open,
@@ -268,10 +277,7 @@ impl Journal {
             dir: dir.to_owned(),
             uuid,
             segment_min: options.segment_min,
-            segment_max: options
-                .segment_max
-                .min(options.max_bytes / 4)
-                .max(options.segment_min),
+            segment_max: options.segment_max.min(options.max_bytes / 4).max(options.segment_min),
         };
         let journal = Arc::new(Self {
             options,
@@ -281,10 +287,7 @@ impl Journal {
             writers: writers.clone(),
             state: Mutex::new(state),
             writer: Mutex::new(Writer::new(place, tail)),
-            progress: watch::Sender::new(Progress {
-                durable: tail.lsn,
-                phase: Phase::Open,
-            }),
+            progress: watch::Sender::new(Progress { durable: tail.lsn, phase: Phase::Open }),
             upkeep: Mutex::new(Upkeep { slots, snapshots }),
             attempts,
             lock: Mutex::new(Some(lock)),
@@ -321,10 +324,7 @@ impl Journal {
     #[must_use]
     pub fn first(&self) -> Lsn {
         let state = self.state.lock();
-        Lsn(state
-            .segments
-            .front()
-            .map_or(state.head, |segment| segment.header.base))
+        Lsn(state.segments.front().map_or(state.head, |segment| segment.header.base))
     }
 
     /// Bytes between the checkpoint and the head, those promised to waiting appends included.
@@ -342,12 +342,7 @@ impl Journal {
     /// Bytes of the segment files.
     #[must_use]
     pub fn bytes_on_disk(&self) -> u64 {
-        self.state
-            .lock()
-            .segments
-            .iter()
-            .map(|segment| segment.file_len)
-            .sum()
+        self.state.lock().segments.iter().map(|segment| segment.file_len).sum()
     }
 
     /// Cumulative sums of the durable records' counters, since the journal's birth.
@@ -384,9 +379,7 @@ impl Journal {
     /// Waits until the journal is poisoned, and says why; waits for ever if that never happens. Cancel safe.
     pub async fn poisoned(&self) -> String {
         let mut progress = self.progress.subscribe();
-        let seen = progress
-            .wait_for(|p| matches!(p.phase, Phase::Poisoned(_)))
-            .await;
+        let seen = progress.wait_for(|p| matches!(p.phase, Phase::Poisoned(_))).await;
         match seen.map(|p| p.phase.clone()) {
             Ok(Phase::Poisoned(why)) => why,
             _ => std::future::pending().await,
@@ -400,10 +393,7 @@ impl Journal {
     /// says, and the last checkpoint still counts. A retry is safe.
     pub fn checkpoint(&self, checkpoint: Checkpoint) -> io::Result<()> {
         let lowest = checkpoint.lowest();
-        if checkpoint
-            .highest()
-            .is_some_and(|highest| highest > self.durable())
-        {
+        if checkpoint.highest().is_some_and(|highest| highest > self.durable()) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "a checkpoint beyond the durable end",
@@ -434,21 +424,12 @@ impl Journal {
             let limit = lsn.0.min(floor);
             let sealed = state.segments.len().saturating_sub(1);
             let below = |segment: &&Segment| segment.end <= limit;
-            let victims: Vec<_> = state
-                .segments
-                .iter()
-                .take(sealed)
-                .take_while(below)
-                .cloned()
-                .collect();
+            let victims: Vec<_> =
+                state.segments.iter().take(sealed).take_while(below).cloned().collect();
             let (Some(first), Some(last)) = (victims.first(), victims.last()) else {
                 return Ok(0);
             };
-            let from = if snapshots.crowded() {
-                0
-            } else {
-                first.header.base
-            };
+            let from = if snapshots.crowded() { 0 } else { first.header.base };
             let entries = state.keys.range(from, last.end);
             let range = from..last.end;
             (victims, entries, range)
@@ -480,9 +461,7 @@ impl Journal {
     pub async fn close(self: &Arc<Self>) -> Result<(), AppendError> {
         let mut progress = self.progress.subscribe();
         self.begin_close();
-        let end = progress
-            .wait_for(|p| !matches!(p.phase, Phase::Open | Phase::Closing))
-            .await;
+        let end = progress.wait_for(|p| !matches!(p.phase, Phase::Open | Phase::Closing)).await;
         match end.map(|p| p.phase.clone()) {
             Ok(Phase::Poisoned(why)) => Err(AppendError::Poisoned(why)),
             _ => Ok(()),

@@ -53,11 +53,7 @@ pub(crate) struct KeyIndex {
 
 impl KeyIndex {
     pub(crate) fn new(bounds: KeyBounds) -> Self {
-        Self {
-            bounds,
-            map: HashMap::new(),
-            order: VecDeque::new(),
-        }
+        Self { bounds, map: HashMap::new(), order: VecDeque::new() }
     }
 
     pub(crate) fn insert(&mut self, entry: Entry) {
@@ -70,10 +66,7 @@ impl KeyIndex {
 
     /// Forgets what has left the window.
     pub(crate) fn expire(&mut self, now: i64) {
-        while self
-            .order
-            .front()
-            .is_some_and(|entry| self.expired(entry.received_unix_micros, now))
+        while self.order.front().is_some_and(|entry| self.expired(entry.received_unix_micros, now))
         {
             self.pop();
         }
@@ -85,10 +78,7 @@ impl KeyIndex {
 
     fn pop(&mut self) {
         if let Some(old) = self.order.pop_front()
-            && self
-                .map
-                .get(&old.hash)
-                .is_some_and(|state| state.start == old.state.start)
+            && self.map.get(&old.hash).is_some_and(|state| state.start == old.state.start)
         {
             self.map.remove(&old.hash);
         }
@@ -105,14 +95,8 @@ impl KeyIndex {
 
     /// The keys whose record begins in a range of positions.
     pub(crate) fn range(&self, from: u64, to: u64) -> Vec<Entry> {
-        let first = self
-            .order
-            .partition_point(|entry| entry.state.start.0 < from);
-        self.order
-            .range(first..)
-            .take_while(|entry| entry.state.start.0 < to)
-            .copied()
-            .collect()
+        let first = self.order.partition_point(|entry| entry.state.start.0 < from);
+        self.order.range(first..).take_while(|entry| entry.state.start.0 < to).copied().collect()
     }
 
     fn oldest(&self) -> Option<u64> {
@@ -136,21 +120,14 @@ fn encode(uuid: uuid::Uuid, end: u64, entries: &[Entry]) -> Vec<u8> {
     b.extend_from_slice(&MAGIC);
     b.extend_from_slice(uuid.as_bytes());
     b.extend_from_slice(&end.to_le_bytes());
-    b.extend_from_slice(
-        &u32::try_from(entries.len())
-            .unwrap_or(u32::MAX)
-            .to_le_bytes(),
-    );
+    b.extend_from_slice(&u32::try_from(entries.len()).unwrap_or(u32::MAX).to_le_bytes());
     b.resize(HEAD, 0);
     seal_crc(&mut b, HEAD - 4);
     for entry in entries {
         b.extend_from_slice(&entry.hash.to_le_bytes());
-        for value in [
-            entry.state.checksum,
-            entry.state.note,
-            entry.state.start.0,
-            entry.state.end.0,
-        ] {
+        for value in
+            [entry.state.checksum, entry.state.note, entry.state.start.0, entry.state.end.0]
+        {
             b.extend_from_slice(&value.to_le_bytes());
         }
         b.extend_from_slice(&entry.received_unix_micros.to_le_bytes());
@@ -182,10 +159,7 @@ fn decode(uuid: uuid::Uuid, b: &[u8]) -> Option<(u64, Vec<Entry>)> {
             received_unix_micros: array(e, 48).map(i64::from_le_bytes)?,
         })
     };
-    Some((
-        u64_at(b, 24)?,
-        body.chunks_exact(ENTRY).map(entry).collect::<Option<_>>()?,
-    ))
+    Some((u64_at(b, 24)?, body.chunks_exact(ENTRY).map(entry).collect::<Option<_>>()?))
 }
 
 impl Snapshots {
@@ -253,11 +227,7 @@ impl Snapshots {
         let mut removed = false;
         while let Some((end, path)) = self.files.front() {
             // The youngest file is the merged one.
-            let obsolete = if merged {
-                self.files.len() > 1
-            } else {
-                *end <= keep_from
-            };
+            let obsolete = if merged { self.files.len() > 1 } else { *end <= keep_from };
             if !obsolete {
                 break;
             }

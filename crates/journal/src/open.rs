@@ -38,29 +38,17 @@ impl Log {
         let read = checkpoint::read(&*disk, dir)
             .map_err(OpenError::io("reading the checkpoint in", dir))?;
         let candidates = recovery::candidates(&*disk, dir)?;
-        let known = candidates
-            .iter()
-            .find_map(|c| c.header.as_ref().map(|header| header.uuid));
-        let uuid = read
-            .uuid
-            .or(known)
-            .or(options.identity)
-            .unwrap_or_else(uuid::Uuid::new_v4);
-        let foreign = candidates
-            .iter()
-            .find(|c| c.header.as_ref().is_some_and(|header| header.uuid != uuid));
+        let known = candidates.iter().find_map(|c| c.header.as_ref().map(|header| header.uuid));
+        let uuid = read.uuid.or(known).or(options.identity).unwrap_or_else(uuid::Uuid::new_v4);
+        let foreign =
+            candidates.iter().find(|c| c.header.as_ref().is_some_and(|header| header.uuid != uuid));
         if let Some(foreign) = foreign {
             return Err(OpenError::Foreign(foreign.path.clone()));
         }
         let mut entries = Vec::new();
-        let stated = read
-            .checkpoint
-            .as_ref()
-            .and_then(Checkpoint::highest)
-            .map(|lsn| lsn.0);
-        let mut found = recovery::examine(candidates, stated, &mut |block| {
-            collect_keys(&block, &mut entries)
-        })?;
+        let stated = read.checkpoint.as_ref().and_then(Checkpoint::highest).map(|lsn| lsn.0);
+        let mut found =
+            recovery::examine(candidates, stated, &mut |block| collect_keys(&block, &mut entries))?;
         check_front(&found, &read, dir)?;
         recovery::settle(&*disk, dir, &mut found)?;
 
@@ -72,10 +60,7 @@ impl Log {
         let (snapshots, old, damaged_snapshots) =
             loaded.map_err(OpenError::io("reading keys in", dir))?;
         let mut keys = KeyIndex::new(options.keys);
-        let first = found
-            .segments
-            .first()
-            .map_or(tail.lsn, |(segment, _)| segment.header.base);
+        let first = found.segments.first().map_or(tail.lsn, |(segment, _)| segment.header.base);
         let old = old.into_iter().filter(|entry| entry.state.start.0 < first);
         old.chain(entries).for_each(|entry| keys.insert(entry));
         keys.expire(options.clock.unix_micros());
@@ -93,22 +78,8 @@ impl Log {
             keys: keys.len(),
             damaged_snapshots,
         };
-        let segments = found
-            .segments
-            .into_iter()
-            .map(|(segment, _)| segment)
-            .collect();
-        Ok(Self {
-            disk,
-            uuid,
-            slots,
-            snapshots,
-            keys,
-            tail,
-            segments,
-            attempts,
-            recovered,
-        })
+        let segments = found.segments.into_iter().map(|(segment, _)| segment).collect();
+        Ok(Self { disk, uuid, slots, snapshots, keys, tail, segments, attempts, recovered })
     }
 }
 
@@ -129,12 +100,8 @@ fn collect_keys(block: &BlockView<'_>, entries: &mut Vec<Entry>) {
         let start = block.header.lsn + record.at as u64;
         let end = block.header.lsn + record.end as u64;
         debug_assert!(end - start >= RECORD_HEADER as u64);
-        let state = KeyState {
-            start: Lsn(start),
-            end: Lsn(end),
-            checksum: key.checksum,
-            note: key.note,
-        };
+        let state =
+            KeyState { start: Lsn(start), end: Lsn(end), checksum: key.checksum, note: key.note };
         entries.push(Entry {
             hash: key.hash,
             state,
@@ -150,10 +117,7 @@ pub(crate) fn check_front(
     dir: &Path,
 ) -> Result<(), OpenError> {
     let needed = read.floor;
-    let (first, tail) = (
-        found.segments.first().map(|(s, _)| s.header.base),
-        found.tail().lsn,
-    );
+    let (first, tail) = (found.segments.first().map(|(s, _)| s.header.base), found.tail().lsn);
     let reason = match first {
         // Of two slots the younger may be the damaged one, and the trim may have followed it.
         Some(first) if first > needed && !read.damaged => {

@@ -92,13 +92,7 @@ impl Journal {
     #[must_use]
     pub fn reader(self: &Arc<Self>, from: Lsn) -> Reader {
         let progress = self.progress.subscribe();
-        Reader {
-            journal: self.clone(),
-            progress,
-            at: from.0,
-            chunk: None,
-            file: None,
-        }
+        Reader { journal: self.clone(), progress, at: from.0, chunk: None, file: None }
     }
 }
 
@@ -152,15 +146,9 @@ impl Reader {
         let Some((chunk, cursor)) = &mut self.chunk else {
             return Ok(None);
         };
-        let rotten = |lsn| ReadError::Corrupt {
-            at: Lsn(lsn),
-            reason: "a checked block changed".to_owned(),
-        };
-        while let Some(block) = chunk
-            .bytes
-            .get(cursor.block..)
-            .filter(|block| !block.is_empty())
-        {
+        let rotten =
+            |lsn| ReadError::Corrupt { at: Lsn(lsn), reason: "a checked block changed".to_owned() };
+        while let Some(block) = chunk.bytes.get(cursor.block..).filter(|block| !block.is_empty()) {
             let lsn = chunk.lsn + cursor.block as u64;
             let header = BlockHeader::decode(block).ok_or_else(|| rotten(lsn))?;
             let body_end = BLOCK_HEADER + header.body_len as usize;
@@ -201,11 +189,7 @@ impl Reader {
         let at = self.at;
         let more =
             |p: &Progress| p.durable > at || matches!(p.phase, Phase::Closed | Phase::Poisoned(_));
-        let seen = self
-            .progress
-            .wait_for(more)
-            .await
-            .map_err(|_| ReadError::Closed)?;
+        let seen = self.progress.wait_for(more).await.map_err(|_| ReadError::Closed)?;
         match &seen.phase {
             _ if seen.durable > at => Ok(()),
             Phase::Poisoned(why) => Err(ReadError::Poisoned(why.clone())),
@@ -218,31 +202,17 @@ impl Reader {
         if let Some((lsn, bytes)) = state.cache.get(self.at) {
             return Ok(Source::Memory(Chunk { lsn, bytes }));
         }
-        let after = state
-            .segments
-            .partition_point(|segment| segment.header.base <= self.at);
+        let after = state.segments.partition_point(|segment| segment.header.base <= self.at);
         let Some(segment) = after.checked_sub(1).and_then(|i| state.segments.get(i)) else {
-            let first = state
-                .segments
-                .front()
-                .map_or(state.head, |segment| segment.header.base);
-            return Err(ReadError::Trimmed {
-                at: Lsn(self.at),
-                first: Lsn(first),
-            });
+            let first = state.segments.front().map_or(state.head, |segment| segment.header.base);
+            return Err(ReadError::Trimmed { at: Lsn(self.at), first: Lsn(first) });
         };
         if self.at >= segment.end {
-            let next = state
-                .segments
-                .get(after)
-                .map_or(state.head, |segment| segment.header.base);
+            let next = state.segments.get(after).map_or(state.head, |segment| segment.header.base);
             return Ok(Source::Skip(next.max(self.at)));
         }
         let indexed = segment.index.partition_point(|lsn| *lsn <= self.at);
-        let from = indexed
-            .checked_sub(1)
-            .and_then(|i| segment.index.get(i))
-            .copied();
+        let from = indexed.checked_sub(1).and_then(|i| segment.index.get(i)).copied();
         Ok(Source::Disk(Plan {
             disk: self.journal.disk.clone(),
             path: segment.path.clone(),
@@ -260,10 +230,7 @@ impl Reader {
 
     async fn load(&mut self, plan: Plan) -> Result<(), ReadError> {
         let (at, base) = (self.at, plan.header.base);
-        let io = |source| ReadError::Io {
-            at: Lsn(at),
-            source,
-        };
+        let io = |source| ReadError::Io { at: Lsn(at), source };
         let read = tokio::task::spawn_blocking(move || read_chunk(plan)).await;
         match read.map_err(|e| io(io::Error::other(e)))? {
             Ok((chunk, file)) => {
@@ -283,18 +250,10 @@ impl Reader {
 
 /// Reads and checks blocks, beginning with the one that holds `plan.at`.
 fn read_chunk(plan: Plan) -> Result<(Chunk, Arc<dyn DiskFile>), ReadError> {
-    let io = |lsn| {
-        move |source| ReadError::Io {
-            at: Lsn(lsn),
-            source,
-        }
-    };
+    let io = |lsn| move |source| ReadError::Io { at: Lsn(lsn), source };
     let file = match plan.file {
         Some(file) => file,
-        None => plan
-            .disk
-            .open(&plan.path, Open::Read)
-            .map_err(io(plan.at))?,
+        None => plan.disk.open(&plan.path, Open::Read).map_err(io(plan.at))?,
     };
     let base = plan.header.base;
     let mut lsn = plan.from;
@@ -311,10 +270,7 @@ fn read_chunk(plan: Plan) -> Result<(Chunk, Arc<dyn DiskFile>), ReadError> {
     let mut bytes = vec![0; usize::try_from(want).unwrap_or(usize::MAX)];
     let have = read_full(&*file, &mut bytes, offset(base, lsn)).map_err(io(lsn))?;
     let mut whole = 0;
-    while let Some(rest) = bytes
-        .get(whole..have)
-        .filter(|rest| rest.len() >= BLOCK_HEADER)
-    {
+    while let Some(rest) = bytes.get(whole..have).filter(|rest| rest.len() >= BLOCK_HEADER) {
         let at = lsn + whole as u64;
         let header = sound_header(rest, &plan.header, at)?;
         let len = usize::try_from(header.len()).unwrap_or(usize::MAX);
@@ -326,13 +282,7 @@ fn read_chunk(plan: Plan) -> Result<(Chunk, Arc<dyn DiskFile>), ReadError> {
         return Err(rotten(lsn, "the block is cut"));
     }
     bytes.truncate(whole);
-    Ok((
-        Chunk {
-            lsn,
-            bytes: Bytes::from(bytes),
-        },
-        file,
-    ))
+    Ok((Chunk { lsn, bytes: Bytes::from(bytes) }, file))
 }
 
 fn sound_header(bytes: &[u8], segment: &SegmentHeader, lsn: u64) -> Result<BlockHeader, ReadError> {
@@ -341,8 +291,5 @@ fn sound_header(bytes: &[u8], segment: &SegmentHeader, lsn: u64) -> Result<Block
 }
 
 fn rotten(lsn: u64, why: &str) -> ReadError {
-    ReadError::Corrupt {
-        at: Lsn(lsn),
-        reason: why.to_owned(),
-    }
+    ReadError::Corrupt { at: Lsn(lsn), reason: why.to_owned() }
 }

@@ -69,31 +69,15 @@ const NOT_ABOVE: &[Stated] = &[Stated::None, Stated::AtMost];
 
 /// The table above, as data.
 pub(crate) const TABLE: &[Row] = &[
-    Row {
-        next: Next::Continues,
-        stated: ANY,
-        verdict: Verdict::GoOn,
-    },
-    Row {
-        next: Next::None,
-        stated: &[Stated::None],
-        verdict: Verdict::End,
-    },
-    Row {
-        next: Next::None,
-        stated: &[Stated::AtMost],
-        verdict: Verdict::End,
-    },
+    Row { next: Next::Continues, stated: ANY, verdict: Verdict::GoOn },
+    Row { next: Next::None, stated: &[Stated::None], verdict: Verdict::End },
+    Row { next: Next::None, stated: &[Stated::AtMost], verdict: Verdict::End },
     Row {
         next: Next::None,
         stated: &[Stated::Above],
         verdict: Verdict::Corrupt("acknowledged data are damaged"),
     },
-    Row {
-        next: Next::After,
-        stated: NOT_ABOVE,
-        verdict: Verdict::End,
-    },
+    Row { next: Next::After, stated: NOT_ABOVE, verdict: Verdict::End },
     Row {
         next: Next::After,
         stated: &[Stated::Above],
@@ -104,11 +88,7 @@ pub(crate) const TABLE: &[Row] = &[
         stated: ANY,
         verdict: Verdict::Corrupt("two segments hold the same range"),
     },
-    Row {
-        next: Next::Rotten,
-        stated: NOT_ABOVE,
-        verdict: Verdict::End,
-    },
+    Row { next: Next::Rotten, stated: NOT_ABOVE, verdict: Verdict::End },
     Row {
         next: Next::Rotten,
         stated: &[Stated::Above],
@@ -117,12 +97,8 @@ pub(crate) const TABLE: &[Row] = &[
 ];
 
 pub(crate) fn decide(next: Next, stated: Stated) -> Verdict {
-    let row = TABLE
-        .iter()
-        .find(|row| row.next == next && row.stated.contains(&stated));
-    row.map_or(Verdict::Corrupt("no row of the decision table"), |row| {
-        row.verdict
-    })
+    let row = TABLE.iter().find(|row| row.next == next && row.stated.contains(&stated));
+    row.map_or(Verdict::Corrupt("no row of the decision table"), |row| row.verdict)
 }
 
 /// A segment file and its header, if that is sound.
@@ -163,11 +139,7 @@ pub(crate) fn segment_name(base: u64) -> String {
 
 pub(crate) fn parse_segment_name(name: &str) -> Option<u64> {
     let hex = name.strip_prefix("seg-")?.strip_suffix(".log")?;
-    if hex.len() == 16 {
-        u64::from_str_radix(hex, 16).ok()
-    } else {
-        None
-    }
+    if hex.len() == 16 { u64::from_str_radix(hex, 16).ok() } else { None }
 }
 
 /// Opens every segment file of a directory, in order of base.
@@ -178,17 +150,9 @@ pub(crate) fn candidates(disk: &dyn Disk, dir: &Path) -> Result<Vec<Candidate>, 
             continue;
         };
         let path = dir.join(&entry.name);
-        let file = disk
-            .open(&path, Open::Read)
-            .map_err(OpenError::io("opening", &path))?;
+        let file = disk.open(&path, Open::Read).map_err(OpenError::io("opening", &path))?;
         let header = read_header(&*file).map_err(OpenError::io("reading", &path))?;
-        all.push(Candidate {
-            path,
-            base,
-            header,
-            file,
-            len: entry.len,
-        });
+        all.push(Candidate { path, base, header, file, len: entry.len });
     }
     Ok(all)
 }
@@ -200,23 +164,11 @@ pub(crate) fn examine(
     visit: &mut dyn FnMut(BlockView<'_>),
 ) -> Result<Found, OpenError> {
     for c in &candidates {
-        if c.header
-            .as_ref()
-            .is_some_and(|header| header.base != c.base)
-        {
-            return Err(corrupt(
-                c.base,
-                None,
-                &c.path,
-                "a segment's name and header disagree",
-            ));
+        if c.header.as_ref().is_some_and(|header| header.base != c.base) {
+            return Err(corrupt(c.base, None, &c.path, "a segment's name and header disagree"));
         }
     }
-    let mut found = Found {
-        segments: Vec::new(),
-        dropped: Vec::new(),
-        torn: None,
-    };
+    let mut found = Found { segments: Vec::new(), dropped: Vec::new(), torn: None };
     let mut rest = candidates.into_iter().peekable();
     while let Some(candidate) = rest.next() {
         let Some(header) = candidate.header.clone() else {
@@ -252,9 +204,7 @@ pub(crate) fn examine(
             Verdict::GoOn
         } else {
             let later: Vec<Candidate> = rest.by_ref().collect();
-            let stated = stated_by(&later)?
-                .max(scanned.later.map(|l| l.durable))
-                .max(checkpoint);
+            let stated = stated_by(&later)?.max(scanned.later.map(|l| l.durable)).max(checkpoint);
             let verdict = decide(next, relative(stated, x));
             if let Verdict::Corrupt(reason) = verdict {
                 let next = scanned
@@ -269,10 +219,7 @@ pub(crate) fn examine(
         };
         if verdict == Verdict::End && (scanned.garbage > 0 || !found.dropped.is_empty()) {
             let files: u64 = found.dropped.iter().map(|c| c.len).sum();
-            found.torn = Some(Torn {
-                at: Lsn(x),
-                bytes: scanned.garbage + files,
-            });
+            found.torn = Some(Torn { at: Lsn(x), bytes: scanned.garbage + files });
         }
         let segment = Segment {
             path: candidate.path,
@@ -287,17 +234,8 @@ pub(crate) fn examine(
 }
 
 fn corrupt(at: u64, next: Option<u64>, path: &Path, reason: &'static str) -> OpenError {
-    let file = path
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    OpenError::Corrupt(Corruption {
-        at: Lsn(at),
-        next: next.map(Lsn),
-        file,
-        reason,
-    })
+    let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    OpenError::Corrupt(Corruption { at: Lsn(at), next: next.map(Lsn), file, reason })
 }
 
 fn relative(stated: Option<u64>, x: u64) -> Stated {
@@ -323,16 +261,10 @@ fn stated_by(candidates: &[Candidate]) -> Result<Option<u64>, OpenError> {
 pub(crate) fn settle(disk: &dyn Disk, dir: &Path, found: &mut Found) -> Result<(), OpenError> {
     // Newest first and each one synced, so that a crash in between leaves no hole.
     for candidate in found.dropped.drain(..).rev() {
-        disk.remove_file(&candidate.path)
-            .map_err(OpenError::io("removing", &candidate.path))?;
+        disk.remove_file(&candidate.path).map_err(OpenError::io("removing", &candidate.path))?;
         disk.sync_dir(dir).map_err(OpenError::io("syncing", dir))?;
     }
-    let durable = found
-        .segments
-        .iter()
-        .map(|(_, s)| s.durable)
-        .max()
-        .unwrap_or(0);
+    let durable = found.segments.iter().map(|(_, s)| s.durable).max().unwrap_or(0);
     let last = found.segments.len().saturating_sub(1);
     for (i, (segment, scanned)) in found.segments.iter_mut().enumerate() {
         if segment.end <= durable && (i != last || scanned.garbage == 0) {
@@ -358,9 +290,7 @@ fn rewrite(disk: &dyn Disk, segment: &Segment, durable: u64, cut: bool) -> io::R
         at = 0;
     }
     while at < end {
-        let n = usize::try_from(end - at)
-            .unwrap_or(usize::MAX)
-            .min(buf.len());
+        let n = usize::try_from(end - at).unwrap_or(usize::MAX).min(buf.len());
         let part = buf.get_mut(..n).unwrap_or_default();
         if read_full(&*file, part, at)? < n {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -392,10 +322,7 @@ pub(crate) struct Tail {
 impl Found {
     pub(crate) fn tail(&self) -> Tail {
         let Some((segment, scanned)) = self.segments.last() else {
-            return Tail {
-                ends_empty: true,
-                ..Tail::default()
-            };
+            return Tail { ends_empty: true, ..Tail::default() };
         };
         let first = self.segments.first().map_or(0, |(s, _)| s.header.base);
         Tail {
@@ -426,13 +353,7 @@ mod tests {
 
     #[test]
     fn every_combination_has_exactly_one_row() {
-        for next in [
-            Next::None,
-            Next::Continues,
-            Next::After,
-            Next::Before,
-            Next::Rotten,
-        ] {
+        for next in [Next::None, Next::Continues, Next::After, Next::Before, Next::Rotten] {
             for stated in ANY {
                 let rows = TABLE
                     .iter()
@@ -446,10 +367,7 @@ mod tests {
     #[test]
     fn nothing_acknowledged_is_ever_cut() {
         for next in [Next::None, Next::After, Next::Before, Next::Rotten] {
-            assert!(
-                matches!(decide(next, Stated::Above), Verdict::Corrupt(_)),
-                "F1 {next:?}"
-            );
+            assert!(matches!(decide(next, Stated::Above), Verdict::Corrupt(_)), "F1 {next:?}");
         }
     }
 }

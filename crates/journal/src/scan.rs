@@ -58,11 +58,7 @@ pub(crate) type Unsound = &'static str;
 pub(crate) fn read_header(file: &dyn DiskFile) -> io::Result<Option<SegmentHeader>> {
     let mut bytes = vec![0; SEGMENT_HEADER];
     let n = read_full(file, &mut bytes, 0)?;
-    Ok(if n == SEGMENT_HEADER {
-        SegmentHeader::decode(&bytes)
-    } else {
-        None
-    })
+    Ok(if n == SEGMENT_HEADER { SegmentHeader::decode(&bytes) } else { None })
 }
 
 pub(crate) fn offset(base: u64, lsn: u64) -> u64 {
@@ -124,20 +120,13 @@ pub(crate) fn scan(
         if header.previous_checksum != s.last_checksum {
             break;
         }
-        if s.index
-            .last()
-            .is_none_or(|last| header.lsn >= last + INDEX_STEP)
-        {
+        if s.index.last().is_none_or(|last| header.lsn >= last + INDEX_STEP) {
             s.index.push(header.lsn);
         }
         if let Some(last) = records.last() {
             s.last_record_end = Some(header.lsn + last.end as u64);
         }
-        visit(BlockView {
-            header: &header,
-            bytes: &buf,
-            records: &records,
-        });
+        visit(BlockView { header: &header, bytes: &buf, records: &records });
         s.end = header.end();
         s.last_checksum = header.checksum;
         s.sequence = header.first_sequence + u64::from(header.records);
@@ -182,10 +171,7 @@ fn note_later(s: &mut Scanned, segment: &SegmentHeader, lsn: u64, page: &[u8]) {
     let sound = BlockHeader::decode(page).filter(|h| h.salt == segment.salt && h.lsn == lsn);
     // The block at X itself may have a sound header over a rotten body; it is what is missing.
     if let Some(header) = sound.filter(|header| header.lsn > s.end) {
-        let later = s.later.get_or_insert(Later {
-            first: lsn,
-            durable: 0,
-        });
+        let later = s.later.get_or_insert(Later { first: lsn, durable: 0 });
         later.durable = later.durable.max(header.durable);
     }
 }

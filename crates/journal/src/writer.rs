@@ -79,13 +79,7 @@ impl Writer {
         let rng = fastrand::Rng::with_seed(
             seed.0 ^ seed.1.rotate_left(17) ^ tail.lsn ^ tail.next_number << 48,
         );
-        Self {
-            next_size: place.segment_min,
-            place,
-            tail,
-            active: None,
-            rng,
-        }
+        Self { next_size: place.segment_min, place, tail, active: None, rng }
     }
 
     pub(crate) fn tail(&self) -> &Tail {
@@ -114,16 +108,11 @@ impl Writer {
         active.file.sync_data().map_err(Failure::Broken)?;
 
         let lsn = self.tail.lsn;
-        let indexed = active
-            .index
-            .last()
-            .is_none_or(|last| lsn >= last + INDEX_STEP);
+        let indexed = active.index.last().is_none_or(|last| lsn >= last + INDEX_STEP);
         if indexed {
             active.index.push(lsn);
         }
-        active
-            .keys
-            .extend(batch.filter_map(|a| a.key.map(|key| key.hash)));
+        active.keys.extend(batch.filter_map(|a| a.key.map(|key| key.hash)));
         let end = lsn + len;
         self.tail.lsn = end;
         self.tail.previous_end = end;
@@ -131,10 +120,8 @@ impl Writer {
         self.tail.sequence += built.places.len() as u64;
         self.tail.totals = built.totals;
         self.tail.ends_empty = built.places.is_empty();
-        self.tail.last_record_end = built
-            .places
-            .last()
-            .map_or(self.tail.last_record_end, |(_, end)| *end);
+        self.tail.last_record_end =
+            built.places.last().map_or(self.tail.last_record_end, |(_, end)| *end);
         Ok(Written {
             lsn,
             end,
@@ -179,13 +166,7 @@ impl Writer {
             index: Vec::new(),
             header: header.clone(),
         };
-        self.active = Some(Active {
-            file,
-            header,
-            capacity,
-            index: Vec::new(),
-            keys: Vec::new(),
-        });
+        self.active = Some(Active { file, header, capacity, index: Vec::new(), keys: Vec::new() });
         self.tail.next_number += 1;
         self.next_size = (self.next_size * 2).min(self.place.segment_max);
         Ok(Some(segment))
@@ -231,12 +212,7 @@ fn build<'a>(tail: &Tail, salt: u64, len: u64, batch: impl Iterator<Item = &'a A
     };
     let checksum = header.encode(&mut block);
     block.resize(len, 0);
-    Built {
-        block: Bytes::from(block),
-        places,
-        totals,
-        checksum,
-    }
+    Built { block: Bytes::from(block), places, totals, checksum }
 }
 
 /// Writes a block; without room for it, cuts the file back to where it was.
@@ -279,16 +255,8 @@ fn begin(
 
 /// Writes the footer after the last block. It is a hint, so it is not synced, and does without room.
 fn seal(active: &Active, end: u64) -> Result<(), Failure> {
-    let footer = encode_footer(
-        active.header.salt,
-        end,
-        &active.index,
-        active.keys.iter().copied(),
-    );
-    match active
-        .file
-        .write_all_at(&footer, offset(active.header.base, end))
-    {
+    let footer = encode_footer(active.header.salt, end, &active.index, active.keys.iter().copied());
+    match active.file.write_all_at(&footer, offset(active.header.base, end)) {
         Err(e) if !is_no_space(&e) => Err(Failure::Broken(e)),
         _ => Ok(()),
     }

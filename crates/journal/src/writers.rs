@@ -4,11 +4,12 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
+use forebay_flow::Ctx;
+use forebay_flow::clock::{self, Instant};
+use forebay_flow::thread::{self, Thread};
 use parking_lot::{Condvar, Mutex};
-use tokio::time::Instant;
 
 use crate::Journal;
 
@@ -22,7 +23,7 @@ pub struct Writers {
 struct Shared {
     queue: Mutex<Queue>,
     wake: Condvar,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    threads: Mutex<Vec<Thread<()>>>,
 }
 
 #[derive(Debug, Default)]
@@ -34,12 +35,12 @@ struct Queue {
 }
 
 impl Writers {
-    /// Starts `threads` threads. With none, [`Writers::step`] and [`Writers::tick_idle`] do the work on the caller's
+    /// Starts `threads` threads under `ctx`, which owns them; [`Writers::stop`] ends them. With none, [`Writers::step`] and [`Writers::tick_idle`] do the work on the caller's
     /// thread: for simulations.
     ///
     /// # Errors
     /// When a thread cannot be started; those already started are stopped.
-    pub fn start(threads: usize) -> io::Result<Self> {
+    pub fn start(ctx: &Ctx, threads: usize) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             wake: Condvar::new(),
@@ -48,7 +49,7 @@ impl Writers {
         let writers = Self { shared };
         for i in 0..threads {
             let shared = writers.shared.clone();
-            match spawn_thread(format!("journal-writer-{i}"), move || shared.run()) {
+            match thread::spawn(ctx, format!("journal-writer-{i}"), move |_| shared.run()) {
                 Ok(thread) => writers.shared.threads.lock().push(thread),
                 Err(e) => {
                     writers.stop();
@@ -66,7 +67,7 @@ impl Writers {
         self.shared.wake.notify_all();
         for thread in std::mem::take(&mut *self.shared.threads.lock()) {
             // A panic of a turn is caught and poisons its journal, so there is nothing to learn here.
-            drop(thread.join());
+            drop(thread.join_blocking());
         }
         while self.step() {}
     }
@@ -101,9 +102,7 @@ impl Writers {
     pub(crate) fn arm_idle(&self, journal: &Arc<Journal>) {
         let mut queue = self.shared.queue.lock();
         if !queue.stopping {
-            queue
-                .quiet
-                .push_back((Instant::now() + IDLE, Arc::downgrade(journal)));
+            queue.quiet.push_back((clock::now() + IDLE, Arc::downgrade(journal)));
             drop(queue);
             self.shared.wake.notify_one();
         }
@@ -143,11 +142,7 @@ impl Shared {
             if queue.stopping {
                 return Work::Stop;
             }
-            match queue
-                .quiet
-                .front()
-                .map(|(due, _)| due.saturating_duration_since(Instant::now()))
-            {
+            match queue.quiet.front().map(|(due, _)| due.saturating_duration_since(clock::now())) {
                 None => self.wake.wait(&mut queue),
                 Some(Duration::ZERO) => {
                     if let Some((_, journal)) = queue.quiet.pop_front() {
@@ -168,9 +163,4 @@ impl Shared {
             self.wake.notify_one();
         }
     }
-}
-
-/// The one place where this crate starts a thread.
-fn spawn_thread(name: String, f: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name).spawn(f)
 }

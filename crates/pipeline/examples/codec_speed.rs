@@ -5,10 +5,11 @@
 
 use std::io::Cursor;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arrow::datatypes::Schema as ArrowSchema;
 use bytes::Bytes;
+use forebay_flow::Instant;
 use forebay_pipeline::codec::{Cutter, Decoder, Format, Limits, infer};
 use forebay_pipeline::schema::{Schema, Unknown};
 
@@ -20,9 +21,7 @@ type Error = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Error> {
     let mut args = std::env::args().skip(1);
-    let path = args
-        .next()
-        .ok_or("usage: codec_speed FILE.csv.zst|FILE.ndjson.zst [rounds]")?;
+    let path = args.next().ok_or("usage: codec_speed FILE.csv.zst|FILE.ndjson.zst [rounds]")?;
     let rounds: u32 = args.next().map_or(Ok(3), |rounds| rounds.parse())?;
     let only = args.next();
     let body = zstd::bulk::decompress(&std::fs::read(&path)?, 1 << 30)?;
@@ -30,14 +29,9 @@ fn main() -> Result<(), Error> {
         vec![("ndjson", Format::Ndjson, Bytes::from(body))]
     } else {
         // NULL is written as an empty field here: Arrow's reader does not take NA for it.
-        let csv = String::from_utf8(body)?
-            .replace(",NA,", ",,")
-            .replace(",NA,", ",,");
+        let csv = String::from_utf8(body)?.replace(",NA,", ",,").replace(",NA,", ",,");
         let ndjson = as_ndjson(csv.as_bytes());
-        vec![
-            ("csv", CSV, csv.into()),
-            ("ndjson", Format::Ndjson, ndjson.into()),
-        ]
+        vec![("csv", CSV, csv.into()), ("ndjson", Format::Ndjson, ndjson.into())]
     };
     for (name, format, body) in &bodies {
         let format = *format;
@@ -81,7 +75,7 @@ fn core_time(since: Instant) -> Duration {
 
 /// The mean of all rounds: the system counts time in ticks, too coarse for a single short one.
 fn mean(rounds: u32, mut run: impl FnMut() -> Result<usize, Error>) -> Result<Duration, Error> {
-    let start = Instant::now();
+    let start = forebay_flow::clock::now();
     let before = core_time(start);
     for _ in 0..rounds {
         std::hint::black_box(run()?);
@@ -162,20 +156,11 @@ fn probe(format: Format, schema: &Arc<ArrowSchema>, body: &Bytes) -> Result<usiz
 
 /// The CSV file as NDJSON: numbers bare, texts quoted, empty fields null.
 fn as_ndjson(csv: &[u8]) -> Vec<u8> {
-    let mut lines = csv
-        .split(|&byte| byte == b'\n')
-        .filter(|line| !line.is_empty());
-    let names: Vec<_> = lines
-        .next()
-        .unwrap_or_default()
-        .split(|&byte| byte == b',')
-        .collect();
+    let mut lines = csv.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+    let names: Vec<_> = lines.next().unwrap_or_default().split(|&byte| byte == b',').collect();
     let mut body = Vec::with_capacity(csv.len() * 5);
     for line in lines {
-        for (index, (name, value)) in names
-            .iter()
-            .zip(line.split(|&byte| byte == b','))
-            .enumerate()
+        for (index, (name, value)) in names.iter().zip(line.split(|&byte| byte == b',')).enumerate()
         {
             body.extend_from_slice(if index == 0 { b"{\"" } else { b",\"" });
             body.extend_from_slice(name);

@@ -230,7 +230,8 @@ impl EntryWriter {
         self.totals.accepted += rows as u64;
         self.totals.rejected += rejected as u64;
         self.batches += 1;
-        let refused: usize = batch.rejected.iter().map(|row| row.raw.len() + row.message.len()).sum();
+        let refused: usize =
+            batch.rejected.iter().map(|row| row.raw.len() + row.message.len()).sum();
         self.memory += (batch.rows.get_array_memory_size() + refused) as u64;
         self.body.extend_from_slice(&batch.received.to_le_bytes());
         self.body.extend_from_slice(&count32(rejected)?.to_le_bytes());

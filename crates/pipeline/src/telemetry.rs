@@ -44,6 +44,7 @@ pub struct Telemetry {
     errors: IntCounterVec,
     ack_seconds: HistogramVec,
     flush_seconds: HistogramVec,
+    journal_sync_seconds: Histogram,
     lane_lag_bytes: IntGaugeVec,
     journal_bytes: IntGaugeVec,
     ledger_difference: IntGaugeVec,
@@ -137,6 +138,13 @@ impl Telemetry {
                 "sink",
                 0.002,
             )?,
+            journal_sync_seconds: Histogram::with_opts(
+                HistogramOpts::new(
+                    "forebay_journal_sync_seconds",
+                    "Time that a group commit took to be written and synced.",
+                )
+                .buckets(prometheus::exponential_buckets(0.000_25, 2.0, 16)?),
+            )?,
             lane_lag_bytes: gauge(
                 "forebay_lane_lag_bytes",
                 "Journal bytes that are durable and not yet committed to the sink.",
@@ -173,6 +181,7 @@ impl Telemetry {
             Box::new(self.errors.clone()),
             Box::new(self.ack_seconds.clone()),
             Box::new(self.flush_seconds.clone()),
+            Box::new(self.journal_sync_seconds.clone()),
             Box::new(self.lane_lag_bytes.clone()),
             Box::new(self.journal_bytes.clone()),
             Box::new(self.ledger_difference.clone()),
@@ -226,6 +235,11 @@ impl Telemetry {
     /// The histogram of a level of acknowledgement.
     pub fn ack_seconds(&self, ack: Ack) -> Histogram {
         self.ack_seconds.with_label_values(&[ack.as_str()])
+    }
+
+    /// The histogram of group commits.
+    pub fn journal_sync_seconds(&self) -> Histogram {
+        self.journal_sync_seconds.clone()
     }
 
     /// The histogram of a kind of sink.

@@ -55,7 +55,9 @@ impl Obligations {
         for (row, promise) in &self.rows {
             match (promise, found.get(row).copied().unwrap_or(0)) {
                 (Promise::Must, 1) | (Promise::May, 0 | 1) => {}
-                (Promise::Must, 0) => wrong.push(format!("F1: row {row} was acknowledged and is lost")),
+                (Promise::Must, 0) => {
+                    wrong.push(format!("F1: row {row} was acknowledged and is lost"))
+                }
                 (_, times) => wrong.push(format!("F2: row {row} is there {times} times")),
             }
         }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fastrand::Rng;
-use forebay_flow::{Cause, Clock, Ctx};
 use forebay_flow::supervise::{Strategy, Supervisor};
+use forebay_flow::{Cause, Clock, Ctx};
 use forebay_journal::disk::{Disk, SimDisk};
 use forebay_pipeline::codec::Format;
 use forebay_pipeline::engine::{Engine, EngineConfig};
@@ -70,7 +70,8 @@ pub fn simulate(simulation: Simulation) -> Result<(usize, Ledger), String> {
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> Result<T, String> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
     let done = runtime.block_on(future);
     runtime.shutdown_timeout(Duration::from_secs(5));
@@ -170,7 +171,8 @@ async fn send(
     key: Option<String>,
     ack: Ack,
 ) -> Result<(), IngestError> {
-    let body: String = rows.map(|row| format!("{{\"id\":{row},\"text\":\"row {row}\"}}\n")).collect();
+    let body: String =
+        rows.map(|row| format!("{{\"id\":{row},\"text\":\"row {row}\"}}\n")).collect();
     let request = Request {
         stream: STREAM.to_owned(),
         format: Format::Ndjson,
@@ -194,7 +196,8 @@ async fn reckon(disk: SimDisk) -> Result<(BTreeMap<i64, u64>, Ledger), String> {
     let engine = open(&ctx, disk).await?;
     let lanes = supervised(&ctx, &engine);
     engine.drain(forebay_flow::clock::now() + DRAIN).await;
-    let found = if engine.stream(STREAM).is_some() { count(&engine).await? } else { BTreeMap::new() };
+    let found =
+        if engine.stream(STREAM).is_some() { count(&engine).await? } else { BTreeMap::new() };
     let mut ledger = Ledger::default();
     for row in engine.ledger() {
         ledger.difference += row.difference.abs();

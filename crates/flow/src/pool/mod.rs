@@ -184,10 +184,10 @@ impl Builder {
 
     fn shared(&self) -> Arc<Shared> {
         // A pool without a context of its own is its own root: its workers end when its last handle goes.
-        let ctx = self.ctx.as_ref().map_or_else(
-            || Ctx::root(self.name.clone()),
-            |ctx| ctx.child(self.name.clone()),
-        );
+        let ctx = self
+            .ctx
+            .as_ref()
+            .map_or_else(|| Ctx::root(self.name.clone()), |ctx| ctx.child(self.name.clone()));
         Arc::new(Shared {
             name: self.name.clone(),
             hurry: ctx.child(""),
@@ -201,9 +201,7 @@ impl Builder {
     }
 
     fn queue<J: Send + 'static>(&self) -> (Sender<J>, Receiver<J>) {
-        queue::Options::new(self.name.clone(), self.bound, Full::Block)
-            .why(self.why)
-            .build()
+        queue::Options::new(self.name.clone(), self.bound, Full::Block).why(self.why).build()
     }
 }
 
@@ -251,11 +249,7 @@ impl Counts {
     /// Counts the jobs running now as abandoned; says how many.
     fn leave_running_behind(&self) -> u64 {
         let running = self.busy.fetch_or(LEFT_BEHIND, Ordering::AcqRel);
-        let left = if running & LEFT_BEHIND == 0 {
-            running
-        } else {
-            0
-        };
+        let left = if running & LEFT_BEHIND == 0 { running } else { 0 };
         self.abandon(left);
         left
     }
@@ -270,10 +264,7 @@ struct Running {
 impl Running {
     fn start(shared: &Arc<Shared>) -> Self {
         shared.counts.busy.fetch_add(1, Ordering::AcqRel);
-        Self {
-            shared: Arc::clone(shared),
-            ran: None,
-        }
+        Self { shared: Arc::clone(shared), ran: None }
     }
 
     fn end(mut self, ran: Ran) {
@@ -319,22 +310,15 @@ impl Shared {
 
     fn ended(&self) -> u64 {
         let counts = &self.counts;
-        [
-            &counts.done,
-            &counts.panicked,
-            &counts.timed_out,
-            &counts.cancelled,
-        ]
-        .iter()
-        .map(|count| count.load(Ordering::Acquire))
-        .sum()
+        [&counts.done, &counts.panicked, &counts.timed_out, &counts.cancelled]
+            .iter()
+            .map(|count| count.load(Ordering::Acquire))
+            .sum()
     }
 
     /// Waits for the workers to end, until `deadline`; true when they did.
     async fn workers_end(&self, deadline: Instant) -> bool {
-        tokio::time::timeout_at(deadline, self.ctx.idle())
-            .await
-            .is_ok()
+        tokio::time::timeout_at(deadline, self.ctx.idle()).await.is_ok()
     }
 
     /// Takes what is queued and drops it: its callers are answered `Cancelled`.

@@ -52,9 +52,7 @@ impl Builder {
             let worker = supervise(Arc::clone(&shared), rest.clone());
             drop(shared.ctx.spawn_unowned(name, location, worker));
         }
-        TaskPool {
-            inner: Arc::new(Inner { shared, jobs, rest }),
-        }
+        TaskPool { inner: Arc::new(Inner { shared, jobs, rest }) }
     }
 }
 
@@ -97,11 +95,7 @@ impl TaskPool {
         F: Future<Output: Send> + Send + 'static,
     {
         let (job, handle) = self.job(fut);
-        self.inner
-            .jobs
-            .submit(job)
-            .await
-            .map_err(|error| PoolError::refused(&error))?;
+        self.inner.jobs.submit(job).await.map_err(|error| PoolError::refused(&error))?;
         handle.await
     }
 
@@ -114,10 +108,7 @@ impl TaskPool {
         F: Future<Output: Send> + Send + 'static,
     {
         let (job, handle) = self.job(fut);
-        self.inner
-            .jobs
-            .try_submit(job)
-            .map_err(|error| PoolError::refused(&error))?;
+        self.inner.jobs.try_submit(job).map_err(|error| PoolError::refused(&error))?;
         Ok(handle)
     }
 
@@ -130,9 +121,7 @@ impl TaskPool {
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        tokio::time::timeout_at(deadline, self.run(fut))
-            .await
-            .unwrap_or(Err(PoolError::TimedOut))
+        tokio::time::timeout_at(deadline, self.run(fut)).await.unwrap_or(Err(PoolError::TimedOut))
     }
 
     fn job<F>(&self, fut: F) -> (Job, JoinHandle<F::Output>)
@@ -178,10 +167,7 @@ impl TaskPool {
             let _ended = shared.workers_end(clock::now() + ABORT_GRACE).await;
         }
         let abandoned = shared.counts.abandoned.load(Ordering::Acquire);
-        Drained {
-            finished: shared.ended() - before,
-            abandoned,
-        }
+        Drained { finished: shared.ended() - before, abandoned }
     }
 
     /// Takes no more jobs; queued ones are answered `Cancelled`, running ones finish. Returns at once.
@@ -205,8 +191,6 @@ impl Drop for Inner {
 
 impl fmt::Debug for TaskPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TaskPool")
-            .field("stats", &self.stats())
-            .finish()
+        f.debug_struct("TaskPool").field("stats", &self.stats()).finish()
     }
 }

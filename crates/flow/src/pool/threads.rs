@@ -101,14 +101,7 @@ impl Builder {
                 }
             }
         }
-        Ok(Pool {
-            inner: Arc::new(Inner {
-                shared,
-                jobs,
-                rest,
-                _threads: threads,
-            }),
-        })
+        Ok(Pool { inner: Arc::new(Inner { shared, jobs, rest, _threads: threads }) })
     }
 }
 
@@ -179,16 +172,12 @@ impl Pool {
         T: Send + 'static,
     {
         let (job, handle) = self.job(f);
-        self.inner
-            .jobs
-            .submit(job)
-            .await
-            .map_err(|error| PoolError::refused(&error))?;
+        self.inner.jobs.submit(job).await.map_err(|error| PoolError::refused(&error))?;
         match self.inner.shared.job_timeout {
             None => handle.await,
-            Some(limit) => tokio::time::timeout(limit, handle)
-                .await
-                .unwrap_or(Err(PoolError::TimedOut)),
+            Some(limit) => {
+                tokio::time::timeout(limit, handle).await.unwrap_or(Err(PoolError::TimedOut))
+            }
         }
     }
 
@@ -202,10 +191,7 @@ impl Pool {
         T: Send + 'static,
     {
         let (job, handle) = self.job(f);
-        self.inner
-            .jobs
-            .try_submit(job)
-            .map_err(|error| PoolError::refused(&error))?;
+        self.inner.jobs.try_submit(job).map_err(|error| PoolError::refused(&error))?;
         Ok(handle)
     }
 
@@ -219,9 +205,7 @@ impl Pool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        tokio::time::timeout_at(deadline, self.run(f))
-            .await
-            .unwrap_or(Err(PoolError::TimedOut))
+        tokio::time::timeout_at(deadline, self.run(f)).await.unwrap_or(Err(PoolError::TimedOut))
     }
 
     /// Runs `f`, blocking the calling thread. Never call it from a task.
@@ -234,10 +218,7 @@ impl Pool {
         T: Send + 'static,
     {
         let (job, handle) = self.job(f);
-        self.inner
-            .jobs
-            .submit_blocking(job)
-            .map_err(|error| PoolError::refused(&error))?;
+        self.inner.jobs.submit_blocking(job).map_err(|error| PoolError::refused(&error))?;
         handle.join_blocking()
     }
 
@@ -255,11 +236,7 @@ impl Pool {
                 return Ran::Cancelled;
             }
             let outcome = panics::catch(f);
-            let ran = if outcome.is_ok() {
-                Ran::Done
-            } else {
-                Ran::Panicked
-            };
+            let ran = if outcome.is_ok() { Ran::Done } else { Ran::Panicked };
             // Counted before it is told: who has the result sees it in the figures.
             running.end(ran);
             // A caller that went away meanwhile does not want it.
@@ -281,10 +258,7 @@ impl Pool {
             shared.stop(rest, Cause::Shutdown);
         }
         let abandoned = shared.counts.abandoned.load(Ordering::Acquire);
-        Drained {
-            finished: shared.ended() - before,
-            abandoned,
-        }
+        Drained { finished: shared.ended() - before, abandoned }
     }
 
     /// Takes no more jobs; queued ones are answered `Cancelled`, running ones finish. Returns at once.
@@ -307,8 +281,6 @@ impl Drop for Inner {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool")
-            .field("stats", &self.stats())
-            .finish()
+        f.debug_struct("Pool").field("stats", &self.stats()).finish()
     }
 }

@@ -57,10 +57,7 @@ pub(super) struct After<T> {
 
 impl<T> After<T> {
     fn nothing() -> Self {
-        Self {
-            wakers: Vec::new(),
-            dropped: Vec::new(),
-        }
+        Self { wakers: Vec::new(), dropped: Vec::new() }
     }
 
     pub(super) fn settle(self) {
@@ -97,14 +94,7 @@ impl<T> Shared<T> {
             receiving: WaitList::default(),
             counters: Counters::default(),
         };
-        Self {
-            name: Arc::from(name.as_ref()),
-            bound,
-            full,
-            why,
-            weigh,
-            state: Mutex::new(state),
-        }
+        Self { name: Arc::from(name.as_ref()), bound, full, why, weigh, state: Mutex::new(state) }
     }
 
     pub(super) fn weight(&self, item: &T) -> u64 {
@@ -241,11 +231,7 @@ impl<T> Shared<T> {
 
     /// A receiver waits: at a rendezvous that is what lets a submitter in.
     pub(super) fn receiver_waits(&self, state: &mut State<T>) -> After<T> {
-        if self.bound.limit == 0 {
-            self.grant(state)
-        } else {
-            After::nothing()
-        }
+        if self.bound.limit == 0 { self.grant(state) } else { After::nothing() }
     }
 
     pub(super) fn close(&self) {

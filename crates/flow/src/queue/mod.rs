@@ -57,19 +57,13 @@ impl Bound {
     /// At most `limit` items. Zero is a rendezvous: an item is accepted only when a receiver waits for it.
     #[must_use]
     pub const fn items(limit: usize) -> Self {
-        Self {
-            unit: Unit::Items,
-            limit: limit as u64,
-        }
+        Self { unit: Unit::Items, limit: limit as u64 }
     }
 
     /// At most `limit` bytes.
     #[must_use]
     pub const fn bytes(limit: usize) -> Self {
-        Self {
-            unit: Unit::Bytes,
-            limit: limit as u64,
-        }
+        Self { unit: Unit::Bytes, limit: limit as u64 }
     }
 
     /// The limit in its unit.
@@ -206,9 +200,7 @@ pub fn weighted<T: Send + 'static>(
     full: Full,
     weigh: impl Fn(&T) -> usize + Send + Sync + 'static,
 ) -> (Sender<T>, Receiver<T>) {
-    Options::new(name, Bound::bytes(bytes), full)
-        .weigher(weigh)
-        .build()
+    Options::new(name, Bound::bytes(bytes), full).weigher(weigh).build()
 }
 
 /// A queue in the making, for what [`bounded`] and [`weighted`] leave at its default.
@@ -224,13 +216,7 @@ impl<T: Send + 'static> Options<T> {
     /// The three things no queue is without.
     #[must_use]
     pub fn new(name: impl Into<Name>, bound: Bound, full: Full) -> Self {
-        Self {
-            name: name.into(),
-            bound,
-            full,
-            why: "",
-            weigh: None,
-        }
+        Self { name: name.into(), bound, full, why: "", weigh: None }
     }
 
     /// Why this bound and this policy, in a sentence for the queue table.
@@ -254,9 +240,7 @@ impl<T: Send + 'static> Options<T> {
             Unit::Items => Box::new(|_| 1),
             Unit::Bytes => Box::new(|_| size_of::<T>()),
         });
-        let shared = Arc::new(core::Shared::new(
-            self.name, self.bound, self.full, self.why, weigh,
-        ));
+        let shared = Arc::new(core::Shared::new(self.name, self.bound, self.full, self.why, weigh));
         registry::register(&shared);
         (Sender::first(Arc::clone(&shared)), Receiver::first(shared))
     }

@@ -25,10 +25,7 @@ impl<T> Receiver<T> {
 
     /// The oldest item; `None` once the queue is closed and drained. Cancel safe.
     pub fn recv(&self) -> Recv<'_, T> {
-        Recv {
-            shared: &self.shared,
-            ticket: None,
-        }
+        Recv { shared: &self.shared, ticket: None }
     }
 
     /// The oldest item, if there is one now.
@@ -86,9 +83,7 @@ impl<T> Receiver<T> {
 impl<T> Clone for Receiver<T> {
     fn clone(&self) -> Self {
         self.shared.state.lock().receivers += 1;
-        Self {
-            shared: Arc::clone(&self.shared),
-        }
+        Self { shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -108,10 +103,7 @@ impl<T> Drop for Receiver<T> {
 
 impl<T> fmt::Debug for Receiver<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Receiver")
-            .field("queue", &self.name())
-            .field("len", &self.len())
-            .finish()
+        f.debug_struct("Receiver").field("queue", &self.name()).field("len", &self.len()).finish()
     }
 }
 

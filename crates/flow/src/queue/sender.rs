@@ -33,12 +33,7 @@ impl<T> Sender<T> {
     /// `Closed`, `TooHeavy`, or `Full` under [`Full::Reject`](super::Full::Reject), with the item.
     pub fn submit(&self, item: T) -> Submit<'_, T> {
         let weight = self.shared.weight(&item);
-        Submit {
-            shared: &self.shared,
-            item: Some(item),
-            weight,
-            ticket: None,
-        }
+        Submit { shared: &self.shared, item: Some(item), weight, ticket: None }
     }
 
     /// Submits `item` without waiting.
@@ -57,11 +52,7 @@ impl<T> Sender<T> {
     /// # Errors
     /// `TimedOut`, and those of [`Sender::submit`], with the item.
     pub fn submit_within(&self, item: T, deadline: Instant) -> SubmitWithin<'_, T> {
-        SubmitWithin {
-            submit: self.submit(item),
-            deadline,
-            sleep: None,
-        }
+        SubmitWithin { submit: self.submit(item), deadline, sleep: None }
     }
 
     /// Submits the items in order, waiting until `deadline` at most. Cancel safe, but a dropped call drops the unsent.
@@ -141,9 +132,7 @@ fn finish<T>(step: &Step, item: Option<T>) -> Result<(), SubmitError<T>> {
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
         self.shared.state.lock().senders += 1;
-        Self {
-            shared: Arc::clone(&self.shared),
-        }
+        Self { shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -162,10 +151,7 @@ impl<T> Drop for Sender<T> {
 
 impl<T> fmt::Debug for Sender<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sender")
-            .field("queue", &self.name())
-            .field("len", &self.len())
-            .finish()
+        f.debug_struct("Sender").field("queue", &self.name()).field("len", &self.len()).finish()
     }
 }
 
@@ -201,12 +187,9 @@ impl<T> Future for Submit<'_, T> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let step = match this.ticket {
-            None => this
-                .shared
-                .submit(&mut this.item, this.weight, Some(cx.waker())),
+            None => this.shared.submit(&mut this.item, this.weight, Some(cx.waker())),
             Some(ticket) => {
-                this.shared
-                    .resume_submit(ticket, &mut this.item, this.weight, cx.waker())
+                this.shared.resume_submit(ticket, &mut this.item, this.weight, cx.waker())
             }
         };
         if let Step::Waits(ticket) = step {
@@ -252,9 +235,7 @@ impl<T> Future for SubmitWithin<'_, T> {
             return Poll::Ready(result);
         }
         let deadline = this.deadline;
-        let sleep = this
-            .sleep
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        let sleep = this.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         std::task::ready!(sleep.as_mut().poll(cx));
         Poll::Ready(match this.submit.take_back() {
             Some(item) => Err(SubmitError::TimedOut(item)),

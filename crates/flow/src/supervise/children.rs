@@ -118,12 +118,8 @@ impl Slot {
             }
         });
         let ctx = parent.shielded(self.spec.name.clone(), Some(ready));
-        let last_word = LastWord {
-            shared: Arc::clone(shared),
-            seq,
-            run,
-            reason: ExitReason::Killed,
-        };
+        let last_word =
+            LastWord { shared: Arc::clone(shared), seq, run, reason: ExitReason::Killed };
         let (start, own) = (Arc::clone(&self.spec.start), ctx.clone());
         let life = async move {
             // Declared first, so dropped last: when the word is out, nothing of this life is left.
@@ -132,10 +128,7 @@ impl Slot {
             last_word.reason = reason(ended);
         };
         drop(ctx.spawn_unowned(self.spec.name.clone(), self.spec.location, life));
-        self.instance = Some(Instance {
-            ctx,
-            started: clock::now(),
-        });
+        self.instance = Some(Instance { ctx, started: clock::now() });
     }
 }
 
@@ -162,10 +155,6 @@ struct LastWord {
 impl Drop for LastWord {
     fn drop(&mut self) {
         let reason = std::mem::replace(&mut self.reason, ExitReason::Killed);
-        self.shared.tell(Event::Exited {
-            seq: self.seq,
-            run: self.run,
-            reason,
-        });
+        self.shared.tell(Event::Exited { seq: self.seq, run: self.run, reason });
     }
 }

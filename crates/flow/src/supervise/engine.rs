@@ -51,11 +51,7 @@ pub(super) enum Started {
 
 /// Runs a supervisor whose own context is `ctx`.
 pub(super) async fn run(plan: Supervisor, ctx: Ctx) -> Result<(), GaveUp> {
-    let gave_up = |child: Option<String>, why| GaveUp {
-        supervisor: ctx.path(),
-        child,
-        why,
-    };
+    let gave_up = |child: Option<String>, why| GaveUp { supervisor: ctx.path(), child, why };
     if let Some((field, problem)) = plan.fault() {
         return Err(gave_up(None, Why::BadSpec { field, problem }));
     }
@@ -100,8 +96,7 @@ impl Engine {
                 Started::Up => {}
                 Started::Failed(_) if self.slots.get(seq).is_none_or(|slot| slot.held) => {}
                 Started::Failed(reason) => {
-                    self.reap(seq, reason.clone(), ExitContext::Start, false)
-                        .await;
+                    self.reap(seq, reason.clone(), ExitContext::Start, false).await;
                     return Err(self.gave_up(seq, Why::StartFailed(reason)));
                 }
                 Started::Interrupted => return Ok(()),
@@ -278,11 +273,7 @@ impl Engine {
 
     /// A start inside a restart failed: it counts like an exit, and the rest of the group waits with it.
     async fn restart_failed(&mut self, seq: u64, reason: ExitReason) -> Result<(), GaveUp> {
-        if self
-            .slots
-            .get(seq)
-            .is_some_and(|slot| slot.spec.restart == Restart::Temporary)
-        {
+        if self.slots.get(seq).is_some_and(|slot| slot.spec.restart == Restart::Temporary) {
             self.forget_temporary(seq);
             return Ok(());
         }
@@ -295,12 +286,8 @@ impl Engine {
             return Started::Interrupted;
         };
         slot.spawn(seq, &self.ctx, &self.shared);
-        let (run, waits, limit, name) = (
-            slot.run,
-            slot.spec.waits_for_ready,
-            slot.spec.ready_within,
-            slot.spec.name.clone(),
-        );
+        let (run, waits, limit, name) =
+            (slot.run, slot.spec.waits_for_ready, slot.spec.ready_within, slot.spec.name.clone());
         if !waits {
             self.set_state(seq, ChildState::Running);
             return Started::Up;
@@ -313,20 +300,15 @@ impl Engine {
                 tokio::time::timeout_at(deadline, next).await
             };
             match input {
-                Ok(Ok(Input::Event(Event::Ready {
-                    seq: who,
-                    run: which,
-                }))) if who == seq && which == run => {
+                Ok(Ok(Input::Event(Event::Ready { seq: who, run: which })))
+                    if who == seq && which == run =>
+                {
                     self.set_state(seq, ChildState::Running);
                     return Started::Up;
                 }
-                Ok(Ok(Input::Event(
-                    event @ Event::Exited {
-                        seq: who,
-                        run: which,
-                        ..
-                    },
-                ))) if who == seq && which == run => {
+                Ok(Ok(Input::Event(event @ Event::Exited { seq: who, run: which, .. })))
+                    if who == seq && which == run =>
+                {
                     return self.ended_before_ready(event);
                 }
                 Ok(Ok(Input::Event(event))) => self.kept.push_back(event),
@@ -376,20 +358,15 @@ impl Engine {
                 instance.ctx.kill(Cause::Terminated);
                 if instance.ctx.live() > 0 && reason != ExitReason::Unstopped {
                     // What does not end after an abort cannot be waited for; the leak check names it.
-                    let _left_behind = tokio::time::timeout(ABORT_GRACE, instance.ctx.idle())
-                        .await
-                        .is_err();
+                    let _left_behind =
+                        tokio::time::timeout(ABORT_GRACE, instance.ctx.idle()).await.is_err();
                 }
                 clock::now().saturating_duration_since(instance.started)
             }
         };
         if context != ExitContext::Stop {
             let stable = lived >= self.plan.backoff.stable_after;
-            slot.failures = if stable {
-                1
-            } else {
-                slot.failures.saturating_add(1)
-            };
+            slot.failures = if stable { 1 } else { slot.failures.saturating_add(1) };
         }
         slot.last_exit = Some(reason.clone());
         let report = ExitReport {
@@ -406,14 +383,7 @@ impl Engine {
     }
 
     fn report(&self, report: &ExitReport) {
-        let ExitReport {
-            supervisor,
-            child,
-            reason,
-            will_restart,
-            restarts,
-            ..
-        } = report;
+        let ExitReport { supervisor, child, reason, will_restart, restarts, .. } = report;
         if report.context != ExitContext::Stop && reason.is_failure() {
             tracing::warn!(%supervisor, %child, %reason, will_restart, restarts, "child ended");
         } else if *reason == ExitReason::Unstopped {
@@ -430,17 +400,11 @@ impl Engine {
 
     fn gave_up(&self, seq: u64, why: Why) -> GaveUp {
         let child = self.slots.get(seq).map(|slot| slot.spec.name.to_string());
-        GaveUp {
-            supervisor: self.ctx.path(),
-            child,
-            why,
-        }
+        GaveUp { supervisor: self.ctx.path(), child, why }
     }
 
     pub(super) fn is_current(&self, seq: u64, run: u64) -> bool {
-        self.slots
-            .get(seq)
-            .is_some_and(|slot| slot.run == run && slot.instance.is_some())
+        self.slots.get(seq).is_some_and(|slot| slot.run == run && slot.instance.is_some())
     }
 
     pub(super) fn set_state(&mut self, seq: u64, state: ChildState) {
@@ -460,11 +424,7 @@ impl Engine {
     }
 
     pub(super) fn forget_temporary(&mut self, seq: u64) {
-        if self
-            .slots
-            .get(seq)
-            .is_some_and(|slot| slot.spec.restart == Restart::Temporary)
-        {
+        if self.slots.get(seq).is_some_and(|slot| slot.spec.restart == Restart::Temporary) {
             self.forget(seq);
         }
     }

@@ -174,8 +174,6 @@ impl Handle {
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle")
-            .field("tree", &self.tree())
-            .finish()
+        f.debug_struct("Handle").field("tree", &self.tree()).finish()
     }
 }

@@ -33,11 +33,7 @@ impl Engine {
         if child.name.is_empty() {
             return Err(StartError::BadSpec("child.name"));
         }
-        if let Some(slot) = self
-            .slots
-            .find(&child.name)
-            .and_then(|seq| self.slots.get(seq))
-        {
+        if let Some(slot) = self.slots.find(&child.name).and_then(|seq| self.slots.get(seq)) {
             let stopped = slot.state == ChildState::Stopped || slot.state == ChildState::Restarting;
             return Err(if stopped {
                 StartError::AlreadyPresent
@@ -49,8 +45,7 @@ impl Engine {
         match self.start(seq).await {
             Started::Up => Ok(()),
             Started::Failed(reason) => {
-                self.reap(seq, reason.clone(), ExitContext::Start, false)
-                    .await;
+                self.reap(seq, reason.clone(), ExitContext::Start, false).await;
                 self.forget(seq);
                 Err(StartError::Failed(reason))
             }
@@ -69,8 +64,7 @@ impl Engine {
         match self.start(seq).await {
             Started::Up => Ok(()),
             Started::Failed(reason) => {
-                self.reap(seq, reason.clone(), ExitContext::Start, false)
-                    .await;
+                self.reap(seq, reason.clone(), ExitContext::Start, false).await;
                 Err(ControlError::Failed(reason))
             }
             Started::Interrupted => Err(ControlError::NotRunning),
@@ -94,8 +88,7 @@ impl Engine {
         let answer = match self.slots.find(&name) {
             None => Err(ControlError::NotFound),
             Some(seq) => {
-                self.pending
-                    .retain(|pending| pending.what != Group::One(seq));
+                self.pending.retain(|pending| pending.what != Group::One(seq));
                 self.stop_together(&[seq], &Cause::Terminated).await;
                 if let Some(slot) = self.slots.get_mut(seq) {
                     slot.held = true;

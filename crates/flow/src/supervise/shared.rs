@@ -25,11 +25,7 @@ static ROOTS: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
 #[must_use]
 pub fn tree() -> Vec<Node> {
     let roots: Vec<_> = ROOTS.lock().iter().filter_map(Weak::upgrade).collect();
-    roots
-        .iter()
-        .filter(|root| root.is_running())
-        .map(|root| root.node())
-        .collect()
+    roots.iter().filter(|root| root.is_running()).map(|root| root.node()).collect()
 }
 
 /// A supervisor or a worker.
@@ -105,15 +101,8 @@ pub struct Node {
 /// What children tell their supervisor.
 #[derive(Debug)]
 pub(super) enum Event {
-    Ready {
-        seq: u64,
-        run: u64,
-    },
-    Exited {
-        seq: u64,
-        run: u64,
-        reason: ExitReason,
-    },
+    Ready { seq: u64, run: u64 },
+    Exited { seq: u64, run: u64, reason: ExitReason },
 }
 
 type Reply<E> = oneshot::Sender<Result<(), E>>;
@@ -182,15 +171,8 @@ pub(super) struct View {
 
 impl Shared {
     pub(super) fn new(name: Name, strategy: Strategy) -> Arc<Self> {
-        let inbox = Inbox {
-            phase: Phase::New,
-            events: VecDeque::new(),
-            requests: VecDeque::new(),
-        };
-        let picture = Picture {
-            since: clock::now(),
-            children: BTreeMap::new(),
-        };
+        let inbox = Inbox { phase: Phase::New, events: VecDeque::new(), requests: VecDeque::new() };
+        let picture = Picture { since: clock::now(), children: BTreeMap::new() };
         Arc::new(Self {
             name,
             strategy,
@@ -215,10 +197,7 @@ impl Shared {
         inbox.phase = Phase::Running;
         inbox.events.clear();
         drop(inbox);
-        *self.picture.lock() = Picture {
-            since: clock::now(),
-            children: BTreeMap::new(),
-        };
+        *self.picture.lock() = Picture { since: clock::now(), children: BTreeMap::new() };
         true
     }
 
@@ -314,11 +293,7 @@ impl Shared {
             name: self.name.to_string(),
             kind: NodeKind::Supervisor,
             strategy: Some(self.strategy),
-            state: if self.is_running() {
-                ChildState::Running
-            } else {
-                ChildState::Stopped
-            },
+            state: if self.is_running() { ChildState::Running } else { ChildState::Stopped },
             restarts: 0,
             since: picture.since,
             last_exit: None,

@@ -154,11 +154,7 @@ impl Child {
     }
 
     pub(super) fn kind(&self) -> NodeKind {
-        if self.nested.is_some() {
-            NodeKind::Supervisor
-        } else {
-            NodeKind::Worker
-        }
+        if self.nested.is_some() { NodeKind::Supervisor } else { NodeKind::Worker }
     }
 }
 

@@ -53,9 +53,7 @@ impl Engine {
         self.reap_already_gone(&mut stopping).await;
         while !stopping.alive.is_empty() {
             let event = match stopping.due.first() {
-                Some((at, _)) => tokio::time::timeout_at(*at, self.shared.next_event())
-                    .await
-                    .ok(),
+                Some((at, _)) => tokio::time::timeout_at(*at, self.shared.next_event()).await.ok(),
                 None => Some(self.shared.next_event().await),
             };
             match event {
@@ -117,8 +115,7 @@ impl Engine {
         {
             if stopping.alive.get(&seq).is_some_and(|step| step.aborted) {
                 stopping.forget(seq);
-                self.reap(seq, ExitReason::Unstopped, ExitContext::Stop, false)
-                    .await;
+                self.reap(seq, ExitReason::Unstopped, ExitContext::Stop, false).await;
             } else if let Some(instance) =
                 self.slots.get(seq).and_then(|slot| slot.instance.as_ref())
             {
@@ -139,11 +136,8 @@ impl Engine {
 
     /// Stops all: the dynamic ones together, then the static ones in reverse order.
     pub(super) async fn stop_all(&mut self, cause: &Cause) {
-        let (dynamic, fixed): (Vec<_>, Vec<_>) = self
-            .slots
-            .all()
-            .map(|(seq, slot)| (seq, slot.dynamic))
-            .partition(|(_, d)| *d);
+        let (dynamic, fixed): (Vec<_>, Vec<_>) =
+            self.slots.all().map(|(seq, slot)| (seq, slot.dynamic)).partition(|(_, d)| *d);
         let seqs =
             |slots: Vec<(u64, bool)>| slots.into_iter().map(|(seq, _)| seq).collect::<Vec<_>>();
         self.stop_together(&seqs(dynamic), cause).await;

@@ -16,25 +16,16 @@ async fn shares_never_sum_to_more_than_the_total_f3() {
     let intake = budget.share("intake", 60).unwrap();
     assert_eq!(
         budget.share("lanes", 50).unwrap_err(),
-        ShareError::OverTotal {
-            share: "lanes".into(),
-            bytes: 50,
-            left: 40
-        }
+        ShareError::OverTotal { share: "lanes".into(), bytes: 50, left: 40 }
     );
     assert_eq!(
         budget.share("intake", 1).unwrap_err(),
-        ShareError::Duplicate {
-            share: "intake".into()
-        }
+        ShareError::Duplicate { share: "intake".into() }
     );
     let lanes = budget.share("lanes", 40).unwrap();
     let _all = intake.try_acquire(60).unwrap();
     assert!(intake.try_acquire(1).is_none());
-    assert!(
-        lanes.try_acquire(40).is_some(),
-        "a full share does not touch another"
-    );
+    assert!(lanes.try_acquire(40).is_some(), "a full share does not touch another");
 }
 
 #[tokio::test(start_paused = true)]
@@ -46,19 +37,13 @@ async fn b61_a_large_acquire_is_not_starved_by_small_ones() {
         ctx.spawn("large", async move { share.acquire(10).await })
     };
     until(|| share.waiters() == 1).await;
-    assert!(
-        share.try_acquire(1).is_none(),
-        "a small one does not slip past"
-    );
+    assert!(share.try_acquire(1).is_none(), "a small one does not slip past");
     let small = {
         let share = share.clone();
         ctx.spawn("small", async move { share.acquire(1).await })
     };
     until(|| share.waiters() == 2).await;
-    let seen = tasks::snapshot()
-        .into_iter()
-        .find(|task| task.id == large.id())
-        .unwrap();
+    let seen = tasks::snapshot().into_iter().find(|task| task.id == large.id()).unwrap();
     assert_eq!(seen.waiting_on.as_deref(), Some("budget `s`"));
     drop(held);
     let large = large.join().await.unwrap().unwrap();
@@ -73,10 +58,7 @@ async fn b61_an_impossible_acquire_is_refused_at_once_and_blocks_nobody() {
     let share = Budget::new("m", 10).share("s", 10).unwrap();
     assert_eq!(share.acquire(11).await.unwrap_err(), Exhausted::TooLarge);
     assert_eq!(
-        share
-            .acquire_within(11, clock::now() + SEC)
-            .await
-            .unwrap_err(),
+        share.acquire_within(11, clock::now() + SEC).await.unwrap_err(),
         Exhausted::TooLarge
     );
     assert_eq!(share.acquire(10).await.unwrap().bytes(), 10);
@@ -89,19 +71,14 @@ async fn b61_a_cancelled_acquire_leaks_nothing_and_lets_those_behind_pass() {
     let began = clock::now();
     let large = {
         let share = share.clone();
-        ctx.spawn("large", async move {
-            share.acquire_within(8, began + 2 * SEC).await
-        })
+        ctx.spawn("large", async move { share.acquire_within(8, began + 2 * SEC).await })
     };
     until(|| share.waiters() == 1).await;
     let small = {
         let share = share.clone();
         ctx.spawn("small", async move { share.acquire(5).await })
     };
-    assert_eq!(
-        large.join().await.unwrap().unwrap_err(),
-        Exhausted::TimedOut
-    );
+    assert_eq!(large.join().await.unwrap().unwrap_err(), Exhausted::TimedOut);
     let small = small.join().await.unwrap().unwrap();
     assert_eq!(share.used(), 10);
     drop((held, small));
@@ -133,10 +110,7 @@ async fn b61_a_grant_to_a_wait_that_is_dropped_unseen_goes_to_the_next_f5() {
 async fn b61_an_already_cancelled_context_never_acquires() {
     let (ctx, share) = (Ctx::root("t"), Budget::new("m", 10).share("s", 10).unwrap());
     ctx.cancel(Cause::Shutdown);
-    assert_eq!(
-        ctx.run(share.acquire(1)).await.map(drop),
-        Err(Stopped::Cancelled(Cause::Shutdown))
-    );
+    assert_eq!(ctx.run(share.acquire(1)).await.map(drop), Err(Stopped::Cancelled(Cause::Shutdown)));
     assert_eq!(share.used(), 0);
 }
 
@@ -167,24 +141,14 @@ async fn an_outstanding_permit_is_a_leak() {
     let (ctx, share) = (Ctx::root("t"), Budget::new("m", 10).share("s", 10).unwrap());
     let permit = share.acquire(4).await.unwrap();
     let leaks = Checker::under(&ctx).share(&share).look().unwrap_err();
-    assert_eq!(
-        (leaks.permits[0].share.as_str(), leaks.permits[0].used),
-        ("s", 4)
-    );
+    assert_eq!((leaks.permits[0].share.as_str(), leaks.permits[0].used), ("s", 4));
     drop(permit);
-    leak::Checker::under(&ctx)
-        .share(&share)
-        .check()
-        .await
-        .unwrap();
+    leak::Checker::under(&ctx).share(&share).check().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_takers_with_random_deadlines_leave_the_share_as_it_was_f5() {
-    let (ctx, share) = (
-        Ctx::root("t"),
-        Budget::new("m", 100).share("s", 100).unwrap(),
-    );
+    let (ctx, share) = (Ctx::root("t"), Budget::new("m", 100).share("s", 100).unwrap());
     let takers: Vec<_> = (0..64_u64)
         .map(|n| {
             let share = share.clone();
@@ -192,9 +156,8 @@ async fn many_takers_with_random_deadlines_leave_the_share_as_it_was_f5() {
                 for round in 0..50 {
                     let deadline =
                         clock::now() + Duration::from_micros((n * 37 + round * 13) % 400);
-                    if let Ok(permit) = share
-                        .acquire_within(1 + (n * 7 + round) % 100, deadline)
-                        .await
+                    if let Ok(permit) =
+                        share.acquire_within(1 + (n * 7 + round) % 100, deadline).await
                     {
                         tokio::task::yield_now().await;
                         drop(permit);

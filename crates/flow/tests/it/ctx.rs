@@ -15,42 +15,26 @@ async fn cancelling_a_parent_reaches_every_descendant_with_its_cause_and_no_one_
     let leaf = left.child("mid").child("leaf");
     left.cancel(Cause::Failed("disk".into()));
     left.cancel(Cause::Shutdown);
-    assert_eq!(
-        leaf.cause(),
-        Some(Cause::Failed("disk".into())),
-        "the first cause stays"
-    );
+    assert_eq!(leaf.cause(), Some(Cause::Failed("disk".into())), "the first cause stays");
     assert!(!root.is_cancelled() && !right.is_cancelled());
     assert_eq!(
         left.child("late").cause(),
         leaf.cause(),
         "a child of a cancelled one is born cancelled"
     );
-    assert_eq!(
-        (leaf.path().as_str(), leaf.name()),
-        ("root/left/mid/leaf", "leaf")
-    );
+    assert_eq!((leaf.path().as_str(), leaf.name()), ("root/left/mid/leaf", "leaf"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn b85_deadlines_shrink_down_the_chain_and_never_grow() {
     let now = clock::now();
     let outer = Ctx::root("t").with_deadline(now + 5 * SEC);
-    assert_eq!(
-        outer.with_deadline(now + 9 * SEC).deadline(),
-        Some(now + 5 * SEC)
-    );
+    assert_eq!(outer.with_deadline(now + 9 * SEC).deadline(), Some(now + 5 * SEC));
     let inner = outer.with_deadline(now + 2 * SEC).child("c");
     assert_eq!(inner.deadline(), Some(now + 2 * SEC));
-    assert_eq!(
-        inner.run(std::future::pending::<()>()).await,
-        Err(Stopped::DeadlineExceeded)
-    );
+    assert_eq!(inner.run(std::future::pending::<()>()).await, Err(Stopped::DeadlineExceeded));
     assert_eq!(clock::now() - now, 2 * SEC);
-    assert!(
-        !inner.is_cancelled(),
-        "a passed deadline is no cancellation"
-    );
+    assert!(!inner.is_cancelled(), "a passed deadline is no cancellation");
     assert_eq!((inner.path().as_str(), outer.name()), ("t/c", "t"));
 }
 
@@ -79,19 +63,9 @@ async fn no_cancel_is_missed_however_it_races_with_the_wait() {
 async fn a_panic_is_the_tasks_result_f8() {
     let ctx = Ctx::root("t");
     let task = ctx.spawn("bad", async { panic!("oh no") });
-    assert_eq!(
-        task.join().await,
-        Err::<(), _>(TaskError::Panicked {
-            message: "oh no".into()
-        })
-    );
+    assert_eq!(task.join().await, Err::<(), _>(TaskError::Panicked { message: "oh no".into() }));
     let thread = thread::spawn(&ctx, "bad", |_ctx| panic!("oh no")).unwrap();
-    assert_eq!(
-        thread.join().await,
-        Err::<(), _>(TaskError::Panicked {
-            message: "oh no".into()
-        })
-    );
+    assert_eq!(thread.join().await, Err::<(), _>(TaskError::Panicked { message: "oh no".into() }));
     leak::check(&ctx).await.unwrap();
 }
 
@@ -130,18 +104,10 @@ async fn the_registry_tells_name_parent_place_and_polls() {
         }
         std::future::pending::<()>().await;
     });
-    let find = || {
-        tasks::snapshot()
-            .into_iter()
-            .find(|info| info.id == task.id())
-            .unwrap()
-    };
+    let find = || tasks::snapshot().into_iter().find(|info| info.id == task.id()).unwrap();
     until(|| find().polls == 5).await;
     let info = find();
-    assert_eq!(
-        (info.name.as_ref(), info.parent.as_str()),
-        ("polled", "registry-test/part")
-    );
+    assert_eq!((info.name.as_ref(), info.parent.as_str()), ("polled", "registry-test/part"));
     assert!(info.location.file().ends_with("ctx.rs") && info.since_last_poll.is_some());
     assert_eq!(tasks::counts_by_name().get("polled"), Some(&1));
 }
@@ -172,11 +138,7 @@ async fn a_dropped_scope_takes_its_tasks_along_also_those_spawned_below_f4() {
     scope.spawn("conn", std::future::pending::<()>());
     drop(scope);
     assert_eq!(kept.join().await, Err(TaskError::Cancelled(Cause::Dropped)));
-    below
-        .spawn("late", std::future::pending::<()>())
-        .join()
-        .await
-        .unwrap_err();
+    below.spawn("late", std::future::pending::<()>()).join().await.unwrap_err();
     leak::check(&ctx).await.unwrap();
 }
 

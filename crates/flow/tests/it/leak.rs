@@ -21,17 +21,12 @@ async fn b48_the_check_retries_before_it_fails() {
 async fn b49_a_baseline_ignores_by_task_and_a_new_twin_is_still_reported() {
     let ctx = Ctx::root("t");
     let spawn = || ctx.spawn("twin", std::future::pending::<()>());
-    let (old, mine) = (spawn(), |task: &forebay_flow::tasks::TaskInfo| {
-        task.parent != "t"
-    });
+    let (old, mine) = (spawn(), |task: &forebay_flow::tasks::TaskInfo| task.parent != "t");
     let checker = Checker::new().ignore(mine);
     checker.look().unwrap();
     let new = spawn();
     let leaks = checker.look().unwrap_err();
-    assert_eq!(
-        leaks.tasks.iter().map(|task| task.id).collect::<Vec<_>>(),
-        [new.id()]
-    );
+    assert_eq!(leaks.tasks.iter().map(|task| task.id).collect::<Vec<_>>(), [new.id()]);
     drop((old, new));
     leak::check(&ctx).await.unwrap();
 }
@@ -40,9 +35,7 @@ async fn b49_a_baseline_ignores_by_task_and_a_new_twin_is_still_reported() {
 async fn b50_the_report_shows_name_owner_kind_and_place_and_can_be_filtered_by_them() {
     let ctx = Ctx::root("t");
     let (stop, stopped) = oneshot::channel::<()>();
-    let task = ctx
-        .child("part")
-        .spawn("stuck", std::future::pending::<()>());
+    let task = ctx.child("part").spawn("stuck", std::future::pending::<()>());
     let thread = thread::spawn(&ctx, "writer", move |_ctx| stopped.blocking_recv()).unwrap();
     let leaks = Checker::under(&ctx).look().unwrap_err();
     let said = leaks.to_string();
@@ -51,15 +44,10 @@ async fn b50_the_report_shows_name_owner_kind_and_place_and_can_be_filtered_by_t
         "{said}"
     );
     assert!(said.contains("t/writer"), "{said}");
-    let only_tasks = Checker::under(&ctx)
-        .ignore(|task| task.kind == Kind::Thread)
-        .look()
-        .unwrap_err();
+    let only_tasks =
+        Checker::under(&ctx).ignore(|task| task.kind == Kind::Thread).look().unwrap_err();
     assert_eq!(only_tasks.tasks.len(), 1);
-    Checker::under(&ctx)
-        .ignore(|task| task.location.file().ends_with("leak.rs"))
-        .look()
-        .unwrap();
+    Checker::under(&ctx).ignore(|task| task.location.file().ends_with("leak.rs")).look().unwrap();
     drop(task);
     stop.send(()).unwrap();
     thread.join().await.unwrap().unwrap();

@@ -20,15 +20,9 @@ fn reconciles(stats: &PoolStats) {
 #[tokio::test]
 async fn jobs_return_their_results_from_threads_of_their_own() {
     let ctx = Ctx::root("t");
-    let pool = Pool::builder("own", 2, Bound::items(4))
-        .under(&ctx)
-        .threads()
-        .unwrap();
+    let pool = Pool::builder("own", 2, Bound::items(4)).under(&ctx).threads().unwrap();
     let here = std::thread::current().id();
-    assert_ne!(
-        pool.run(|| std::thread::current().id()).await.unwrap(),
-        here
-    );
+    assert_ne!(pool.run(|| std::thread::current().id()).await.unwrap(), here);
     for n in 0..100 {
         assert_eq!(pool.run(move || n * n).await, Ok(n * n));
     }
@@ -44,39 +38,24 @@ async fn jobs_return_their_results_from_threads_of_their_own() {
 async fn b57_a_panic_is_the_jobs_result_and_the_worker_lives_on_f8() {
     let pool = Pool::threads("panics", 1, Bound::items(2)).unwrap();
     let error = pool.run(|| panic!("guilty row {}", 7)).await.unwrap_err();
-    assert_eq!(
-        error,
-        PoolError::Panicked {
-            message: "guilty row 7".into()
-        }
-    );
+    assert_eq!(error, PoolError::Panicked { message: "guilty row 7".into() });
     assert_eq!(pool.run(|| 1).await, Ok(1));
     let stats = pool.stats();
-    assert_eq!(
-        (stats.panicked, stats.done, stats.busy, stats.restarts),
-        (1, 1, 0, 0)
-    );
+    assert_eq!((stats.panicked, stats.done, stats.busy, stats.restarts), (1, 1, 0, 0));
     reconciles(&stats);
 }
 
 #[tokio::test]
 async fn a_pool_told_so_ends_the_worker_with_the_panic_and_restarts_it_after_a_pause_f8() {
     let ctx = Ctx::root("t");
-    let backoff = Backoff {
-        initial: Duration::from_millis(20),
-        jitter: 0.0,
-        ..Backoff::default()
-    };
+    let backoff = Backoff { initial: Duration::from_millis(20), jitter: 0.0, ..Backoff::default() };
     let pool = Pool::builder("dies", 1, Bound::items(2))
         .under(&ctx)
         .panic_ends_worker(true)
         .backoff(backoff)
         .threads()
         .unwrap();
-    assert!(matches!(
-        pool.run(|| panic!("poison")).await,
-        Err(PoolError::Panicked { .. })
-    ));
+    assert!(matches!(pool.run(|| panic!("poison")).await, Err(PoolError::Panicked { .. })));
     let failed = clock::now();
     assert_eq!(pool.run(|| 1).await, Ok(1), "its next life serves on");
     assert!(clock::now() - failed >= Duration::from_millis(15));
@@ -89,11 +68,7 @@ async fn a_pool_told_so_ends_the_worker_with_the_panic_and_restarts_it_after_a_p
 
 #[tokio::test]
 async fn a_drain_does_not_wait_for_a_workers_backoff() {
-    let backoff = Backoff {
-        initial: 600 * SEC,
-        max: 600 * SEC,
-        ..Backoff::default()
-    };
+    let backoff = Backoff { initial: 600 * SEC, max: 600 * SEC, ..Backoff::default() };
     let pool = Pool::builder("slow", 1, Bound::items(4))
         .panic_ends_worker(true)
         .backoff(backoff)
@@ -108,10 +83,7 @@ async fn a_drain_does_not_wait_for_a_workers_backoff() {
 
 /// A pool of one worker that is held until the sender is sent to; the job's handle keeps it from being cancelled.
 async fn held(ctx: &Ctx) -> (Pool, mpsc::SyncSender<()>, JoinHandle<()>) {
-    let pool = Pool::builder("held", 1, Bound::items(2))
-        .under(ctx)
-        .threads()
-        .unwrap();
+    let pool = Pool::builder("held", 1, Bound::items(2)).under(ctx).threads().unwrap();
     let (release, hold) = mpsc::sync_channel::<()>(1);
     let job = pool.try_run(move || hold.recv().unwrap()).unwrap();
     until(|| pool.stats().busy == 1).await;
@@ -130,9 +102,7 @@ async fn a_full_pool_says_so_and_a_dropped_queued_job_never_runs() {
     let dropped = pool.try_run(job(&ran)).unwrap();
     let kept = pool.try_run(job(&ran)).unwrap();
     assert_eq!(pool.try_run(job(&ran)).unwrap_err(), PoolError::Full);
-    let late = pool
-        .run_within(clock::now() + Duration::from_millis(20), job(&ran))
-        .await;
+    let late = pool.run_within(clock::now() + Duration::from_millis(20), job(&ran)).await;
     assert_eq!(late, Err(PoolError::TimedOut));
     drop(dropped);
     release.send(()).unwrap();
@@ -191,10 +161,7 @@ async fn cancelling_the_context_above_ends_the_pool_and_answers_every_caller_f4(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b55_submitters_racing_stop_lose_and_duplicate_nothing() {
     let ctx = Ctx::root("t");
-    let pool = Pool::builder("race", 2, Bound::items(4))
-        .under(&ctx)
-        .threads()
-        .unwrap();
+    let pool = Pool::builder("race", 2, Bound::items(4)).under(&ctx).threads().unwrap();
     let ran = Arc::new(AtomicUsize::new(0));
     let submitters: Vec<_> = (0..10_000)
         .map(|_| {
@@ -218,10 +185,7 @@ async fn b55_submitters_racing_stop_lose_and_duplicate_nothing() {
     leak::check(&ctx).await.unwrap();
     let stats = pool.stats();
     assert_eq!(done + cancelled + stopped, 10_000);
-    assert_eq!(
-        (stats.done, ran.load(Ordering::SeqCst)),
-        (done, usize::try_from(done).unwrap())
-    );
+    assert_eq!((stats.done, ran.load(Ordering::SeqCst)), (done, usize::try_from(done).unwrap()));
     assert_eq!(stats.abandoned + stats.cancelled, cancelled);
     reconciles(&stats);
 }
@@ -247,27 +211,13 @@ async fn b55_a_job_that_submits_to_its_own_stopped_pool_is_told_stopped() {
 #[tokio::test(start_paused = true)]
 async fn a_task_pool_stops_a_job_at_its_deadline_and_isolates_panics() {
     let ctx = Ctx::root("t");
-    let pool = Pool::builder("async", 2, Bound::items(4))
-        .under(&ctx)
-        .job_timeout(SEC)
-        .tasks();
+    let pool = Pool::builder("async", 2, Bound::items(4)).under(&ctx).job_timeout(SEC).tasks();
     assert_eq!(pool.run(async { 5 }).await, Ok(5));
-    assert_eq!(
-        pool.run(std::future::pending::<()>()).await,
-        Err(PoolError::TimedOut)
-    );
+    assert_eq!(pool.run(std::future::pending::<()>()).await, Err(PoolError::TimedOut));
     let panicked = pool.run(async { panic!("bad") }).await;
-    assert_eq!(
-        panicked,
-        Err::<(), _>(PoolError::Panicked {
-            message: "bad".into()
-        })
-    );
+    assert_eq!(panicked, Err::<(), _>(PoolError::Panicked { message: "bad".into() }));
     let stats = pool.stats();
-    assert_eq!(
-        (stats.done, stats.timed_out, stats.panicked, stats.busy),
-        (1, 1, 1, 0)
-    );
+    assert_eq!((stats.done, stats.timed_out, stats.panicked, stats.busy), (1, 1, 1, 0));
     reconciles(&stats);
     drop(pool);
     leak::check(&ctx).await.unwrap();
@@ -276,9 +226,7 @@ async fn a_task_pool_stops_a_job_at_its_deadline_and_isolates_panics() {
 #[tokio::test(start_paused = true)]
 async fn a_task_pools_drain_aborts_what_is_left_and_counts_it() {
     let ctx = Ctx::root("t");
-    let pool = Pool::builder("async", 1, Bound::items(4))
-        .under(&ctx)
-        .tasks();
+    let pool = Pool::builder("async", 1, Bound::items(4)).under(&ctx).tasks();
     let stuck = pool.try_run(std::future::pending::<()>()).unwrap();
     let queued = pool.try_run(async { 1 }).unwrap();
     let drained = pool.drain(clock::now() + SEC).await;

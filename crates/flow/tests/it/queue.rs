@@ -12,20 +12,15 @@ const SEC: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
 async fn block_makes_the_sender_wait_and_counts_for_how_long() {
-    let (ctx, (tx, rx)) = (
-        Ctx::root("t"),
-        queue::bounded("blocking", Bound::items(1), Full::Block),
-    );
+    let (ctx, (tx, rx)) =
+        (Ctx::root("t"), queue::bounded("blocking", Bound::items(1), Full::Block));
     tx.submit(1).await.unwrap();
     let waiting = {
         let tx = tx.clone();
         ctx.spawn("sender", async move { tx.submit(2).await })
     };
     tokio::time::sleep(3 * SEC).await;
-    let seen = tasks::snapshot()
-        .into_iter()
-        .find(|task| task.id == waiting.id())
-        .unwrap();
+    let seen = tasks::snapshot().into_iter().find(|task| task.id == waiting.id()).unwrap();
     assert_eq!(seen.waiting_on.as_deref(), Some("room in queue `blocking`"));
     assert_eq!(tx.info().waiters, 1);
     assert!(
@@ -38,13 +33,7 @@ async fn block_makes_the_sender_wait_and_counts_for_how_long() {
     tokio::time::sleep(SEC).await;
     let info = tx.info();
     assert_eq!(
-        (
-            info.sent,
-            info.blocked,
-            info.depth,
-            info.capacity,
-            info.policy
-        ),
+        (info.sent, info.blocked, info.depth, info.capacity, info.policy),
         (2, 1, 1, 1, "block")
     );
     assert!((info.blocked_seconds - 3.0).abs() < 0.1, "{info:?}");
@@ -70,26 +59,13 @@ async fn b53_a_full_queue_that_does_not_wait_hands_the_item_back_and_counts_it()
 
 #[tokio::test]
 async fn b52_a_bound_of_zero_is_a_rendezvous() {
-    let (ctx, (tx, rx)) = (
-        Ctx::root("t"),
-        queue::bounded("rendezvous", Bound::items(0), Full::Block),
-    );
-    assert_eq!(
-        tx.try_submit(1),
-        Err(SubmitError::Full(1)),
-        "nobody waits for it"
-    );
-    let receiver = ctx.spawn(
-        "receiver",
-        async move { (rx.recv().await, rx.recv().await) },
-    );
+    let (ctx, (tx, rx)) =
+        (Ctx::root("t"), queue::bounded("rendezvous", Bound::items(0), Full::Block));
+    assert_eq!(tx.try_submit(1), Err(SubmitError::Full(1)), "nobody waits for it");
+    let receiver = ctx.spawn("receiver", async move { (rx.recv().await, rx.recv().await) });
     until(|| tx.info().receivers_waiting == 1).await;
     tx.try_submit(1).unwrap();
-    assert_eq!(
-        tx.try_submit(2),
-        Err(SubmitError::Full(2)),
-        "one receiver, one item"
-    );
+    assert_eq!(tx.try_submit(2), Err(SubmitError::Full(2)), "one receiver, one item");
     tx.submit(3).await.unwrap();
     assert_eq!(receiver.join().await.unwrap(), (Some(1), Some(3)));
 }
@@ -99,10 +75,7 @@ async fn submit_within_gives_the_item_back_at_its_deadline() {
     let (tx, rx) = queue::bounded("deadline", Bound::items(1), Full::Block);
     tx.submit(1).await.unwrap();
     let began = clock::now();
-    assert_eq!(
-        tx.submit_within(2, began + 2 * SEC).await,
-        Err(SubmitError::TimedOut(2))
-    );
+    assert_eq!(tx.submit_within(2, began + 2 * SEC).await, Err(SubmitError::TimedOut(2)));
     assert_eq!((clock::now() - began).as_secs(), 2);
     assert_eq!((rx.recv().await, rx.try_recv()), (Some(1), None));
     tx.submit_within(3, clock::now()).await.unwrap();
@@ -141,18 +114,10 @@ async fn b77_an_item_heavier_than_the_bound_is_refused_at_once() {
         matches!(tx.submit("x".repeat(11)).await, Err(SubmitError::TooHeavy(item)) if item.len() == 11)
     );
     tx.submit("x".repeat(7)).await.unwrap();
-    assert!(matches!(
-        tx.try_submit("x".repeat(4)),
-        Err(SubmitError::Full(_))
-    ));
+    assert!(matches!(tx.try_submit("x".repeat(4)), Err(SubmitError::Full(_))));
     tx.try_submit("x".repeat(3)).unwrap();
     assert_eq!(
-        (
-            tx.info().depth,
-            tx.info().capacity,
-            tx.info().unit,
-            tx.info().items
-        ),
+        (tx.info().depth, tx.info().capacity, tx.info().unit, tx.info().items),
         (10, 10, "bytes", 2)
     );
     drop(rx.recv().await);
@@ -161,10 +126,8 @@ async fn b77_an_item_heavier_than_the_bound_is_refused_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_heavy_item_that_waits_is_not_overtaken_by_light_ones() {
-    let (ctx, (tx, rx)) = (
-        Ctx::root("t"),
-        queue::weighted("fair", 10, Full::Block, |weight: &usize| *weight),
-    );
+    let (ctx, (tx, rx)) =
+        (Ctx::root("t"), queue::weighted("fair", 10, Full::Block, |weight: &usize| *weight));
     tx.submit(6).await.unwrap();
     let heavy = {
         let tx = tx.clone();
@@ -296,10 +259,7 @@ async fn b84_a_cancelled_submit_has_either_sent_or_kept_the_item_f5() {
 
 #[tokio::test(start_paused = true)]
 async fn a_dropped_submit_gives_its_place_and_its_granted_room_to_the_next_f5() {
-    let (ctx, (tx, rx)) = (
-        Ctx::root("t"),
-        queue::bounded("drop", Bound::items(1), Full::Block),
-    );
+    let (ctx, (tx, rx)) = (Ctx::root("t"), queue::bounded("drop", Bound::items(1), Full::Block));
     tx.submit(1).await.unwrap();
     let mut first = Box::pin(tx.submit(2));
     assert!(
@@ -320,10 +280,7 @@ async fn a_dropped_submit_gives_its_place_and_its_granted_room_to_the_next_f5() 
 
 #[tokio::test(start_paused = true)]
 async fn a_dropped_receive_hands_its_wake_to_the_next_receiver_f5() {
-    let (ctx, (tx, rx)) = (
-        Ctx::root("t"),
-        queue::bounded("wake", Bound::items(4), Full::Block),
-    );
+    let (ctx, (tx, rx)) = (Ctx::root("t"), queue::bounded("wake", Bound::items(4), Full::Block));
     let mut first = Box::pin(rx.recv());
     assert!(
         std::future::poll_fn(|cx| std::task::Poll::Ready(first.as_mut().poll(cx)))
@@ -377,17 +334,9 @@ async fn the_registry_shows_live_queues_with_their_reason_and_forgets_dead_ones(
     let (tx, rx) = queue::Options::<u8>::new("registered-here", Bound::items(9), Full::Reject)
         .why("a test")
         .build();
-    let find = || {
-        registry()
-            .snapshot()
-            .into_iter()
-            .find(|queue| queue.name == "registered-here")
-    };
+    let find = || registry().snapshot().into_iter().find(|queue| queue.name == "registered-here");
     let info = find().unwrap();
-    assert_eq!(
-        (info.capacity, info.policy, info.unit, info.why),
-        (9, "reject", "items", "a test")
-    );
+    assert_eq!((info.capacity, info.policy, info.unit, info.why), (9, "reject", "items", "a test"));
     drop((tx, rx));
     assert_eq!(find(), None);
 }

@@ -84,12 +84,7 @@ impl Rig {
     }
 
     pub fn tell(&self, name: &str, what: Do) {
-        self.strings
-            .lock()
-            .remove(name)
-            .unwrap()
-            .send(what)
-            .unwrap();
+        self.strings.lock().remove(name).unwrap().send(what).unwrap();
     }
 
     pub fn write(&self, line: String) {

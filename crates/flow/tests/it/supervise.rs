@@ -24,10 +24,7 @@ pub async fn end(ctx: &Ctx, running: Task<Result<(), GaveUp>>) {
 }
 
 fn abc(rig: &Rig, strategy: Strategy) -> Supervisor {
-    rig.supervisor(strategy)
-        .child(rig.child("a"))
-        .child(rig.child("b"))
-        .child(rig.child("c"))
+    rig.supervisor(strategy).child(rig.child("a")).child(rig.child("b")).child(rig.child("c"))
 }
 
 #[tokio::test(start_paused = true)]
@@ -54,14 +51,7 @@ async fn b01_children_start_in_order_and_each_waits_for_the_one_before_to_be_rea
     let running = run(&ctx, supervisor);
     until(|| rig.peek() == "+a1 spawned").await;
     let states: Vec<_> = handle.children().iter().map(|child| child.state).collect();
-    assert_eq!(
-        states,
-        [
-            ChildState::Running,
-            ChildState::Starting,
-            ChildState::Stopped
-        ]
-    );
+    assert_eq!(states, [ChildState::Running, ChildState::Starting, ChildState::Stopped]);
     rig.expect("+a1 spawned ready +b1").await;
     end(&ctx, running).await;
 }
@@ -70,15 +60,9 @@ async fn b01_children_start_in_order_and_each_waits_for_the_one_before_to_be_rea
 async fn b02_a_failed_first_start_stops_the_started_siblings_and_says_which_child_and_why() {
     let (ctx, rig) = (Ctx::root("t"), Rig::new());
     rig.break_start("c", true);
-    let gave_up = abc(&rig, Strategy::OneForOne)
-        .run(ctx.clone())
-        .await
-        .unwrap_err();
+    let gave_up = abc(&rig, Strategy::OneForOne).run(ctx.clone()).await.unwrap_err();
     assert_eq!(gave_up.child.as_deref(), Some("c"));
-    assert_eq!(
-        gave_up.why,
-        Why::StartFailed(ExitReason::Error("broken".into()))
-    );
+    assert_eq!(gave_up.why, Why::StartFailed(ExitReason::Error("broken".into())));
     assert_eq!(
         gave_up.to_string(),
         "supervisor `t/sup` gave up: child `c` did not start: failed: broken"
@@ -90,17 +74,13 @@ async fn b02_a_failed_first_start_stops_the_started_siblings_and_says_which_chil
 #[tokio::test(start_paused = true)]
 async fn a_child_that_is_never_ready_fails_its_start_at_the_limit_f5() {
     let ctx = Ctx::root("t");
-    let mute = Child::new("mute", |ctx: Ctx| async move {
-        ctx.run(std::future::pending::<()>()).await
-    })
-    .waits_for_ready(true)
-    .ready_within(3 * SEC);
+    let mute =
+        Child::new("mute", |ctx: Ctx| async move { ctx.run(std::future::pending::<()>()).await })
+            .waits_for_ready(true)
+            .ready_within(3 * SEC);
     let began = clock::now();
-    let gave_up = Supervisor::new("sup", Strategy::OneForOne)
-        .child(mute)
-        .run(ctx.clone())
-        .await
-        .unwrap_err();
+    let gave_up =
+        Supervisor::new("sup", Strategy::OneForOne).child(mute).run(ctx.clone()).await.unwrap_err();
     assert_eq!(gave_up.why, Why::StartFailed(ExitReason::NotReady(3 * SEC)));
     assert_eq!((clock::now() - began).as_secs(), 3);
 }
@@ -108,10 +88,7 @@ async fn a_child_that_is_never_ready_fails_its_start_at_the_limit_f5() {
 #[tokio::test(start_paused = true)]
 async fn b08_a_permanent_child_restarts_whichever_way_it_ends() {
     let (ctx, rig) = (Ctx::root("t"), Rig::new());
-    let running = run(
-        &ctx,
-        rig.supervisor(Strategy::OneForOne).child(rig.child("a")),
-    );
+    let running = run(&ctx, rig.supervisor(Strategy::OneForOne).child(rig.child("a")));
     rig.expect("+a1").await;
     for (life, how) in [Do::Return, Do::Fail, Do::Panic].into_iter().enumerate() {
         rig.tell("a", how);
@@ -123,9 +100,8 @@ async fn b08_a_permanent_child_restarts_whichever_way_it_ends() {
 #[tokio::test(start_paused = true)]
 async fn b09_a_transient_child_restarts_only_after_a_failure_and_its_spec_stays() {
     let (ctx, rig) = (Ctx::root("t"), Rig::new());
-    let supervisor = rig
-        .supervisor(Strategy::OneForOne)
-        .child(rig.child("a").restart(Restart::Transient));
+    let supervisor =
+        rig.supervisor(Strategy::OneForOne).child(rig.child("a").restart(Restart::Transient));
     let handle = supervisor.handle();
     let running = run(&ctx, supervisor);
     rig.expect("+a1").await;
@@ -141,9 +117,8 @@ async fn b09_a_transient_child_restarts_only_after_a_failure_and_its_spec_stays(
 #[tokio::test(start_paused = true)]
 async fn b10_a_temporary_child_never_restarts_and_its_spec_vanishes() {
     let (ctx, rig) = (Ctx::root("t"), Rig::new());
-    let supervisor = rig
-        .supervisor(Strategy::OneForOne)
-        .child(rig.child("a").restart(Restart::Temporary));
+    let supervisor =
+        rig.supervisor(Strategy::OneForOne).child(rig.child("a").restart(Restart::Temporary));
     let handle = supervisor.handle();
     let running = run(&ctx, supervisor);
     rig.expect("+a1").await;
@@ -205,12 +180,7 @@ async fn b14_rest_for_one_stops_the_later_in_reverse_and_restarts_the_tail_in_or
 #[tokio::test(start_paused = true)]
 async fn b15_a_start_that_fails_inside_a_one_for_all_restart_stops_the_restarted_again() {
     let (ctx, rig) = (Ctx::root("t"), Rig::new());
-    let backoff = Backoff {
-        initial: SEC,
-        max: SEC,
-        jitter: 0.0,
-        ..Backoff::default()
-    };
+    let backoff = Backoff { initial: SEC, max: SEC, jitter: 0.0, ..Backoff::default() };
     let running = run(&ctx, abc(&rig, Strategy::OneForAll).backoff(backoff));
     rig.expect("+a1 +b1 +c1").await;
     rig.break_start("b", true);
@@ -224,12 +194,7 @@ async fn b15_a_start_that_fails_inside_a_one_for_all_restart_stops_the_restarted
 #[tokio::test(start_paused = true)]
 async fn b16_inside_a_rest_for_one_restart_only_the_failed_child_and_its_tail_wait() {
     let (ctx, rig) = (Ctx::root("t"), Rig::new());
-    let backoff = Backoff {
-        initial: SEC,
-        max: SEC,
-        jitter: 0.0,
-        ..Backoff::default()
-    };
+    let backoff = Backoff { initial: SEC, max: SEC, jitter: 0.0, ..Backoff::default() };
     let running = run(&ctx, abc(&rig, Strategy::RestForOne).backoff(backoff));
     rig.expect("+a1 +b1 +c1").await;
     rig.break_start("b", true);
@@ -253,11 +218,7 @@ async fn b17_failed_attempts_count_and_past_the_intensity_the_rest_is_stopped_th
     assert_eq!(gave_up.child.as_deref(), Some("b"));
     assert_eq!(
         gave_up.why,
-        Why::Intensity {
-            max: 3,
-            period: 10 * SEC,
-            last: ExitReason::Error("broken".into())
-        }
+        Why::Intensity { max: 3, period: 10 * SEC, last: ExitReason::Error("broken".into()) }
     );
     leak::check(&ctx).await.unwrap();
 }
@@ -265,12 +226,8 @@ async fn b17_failed_attempts_count_and_past_the_intensity_the_rest_is_stopped_th
 #[tokio::test(start_paused = true)]
 async fn b18_restarts_further_apart_than_the_period_never_trip_it() {
     let (ctx, rig) = (Ctx::root("t"), Rig::new());
-    let running = run(
-        &ctx,
-        rig.supervisor(Strategy::OneForOne)
-            .intensity(1, SEC)
-            .child(rig.child("a")),
-    );
+    let running =
+        run(&ctx, rig.supervisor(Strategy::OneForOne).intensity(1, SEC).child(rig.child("a")));
     rig.expect("+a1").await;
     for life in 2..20 {
         rig.tell("a", Do::Fail);
@@ -283,12 +240,8 @@ async fn b18_restarts_further_apart_than_the_period_never_trip_it() {
 #[tokio::test(start_paused = true)]
 async fn b18_intensity_zero_trips_at_the_first_restart() {
     let (ctx, rig) = (Ctx::root("t"), Rig::new());
-    let running = run(
-        &ctx,
-        rig.supervisor(Strategy::OneForOne)
-            .intensity(0, SEC)
-            .child(rig.child("a")),
-    );
+    let running =
+        run(&ctx, rig.supervisor(Strategy::OneForOne).intensity(0, SEC).child(rig.child("a")));
     rig.expect("+a1").await;
     rig.tell("a", Do::Return);
     assert!(matches!(
@@ -300,12 +253,7 @@ async fn b18_intensity_zero_trips_at_the_first_restart() {
 #[tokio::test(start_paused = true)]
 async fn the_pause_before_a_restart_grows_and_a_stable_run_resets_it() {
     let (ctx, rig) = (Ctx::root("t"), Rig::new());
-    let backoff = Backoff {
-        initial: SEC,
-        max: 60 * SEC,
-        jitter: 0.0,
-        stable_after: 30 * SEC,
-    };
+    let backoff = Backoff { initial: SEC, max: 60 * SEC, jitter: 0.0, stable_after: 30 * SEC };
     let supervisor = rig
         .supervisor(Strategy::OneForOne)
         .intensity(100, SEC)
@@ -329,11 +277,9 @@ async fn the_pause_before_a_restart_grows_and_a_stable_run_resets_it() {
 
 #[tokio::test(start_paused = true)]
 async fn b25_deadline_is_polite_then_kills_brutal_kills_at_once_forever_waits() {
-    for (shutdown, seconds) in [
-        (Shutdown::Deadline(7 * SEC), 7),
-        (Shutdown::Brutal, 0),
-        (Shutdown::Forever, 600),
-    ] {
+    for (shutdown, seconds) in
+        [(Shutdown::Deadline(7 * SEC), 7), (Shutdown::Brutal, 0), (Shutdown::Forever, 600)]
+    {
         let ctx = Ctx::root("t");
         let stubborn = Child::new("stubborn", |_ctx: Ctx| async {
             tokio::time::sleep(600 * SEC).await;
@@ -408,9 +354,7 @@ async fn b29_killing_a_middle_supervisor_orphans_nobody_and_its_parent_rebuilds_
         .intensity(0, SEC)
         .child(rig.child("leaf"))
         .child(rig.child("other"));
-    let supervisor = rig
-        .supervisor(Strategy::OneForOne)
-        .child(Child::supervisor(middle));
+    let supervisor = rig.supervisor(Strategy::OneForOne).child(Child::supervisor(middle));
     let handle = supervisor.handle();
     let running = run(&ctx, supervisor);
     rig.expect("+leaf1 +other1").await;
@@ -426,10 +370,8 @@ async fn b29_killing_a_middle_supervisor_orphans_nobody_and_its_parent_rebuilds_
 async fn b29_aborting_a_supervisor_takes_the_whole_tree_with_it_f4() {
     let (ctx, rig) = (Ctx::root("t"), Rig::new());
     let middle = Supervisor::new("middle", Strategy::OneForOne).child(rig.child("leaf"));
-    let supervisor = rig
-        .supervisor(Strategy::OneForOne)
-        .child(rig.child("a"))
-        .child(Child::supervisor(middle));
+    let supervisor =
+        rig.supervisor(Strategy::OneForOne).child(rig.child("a")).child(Child::supervisor(middle));
     let running = run(&ctx, supervisor);
     rig.expect("+a1 +leaf1").await;
     drop(running);
@@ -444,11 +386,7 @@ async fn b30_a_rebuilt_supervisor_restarts_static_children_and_forgets_dynamic_o
         .backoff(Backoff::NONE)
         .child(rig.child("fixed"));
     let inner = middle.handle();
-    let running = run(
-        &ctx,
-        rig.supervisor(Strategy::OneForOne)
-            .child(Child::supervisor(middle)),
-    );
+    let running = run(&ctx, rig.supervisor(Strategy::OneForOne).child(Child::supervisor(middle)));
     rig.expect("+fixed1").await;
     inner.start_child(rig.child("dynamic")).await.unwrap();
     rig.expect("+dynamic1").await;
@@ -462,29 +400,14 @@ async fn b30_a_rebuilt_supervisor_restarts_static_children_and_forgets_dynamic_o
 #[tokio::test(start_paused = true)]
 async fn b35_bad_settings_are_refused_naming_the_field() {
     let rig = Rig::new();
-    let bad_backoff = Backoff {
-        jitter: 1.5,
-        ..Backoff::default()
-    };
+    let bad_backoff = Backoff { jitter: 1.5, ..Backoff::default() };
     for (supervisor, field) in [
         (Supervisor::new("", Strategy::OneForOne), "name"),
+        (rig.supervisor(Strategy::OneForOne).intensity(1, Duration::ZERO), "intensity.period"),
+        (rig.supervisor(Strategy::OneForOne).backoff(bad_backoff), "backoff.jitter"),
+        (rig.supervisor(Strategy::OneForOne).child(rig.child("")), "child.name"),
         (
-            rig.supervisor(Strategy::OneForOne)
-                .intensity(1, Duration::ZERO),
-            "intensity.period",
-        ),
-        (
-            rig.supervisor(Strategy::OneForOne).backoff(bad_backoff),
-            "backoff.jitter",
-        ),
-        (
-            rig.supervisor(Strategy::OneForOne).child(rig.child("")),
-            "child.name",
-        ),
-        (
-            rig.supervisor(Strategy::OneForOne)
-                .child(rig.child("a"))
-                .child(rig.child("a")),
+            rig.supervisor(Strategy::OneForOne).child(rig.child("a")).child(rig.child("a")),
             "child.name",
         ),
     ] {
@@ -532,16 +455,12 @@ async fn b42_a_panic_is_a_failure_with_its_own_reason_f8() {
     let (ctx, rig) = (Ctx::root("t"), Rig::new());
     let running = run(
         &ctx,
-        rig.supervisor(Strategy::OneForOne)
-            .child(rig.child("a").restart(Restart::Transient)),
+        rig.supervisor(Strategy::OneForOne).child(rig.child("a").restart(Restart::Transient)),
     );
     rig.expect("+a1").await;
     rig.tell("a", Do::Panic);
     rig.expect("+a2").await;
-    assert_eq!(
-        rig.reports()[0].reason,
-        ExitReason::Panicked("a panicked".into())
-    );
+    assert_eq!(rig.reports()[0].reason, ExitReason::Panicked("a panicked".into()));
     end(&ctx, running).await;
 }
 
@@ -563,20 +482,12 @@ async fn b43_a_hung_child_is_named_as_unstopped_and_the_supervisor_still_exits()
     let supervisor = rig.supervisor(Strategy::OneForOne).child(hung);
     let handle = supervisor.handle();
     let running = run(&ctx, supervisor);
-    until(|| {
-        handle
-            .children()
-            .first()
-            .is_some_and(|child| child.state == ChildState::Running)
-    })
-    .await;
+    until(|| handle.children().first().is_some_and(|child| child.state == ChildState::Running))
+        .await;
     ctx.cancel(Cause::Shutdown);
     assert_eq!(running.join().await.unwrap(), Ok(()));
     let reports = rig.reports();
-    assert_eq!(
-        (reports[0].child.as_str(), &reports[0].reason),
-        ("hung", &ExitReason::Unstopped)
-    );
+    assert_eq!((reports[0].child.as_str(), &reports[0].reason), ("hung", &ExitReason::Unstopped));
     assert_eq!(ctx.live(), 1, "the leak is seen");
     release.wait();
     leak::check(&ctx).await.unwrap();
@@ -602,40 +513,22 @@ async fn b45_a_child_that_returns_cancelled_while_not_cancelled_is_restarted() {
 
 #[tokio::test(start_paused = true)]
 async fn b46_a_child_can_ask_not_to_be_restarted_or_for_the_end_of_the_tree() {
-    for (directive, ends) in [
-        (Directive::DoNotRestart, false),
-        (Directive::TerminateTree, true),
-    ] {
+    for (directive, ends) in [(Directive::DoNotRestart, false), (Directive::TerminateTree, true)] {
         let (ctx, rig) = (Ctx::root("t"), Rig::new());
-        let child = Child::new(
-            "asks",
-            move |_ctx: Ctx| async move { Err::<(), _>(directive) },
-        );
-        let supervisor = rig
-            .supervisor(Strategy::OneForOne)
-            .child(rig.child("a"))
-            .child(child);
+        let child = Child::new("asks", move |_ctx: Ctx| async move { Err::<(), _>(directive) });
+        let supervisor = rig.supervisor(Strategy::OneForOne).child(rig.child("a")).child(child);
         let handle = supervisor.handle();
         let running = run(&ctx, supervisor);
         if ends {
             let gave_up = running.join().await.unwrap().unwrap_err();
-            assert_eq!(
-                (gave_up.child.as_deref(), gave_up.why),
-                (Some("asks"), Why::Directed)
-            );
+            assert_eq!((gave_up.child.as_deref(), gave_up.why), (Some("asks"), Why::Directed));
             assert_eq!(rig.take(), "+a1 -a1");
         } else {
             until(|| {
-                handle
-                    .children()
-                    .get(1)
-                    .is_some_and(|child| child.state == ChildState::Stopped)
+                handle.children().get(1).is_some_and(|child| child.state == ChildState::Stopped)
             })
             .await;
-            assert_eq!(
-                handle.children()[1].last_exit,
-                Some(ExitReason::DoNotRestart)
-            );
+            assert_eq!(handle.children()[1].last_exit, Some(ExitReason::DoNotRestart));
             end(&ctx, running).await;
         }
     }

@@ -20,10 +20,7 @@ async fn b05_a_failed_dynamic_start_returns_the_error_and_stores_no_spec() {
     let running = run(&ctx, supervisor);
     rig.break_start("a", true);
     let error = handle.start_child(rig.child("a")).await.unwrap_err();
-    assert_eq!(
-        error,
-        StartError::Failed(ExitReason::Error("broken".into()))
-    );
+    assert_eq!(error, StartError::Failed(ExitReason::Error("broken".into())));
     assert_eq!(handle.counts().specs, 0);
     rig.break_start("a", false);
     handle.start_child(rig.child("a")).await.unwrap();
@@ -34,12 +31,7 @@ async fn b05_a_failed_dynamic_start_returns_the_error_and_stores_no_spec() {
 #[tokio::test(start_paused = true)]
 async fn b19_between_attempts_a_looping_child_can_be_terminated_and_the_supervisor_stopped() {
     let (ctx, rig) = (Ctx::root("t"), Rig::new());
-    let backoff = Backoff {
-        initial: 100 * SEC,
-        max: 100 * SEC,
-        jitter: 0.0,
-        ..Backoff::default()
-    };
+    let backoff = Backoff { initial: 100 * SEC, max: 100 * SEC, jitter: 0.0, ..Backoff::default() };
     let supervisor = rig
         .supervisor(Strategy::OneForOne)
         .backoff(backoff)
@@ -50,13 +42,7 @@ async fn b19_between_attempts_a_looping_child_can_be_terminated_and_the_supervis
     rig.expect("+a1 +b1").await;
     rig.tell("a", Do::Fail);
     rig.tell("b", Do::Fail);
-    until(|| {
-        handle
-            .children()
-            .iter()
-            .all(|child| child.state == ChildState::Restarting)
-    })
-    .await;
+    until(|| handle.children().iter().all(|child| child.state == ChildState::Restarting)).await;
     let began = clock::now();
     handle.terminate_child("a").await.unwrap();
     assert_eq!(handle.children()[0].state, ChildState::Stopped);
@@ -68,54 +54,32 @@ async fn b19_between_attempts_a_looping_child_can_be_terminated_and_the_supervis
 #[tokio::test(start_paused = true)]
 async fn b20_while_looping_a_child_is_restarting_and_refuses_start_restart_and_delete() {
     let (ctx, rig) = (Ctx::root("t"), Rig::new());
-    let backoff = Backoff {
-        initial: 100 * SEC,
-        max: 100 * SEC,
-        jitter: 0.0,
-        ..Backoff::default()
-    };
-    let supervisor = rig
-        .supervisor(Strategy::OneForOne)
-        .backoff(backoff)
-        .child(rig.child("a"));
+    let backoff = Backoff { initial: 100 * SEC, max: 100 * SEC, jitter: 0.0, ..Backoff::default() };
+    let supervisor = rig.supervisor(Strategy::OneForOne).backoff(backoff).child(rig.child("a"));
     let handle = supervisor.handle();
     let running = run(&ctx, supervisor);
     rig.expect("+a1").await;
     rig.tell("a", Do::Fail);
     until(|| handle.children()[0].state == ChildState::Restarting).await;
     assert_eq!(handle.counts().active, 0);
-    assert_eq!(
-        handle.start_child(rig.child("a")).await,
-        Err(StartError::AlreadyPresent)
-    );
-    assert_eq!(
-        handle.restart_child("a").await,
-        Err(ControlError::Restarting)
-    );
-    assert_eq!(
-        handle.delete_child("a").await,
-        Err(ControlError::Restarting)
-    );
+    assert_eq!(handle.start_child(rig.child("a")).await, Err(StartError::AlreadyPresent));
+    assert_eq!(handle.restart_child("a").await, Err(ControlError::Restarting));
+    assert_eq!(handle.delete_child("a").await, Err(ControlError::Restarting));
     end(&ctx, running).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn b21_terminate_keeps_the_spec_is_idempotent_and_never_triggers_a_restart() {
     let (ctx, rig) = (Ctx::root("t"), Rig::new());
-    let supervisor = rig
-        .supervisor(Strategy::OneForAll)
-        .child(rig.child("a"))
-        .child(rig.child("b"));
+    let supervisor =
+        rig.supervisor(Strategy::OneForAll).child(rig.child("a")).child(rig.child("b"));
     let handle = supervisor.handle();
     let running = run(&ctx, supervisor);
     rig.expect("+a1 +b1").await;
     handle.terminate_child("a").await.unwrap();
     handle.terminate_child("a").await.unwrap();
     assert_eq!(rig.settled().await, "-a1");
-    assert_eq!(
-        handle.terminate_child("x").await,
-        Err(ControlError::NotFound)
-    );
+    assert_eq!(handle.terminate_child("x").await, Err(ControlError::NotFound));
     assert_eq!((handle.counts().specs, handle.counts().active), (2, 1));
     end(&ctx, running).await;
 }
@@ -146,25 +110,17 @@ async fn b23_starting_a_known_name_says_whether_it_runs_or_is_stopped() {
     let handle = supervisor.handle();
     let running = run(&ctx, supervisor);
     rig.expect("+a1").await;
-    assert_eq!(
-        handle.start_child(rig.child("a")).await,
-        Err(StartError::AlreadyStarted)
-    );
+    assert_eq!(handle.start_child(rig.child("a")).await, Err(StartError::AlreadyStarted));
     handle.terminate_child("a").await.unwrap();
-    assert_eq!(
-        handle.start_child(rig.child("a")).await,
-        Err(StartError::AlreadyPresent)
-    );
+    assert_eq!(handle.start_child(rig.child("a")).await, Err(StartError::AlreadyPresent));
     end(&ctx, running).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn b24_children_stopped_by_request_return_at_the_next_group_restart() {
     let (ctx, rig) = (Ctx::root("t"), Rig::new());
-    let supervisor = rig
-        .supervisor(Strategy::OneForAll)
-        .child(rig.child("a"))
-        .child(rig.child("b"));
+    let supervisor =
+        rig.supervisor(Strategy::OneForAll).child(rig.child("a")).child(rig.child("b"));
     let handle = supervisor.handle();
     let running = run(&ctx, supervisor);
     rig.expect("+a1 +b1").await;
@@ -178,12 +134,7 @@ async fn b24_children_stopped_by_request_return_at_the_next_group_restart() {
 #[tokio::test(start_paused = true)]
 async fn b37_counts_are_right_also_in_the_middle_of_a_restart() {
     let (ctx, rig) = (Ctx::root("t"), Rig::new());
-    let backoff = Backoff {
-        initial: 5 * SEC,
-        max: 5 * SEC,
-        jitter: 0.0,
-        ..Backoff::default()
-    };
+    let backoff = Backoff { initial: 5 * SEC, max: 5 * SEC, jitter: 0.0, ..Backoff::default() };
     let nested = rig.supervisor(Strategy::OneForOne).child(rig.child("leaf"));
     let supervisor = forebay_flow::supervise::Supervisor::new("top", Strategy::RestForOne)
         .backoff(backoff)
@@ -195,11 +146,7 @@ async fn b37_counts_are_right_also_in_the_middle_of_a_restart() {
     rig.expect("+a1 +b1 +leaf1").await;
     until(|| handle.counts().active == 3).await;
     assert_eq!(
-        (
-            handle.counts().specs,
-            handle.counts().supervisors,
-            handle.counts().workers
-        ),
+        (handle.counts().specs, handle.counts().supervisors, handle.counts().workers),
         (3, 1, 2)
     );
     rig.tell("b", Do::Fail);
@@ -220,14 +167,8 @@ async fn b44_requests_to_a_supervisor_that_is_over_are_refused_at_once() {
     let running = run(&ctx, supervisor);
     rig.expect("+a1").await;
     end(&ctx, running).await;
-    assert_eq!(
-        handle.terminate_child("a").await,
-        Err(ControlError::NotRunning)
-    );
-    assert_eq!(
-        handle.start_child(rig.child("b")).await,
-        Err(StartError::NotRunning)
-    );
+    assert_eq!(handle.terminate_child("a").await, Err(ControlError::NotRunning));
+    assert_eq!(handle.start_child(rig.child("b")).await, Err(StartError::NotRunning));
     assert_eq!(handle.tree().state, ChildState::Stopped);
 }
 
@@ -262,18 +203,10 @@ async fn a_starting_child_can_be_terminated_and_its_starter_is_told() {
         let (handle, child) = (handle.clone(), mute.waits_for_ready(true));
         ctx.spawn("starter", async move { handle.start_child(child).await })
     };
-    until(|| {
-        handle
-            .children()
-            .first()
-            .is_some_and(|child| child.state == ChildState::Starting)
-    })
-    .await;
+    until(|| handle.children().first().is_some_and(|child| child.state == ChildState::Starting))
+        .await;
     handle.terminate_child("mute").await.unwrap();
-    assert_eq!(
-        starter.join().await.unwrap(),
-        Err(StartError::Failed(ExitReason::Killed))
-    );
+    assert_eq!(starter.join().await.unwrap(), Err(StartError::Failed(ExitReason::Killed)));
     assert_eq!(handle.counts().specs, 0);
     end(&ctx, running).await;
 }
@@ -291,9 +224,7 @@ async fn what_a_child_spawned_does_not_outlive_it_f4() {
             Ok::<(), Stopped>(())
         }
     });
-    let supervisor = rig
-        .supervisor(Strategy::OneForOne)
-        .child(child.restart(Restart::Temporary));
+    let supervisor = rig.supervisor(Strategy::OneForOne).child(child.restart(Restart::Temporary));
     let handle = supervisor.handle();
     let running = run(&ctx, supervisor);
     until(|| kept.lock().len() == 1).await;

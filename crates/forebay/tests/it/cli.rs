@@ -70,7 +70,8 @@ fn check_prints_the_memory_sum_and_the_queue_table() {
     let output = run(dir.path(), &["check"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let shown = text(&output.stdout);
-    for part in ["intake", "decode", "lanes", "query", "connections", "total", "validate", "block"] {
+    for part in ["intake", "decode", "lanes", "query", "connections", "total", "validate", "block"]
+    {
         assert!(shown.contains(part), "{part} in {shown}");
     }
 }
@@ -118,7 +119,8 @@ fn f10_sigterm_drains_and_the_last_line_is_the_receipt() {
     assert_eq!(receipt["receipt"]["lost"], 0);
     assert_eq!(receipt["receipt"]["left_in_journal"], 0);
 
-    let offline = run(dir.path(), &["query", "--data-dir", "data", "--format", "csv", "SELECT 2 AS n"]);
+    let offline =
+        run(dir.path(), &["query", "--data-dir", "data", "--format", "csv", "SELECT 2 AS n"]);
     assert_eq!(text(&offline.stdout), "n\n2\n", "{}", text(&offline.stderr));
 }
 

@@ -8,9 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use forebay_flow::clock::{self, Instant};
 use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, flock};
-use tokio::time::Instant;
 
 use super::{DirEntry, Disk, DiskFile, Metadata, Open, write_all};
 
@@ -39,12 +39,7 @@ impl RealDisk {
     /// A disk with faults on purpose; clones share the counters.
     #[must_use]
     pub fn with_faults(faults: Faults) -> Self {
-        Self {
-            meter: Some(Arc::new(Meter {
-                faults,
-                state: Mutex::default(),
-            })),
-        }
+        Self { meter: Some(Arc::new(Meter { faults, state: Mutex::default() })) }
     }
 }
 
@@ -66,17 +61,13 @@ impl Meter {
         let wait = {
             let mut state = self.state.lock();
             state.written = state.written.saturating_add(bytes as u64);
-            if self
-                .faults
-                .error_after_bytes
-                .is_some_and(|max| state.written > max)
-            {
+            if self.faults.error_after_bytes.is_some_and(|max| state.written > max) {
                 return Err(rustix::io::Errno::IO.into());
             }
             let Some(rate) = self.faults.bytes_per_second else {
                 return Ok(());
             };
-            let now = Instant::now();
+            let now = clock::now();
             let start = state.free_at.map_or(now, |at| at.max(now));
             let end = start + Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64);
             state.free_at = Some(end);
@@ -140,10 +131,7 @@ impl Disk for RealDisk {
             Open::CreateOrTruncate => options.write(true).create(true).truncate(true),
         };
         let file = options.open(path)?;
-        Ok(Arc::new(RealFile {
-            file,
-            meter: self.meter.clone(),
-        }))
+        Ok(Arc::new(RealFile { file, meter: self.meter.clone() }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -162,10 +150,7 @@ impl Disk for RealDisk {
         if path.as_os_str().is_empty() || path.is_dir() {
             return Ok(());
         }
-        let parent = path
-            .parent()
-            .filter(|p| !p.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
+        let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         self.create_dir_all(parent)?;
         match std::fs::create_dir(path) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
@@ -179,11 +164,7 @@ impl Disk for RealDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        let path = if path.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            path
-        };
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         File::open(path)?.sync_all()
     }
 
@@ -214,12 +195,8 @@ impl Disk for RealDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Box::new(file))
     }
@@ -231,9 +208,5 @@ fn metadata(meta: &std::fs::Metadata) -> Metadata {
         Ok(Err(before)) => i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |m| -m),
         Err(_) => 0,
     };
-    Metadata {
-        len: meta.len(),
-        is_dir: meta.is_dir(),
-        modified_unix_micros: micros,
-    }
+    Metadata { len: meta.len(), is_dir: meta.is_dir(), modified_unix_micros: micros }
 }

@@ -119,9 +119,7 @@ impl SimDisk {
             locks: BTreeSet::new(),
             plan: Plan::default(),
         };
-        Self {
-            state: Arc::new(Mutex::new(state)),
-        }
+        Self { state: Arc::new(Mutex::new(state)) }
     }
 
     /// Cuts the power now and comes up again: what was not synced persists or vanishes by `seed`. Clears all faults.
@@ -168,11 +166,7 @@ impl SimDisk {
 
     /// Creating and growing files below `prefix` fails.
     pub fn no_space_below(&self, prefix: &Path, kind: NoSpace) {
-        self.state
-            .lock()
-            .plan
-            .no_space
-            .push((prefix.to_owned(), kind));
+        self.state.lock().plan.no_space.push((prefix.to_owned(), kind));
     }
 
     /// Bounds the sum of file lengths; growing beyond it writes what fits, then fails.
@@ -203,10 +197,7 @@ impl SimDisk {
         let Some(Node::File(id)) = state.live.get(path).copied() else {
             return false;
         };
-        state
-            .inodes
-            .get_mut(&id)
-            .is_some_and(|inode| inode.flip(offset, bit))
+        state.inodes.get_mut(&id).is_some_and(|inode| inode.flip(offset, bit))
     }
 
     /// Sum of the lengths of all files that have a name.
@@ -225,12 +216,8 @@ impl State {
                 }
             }
         }
-        let orphans: Vec<PathBuf> = self
-            .durable
-            .keys()
-            .filter(|p| !self.has_parents(p))
-            .cloned()
-            .collect();
+        let orphans: Vec<PathBuf> =
+            self.durable.keys().filter(|p| !self.has_parents(p)).cloned().collect();
         for path in orphans {
             self.durable.remove(&path);
         }
@@ -247,9 +234,7 @@ impl State {
     }
 
     fn has_parents(&self, path: &Path) -> bool {
-        path.ancestors()
-            .skip(1)
-            .all(|parent| self.durable.get(parent) == Some(&Node::Dir))
+        path.ancestors().skip(1).all(|parent| self.durable.get(parent) == Some(&Node::Dir))
     }
 
     fn used(&self) -> u64 {
@@ -261,11 +246,7 @@ impl State {
         if self.down {
             return Err(power_cut());
         }
-        if self
-            .plan
-            .crash_after
-            .is_some_and(|at| self.operations >= at)
-        {
+        if self.plan.crash_after.is_some_and(|at| self.operations >= at) {
             self.down = true;
             return Err(power_cut());
         }
@@ -278,12 +259,7 @@ impl State {
     }
 
     fn refuse_growth(&self, path: &Path) -> io::Result<()> {
-        match self
-            .plan
-            .no_space
-            .iter()
-            .find(|(prefix, _)| path.starts_with(prefix))
-        {
+        match self.plan.no_space.iter().find(|(prefix, _)| path.starts_with(prefix)) {
             Some((_, kind)) => Err(kind.error()),
             None => Ok(()),
         }
@@ -301,10 +277,7 @@ impl State {
         let mut wanted: BTreeSet<PathBuf> = BTreeSet::new();
         let mut chosen = vec![false; self.pending.len()];
         for (Change(entries), chosen) in self.pending.iter().zip(&mut chosen).rev() {
-            if entries
-                .iter()
-                .any(|(path, _)| path.parent() == Some(dir) || wanted.contains(path))
-            {
+            if entries.iter().any(|(path, _)| path.parent() == Some(dir) || wanted.contains(path)) {
                 *chosen = true;
                 wanted.extend(entries.iter().map(|(path, _)| path.clone()));
             }
@@ -332,16 +305,9 @@ impl State {
         let named: BTreeSet<u64> = (self.live.values().copied())
             .chain(self.durable.values().copied())
             .chain(pending)
-            .filter_map(|node| {
-                if let Node::File(id) = node {
-                    Some(id)
-                } else {
-                    None
-                }
-            })
+            .filter_map(|node| if let Node::File(id) = node { Some(id) } else { None })
             .collect();
-        self.inodes
-            .retain(|id, inode| inode.open > 0 || named.contains(id));
+        self.inodes.retain(|id, inode| inode.open > 0 || named.contains(id));
     }
 
     fn file(&self, path: &Path) -> io::Result<u64> {
@@ -383,21 +349,13 @@ impl State {
     fn metadata(&self, path: &Path) -> io::Result<Metadata> {
         match self.live.get(path) {
             None => Err(io::ErrorKind::NotFound.into()),
-            Some(Node::Dir) => Ok(Metadata {
-                len: 0,
-                is_dir: true,
-                modified_unix_micros: self.clock,
-            }),
+            Some(Node::Dir) => {
+                Ok(Metadata { len: 0, is_dir: true, modified_unix_micros: self.clock })
+            }
             Some(Node::File(id)) => {
-                let (len, modified) = self
-                    .inodes
-                    .get(id)
-                    .map_or((0, 0), |inode| (inode.len(), inode.modified));
-                Ok(Metadata {
-                    len,
-                    is_dir: false,
-                    modified_unix_micros: modified,
-                })
+                let (len, modified) =
+                    self.inodes.get(id).map_or((0, 0), |inode| (inode.len(), inode.modified));
+                Ok(Metadata { len, is_dir: false, modified_unix_micros: modified })
             }
         }
     }
@@ -479,16 +437,9 @@ impl Disk for SimDisk {
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
         state.up()?;
-        let missing: Vec<PathBuf> = path
-            .ancestors()
-            .filter(|p| !state.live.contains_key(*p))
-            .map(Path::to_owned)
-            .collect();
-        for dir in missing
-            .into_iter()
-            .rev()
-            .filter(|p| !p.as_os_str().is_empty())
-        {
+        let missing: Vec<PathBuf> =
+            path.ancestors().filter(|p| !state.live.contains_key(*p)).map(Path::to_owned).collect();
+        for dir in missing.into_iter().rev().filter(|p| !p.as_os_str().is_empty()) {
             state.parent_exists(&dir)?;
             state.refuse_growth(&dir)?;
             state.step()?;
@@ -511,12 +462,8 @@ impl Disk for SimDisk {
             return Err(io::ErrorKind::NotFound.into());
         }
         state.step()?;
-        let entries: Vec<_> = state
-            .live
-            .keys()
-            .filter(|p| p.starts_with(path))
-            .map(|p| (p.clone(), None))
-            .collect();
+        let entries: Vec<_> =
+            state.live.keys().filter(|p| p.starts_with(path)).map(|p| (p.clone(), None)).collect();
         for entry in entries.into_iter().rev() {
             state.change(vec![entry]);
         }
@@ -572,11 +519,7 @@ impl Disk for SimDisk {
             state.create(path)?;
         }
         state.locks.insert(path.to_owned());
-        Ok(Box::new(SimLock {
-            state: self.state.clone(),
-            path: path.to_owned(),
-            life: state.life,
-        }))
+        Ok(Box::new(SimLock { state: self.state.clone(), path: path.to_owned(), life: state.life }))
     }
 }
 

@@ -22,10 +22,7 @@ fn start<'a>(future: impl Future<Output = Result<Appended, AppendError>> + 'a) -
 }
 
 fn poll(future: &mut Pending<'_>) -> Option<Result<Appended, AppendError>> {
-    match future
-        .as_mut()
-        .poll(&mut Context::from_waker(Waker::noop()))
-    {
+    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(outcome) => Some(outcome),
         Poll::Pending => None,
     }
@@ -37,15 +34,10 @@ fn requests_that_gather_share_one_block_and_one_sync() {
     let (journal, _) = rig.open();
     rig.put(&journal, "first");
     let before = rig.disk.operations();
-    let mut waiting: Vec<_> = (0..50)
-        .map(|i| start(journal.append(plain(vec![i; 10]))))
-        .collect();
+    let mut waiting: Vec<_> = (0..50).map(|i| start(journal.append(plain(vec![i; 10])))).collect();
     assert!(rig.writers.step());
     assert_eq!(rig.disk.operations() - before, 2, "one write and one sync");
-    let ends: Vec<_> = waiting
-        .iter_mut()
-        .map(|w| poll(w).unwrap().unwrap().end())
-        .collect();
+    let ends: Vec<_> = waiting.iter_mut().map(|w| poll(w).unwrap().unwrap().end()).collect();
     assert!(ends.is_sorted_by(|a, b| a < b), "in the order of the calls");
     assert_eq!(journal.counters(), [51, 505, 0, 0]);
 }
@@ -55,9 +47,7 @@ fn a_block_takes_requests_only_up_to_the_gather_limit() {
     let mut rig = Rig::new(1);
     rig.options.gather = 2500;
     let (journal, _) = rig.open();
-    let mut waiting: Vec<_> = (0..5)
-        .map(|_| start(journal.append(plain(vec![1; 1000]))))
-        .collect();
+    let mut waiting: Vec<_> = (0..5).map(|_| start(journal.append(plain(vec![1; 1000])))).collect();
     assert!(rig.writers.step());
     assert_eq!(waiting.iter_mut().filter_map(poll).count(), 2);
     assert!(rig.writers.step());
@@ -78,10 +68,7 @@ fn f5_a_future_dropped_before_its_record_was_gathered_leaves_nothing() {
     rig.drive(third).unwrap();
     assert_eq!(rig.payloads(&journal), ["kept", "kept too"]);
     assert!(
-        matches!(
-            rig.try_put(&journal, keyed(1, "dropped")),
-            Ok(Appended::New { .. })
-        ),
+        matches!(rig.try_put(&journal, keyed(1, "dropped")), Ok(Appended::New { .. })),
         "its key is free"
     );
 }
@@ -94,10 +81,7 @@ fn f5_a_future_dropped_after_its_record_was_gathered_leaves_the_record() {
     assert!(rig.writers.step());
     drop(append);
     assert_eq!(rig.payloads(&journal), ["stays"]);
-    assert!(matches!(
-        rig.try_put(&journal, keyed(1, "stays")),
-        Ok(Appended::Duplicate { .. })
-    ));
+    assert!(matches!(rig.try_put(&journal, keyed(1, "stays")), Ok(Appended::Duplicate { .. })));
 }
 
 #[test]
@@ -114,9 +98,7 @@ fn f3_the_bound_refuses_and_a_checkpoint_makes_room() {
         rig.quiet();
         assert!(journal.backlog() <= 128 << 10, "F3: idle blocks count too");
     };
-    let AppendError::Full { backlog, max } = refused.clone() else {
-        panic!("{refused}")
-    };
+    let AppendError::Full { backlog, max } = refused.clone() else { panic!("{refused}") };
     assert!(refused.is_retryable() && backlog <= max && max == 128 << 10);
     assert!(acked.len() >= 9, "{}", acked.len());
 
@@ -129,16 +111,9 @@ fn f3_the_bound_refuses_and_a_checkpoint_makes_room() {
         .unwrap();
     rig.put(&journal, vec![1; 5000]);
     let limit = (128 << 10) + 2 * rig.options.segment_max + 4 * 4096;
-    assert!(
-        journal.bytes_on_disk() <= limit,
-        "{}",
-        journal.bytes_on_disk()
-    );
+    assert!(journal.bytes_on_disk() <= limit, "{}", journal.bytes_on_disk());
     let before = journal.bytes_on_disk();
-    assert!(
-        journal.trim(Lsn(u64::MAX)).unwrap() > 0,
-        "only what is below both lanes"
-    );
+    assert!(journal.trim(Lsn(u64::MAX)).unwrap() > 0, "only what is below both lanes");
     assert!(journal.bytes_on_disk() < before);
     assert!(journal.first() <= half);
 }
@@ -173,12 +148,7 @@ fn f3_a_stream_that_is_stored_as_it_comes_never_fills_up() {
         if i % 5 == 0 {
             rig.quiet();
         }
-        journal
-            .checkpoint(Checkpoint {
-                positions: vec![(0, end)],
-                counters: [0; 4],
-            })
-            .unwrap();
+        journal.checkpoint(Checkpoint { positions: vec![(0, end)], counters: [0; 4] }).unwrap();
         journal.trim(end).unwrap();
         assert_eq!(journal.backlog(), 0);
         assert!(journal.bytes_on_disk() <= (64 << 10) + 2 * rig.options.segment_max);
@@ -219,25 +189,13 @@ fn f10_close_writes_what_waits_and_refuses_what_comes() {
     let (journal, _) = rig.open();
     let waiting = start(journal.append(plain("waits")));
     let mut closing = Box::pin(journal.close());
-    assert!(
-        closing
-            .as_mut()
-            .poll(&mut Context::from_waker(Waker::noop()))
-            .is_pending()
-    );
-    assert_eq!(
-        rig.try_put(&journal, plain("late")),
-        Err(AppendError::Closed)
-    );
+    assert!(closing.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert_eq!(rig.try_put(&journal, plain("late")), Err(AppendError::Closed));
     rig.drive(closing).unwrap();
     rig.drive(waiting).unwrap();
     rig.drive(journal.close()).unwrap();
     let (again, recovered) = rig.open();
-    assert_eq!(
-        (rig.payloads(&again).len(), recovered.torn),
-        (1, None),
-        "the lock is free"
-    );
+    assert_eq!((rig.payloads(&again).len(), recovered.torn), (1, None), "the lock is free");
 }
 
 #[test]
@@ -279,21 +237,15 @@ fn stopped_writers_answer_instead_of_hanging() {
     let (journal, _) = rig.open();
     rig.put(&journal, "one");
     rig.writers.stop();
-    assert_eq!(
-        rig.try_put(&journal, plain("late")),
-        Err(AppendError::Closed)
-    );
+    assert_eq!(rig.try_put(&journal, plain("late")), Err(AppendError::Closed));
     rig.drive(journal.close()).unwrap();
 }
 
 #[test]
 fn threads_write_for_many_journals_of_a_real_disk_and_stop() {
     let dir = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .unwrap();
-    let writers = Writers::start(2).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let writers = Writers::start(&forebay_flow::Ctx::root("test"), 2).unwrap();
     let open = |i: usize| {
         let options = Options::new(8 << 20, Clock::new(|| NOW));
         Journal::open(

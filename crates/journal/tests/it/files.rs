@@ -37,11 +37,7 @@ fn hold_a_lock_for_the_test_of_two_processes() {
 fn fault_25_a_second_process_finds_the_lock_held_until_the_first_dies() {
     let dir = tempfile::tempdir().unwrap();
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "files::hold_a_lock_for_the_test_of_two_processes",
-            "--nocapture",
-        ])
+        .args(["--exact", "files::hold_a_lock_for_the_test_of_two_processes", "--nocapture"])
         .env("FOREBAY_TEST_LOCK", dir.path().join("LOCK"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -49,16 +45,9 @@ fn fault_25_a_second_process_finds_the_lock_held_until_the_first_dies() {
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap() == "locked"));
-    let writers = Writers::start(0).unwrap();
+    let writers = Writers::start(&forebay_flow::Ctx::root("test"), 0).unwrap();
     let options = Options::new(1 << 20, Clock::new(|| NOW));
-    let open = || {
-        Journal::open(
-            Arc::new(RealDisk::new()),
-            dir.path(),
-            options.clone(),
-            &writers,
-        )
-    };
+    let open = || Journal::open(Arc::new(RealDisk::new()), dir.path(), options.clone(), &writers);
     assert!(matches!(open(), Err(OpenError::Locked(_))));
     child.kill().unwrap();
     child.wait().unwrap();
@@ -102,19 +91,10 @@ fn conforms(disk: &dyn Disk, root: &Path) {
     disk.create_dir_all(&dir).unwrap();
     disk.create_dir_all(&dir).unwrap();
     let path = dir.join("file");
-    assert_eq!(
-        disk.open(&path, Open::Read).unwrap_err().kind(),
-        io::ErrorKind::NotFound
-    );
-    assert_eq!(
-        disk.open(&path, Open::Write).unwrap_err().kind(),
-        io::ErrorKind::NotFound
-    );
+    assert_eq!(disk.open(&path, Open::Read).unwrap_err().kind(), io::ErrorKind::NotFound);
+    assert_eq!(disk.open(&path, Open::Write).unwrap_err().kind(), io::ErrorKind::NotFound);
     let file = disk.open(&path, Open::CreateNew).unwrap();
-    assert_eq!(
-        disk.open(&path, Open::CreateNew).unwrap_err().kind(),
-        io::ErrorKind::AlreadyExists
-    );
+    assert_eq!(disk.open(&path, Open::CreateNew).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
     assert!(file.is_empty().unwrap());
     file.write_all_at(b"hello", 3).unwrap();
     file.sync_data().unwrap();
@@ -125,52 +105,27 @@ fn conforms(disk: &dyn Disk, root: &Path) {
     let mut buf = [9; 10];
     assert_eq!(file.read_at(&mut buf, 3).unwrap(), 2);
     assert_eq!(file.read_at(&mut buf, 50).unwrap(), 0);
-    assert!(
-        disk.open(&path, Open::Read)
-            .unwrap()
-            .write_all_at(b"x", 0)
-            .is_err()
-    );
+    assert!(disk.open(&path, Open::Read).unwrap().write_all_at(b"x", 0).is_err());
 
     let other = dir.join("other");
     disk.link(&path, &other).unwrap();
-    assert_eq!(
-        disk.link(&path, &other).unwrap_err().kind(),
-        io::ErrorKind::AlreadyExists
-    );
+    assert_eq!(disk.link(&path, &other).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
     disk.remove_file(&path).unwrap();
-    assert_eq!(
-        disk.metadata(&path).unwrap_err().kind(),
-        io::ErrorKind::NotFound
-    );
+    assert_eq!(disk.metadata(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
     assert_eq!(disk.metadata(&other).unwrap().len, 5);
     disk.rename(&other, &path).unwrap();
     disk.sync_dir(&dir).unwrap();
-    assert!(
-        disk.open(&path, Open::CreateOrTruncate)
-            .unwrap()
-            .is_empty()
-            .unwrap()
-    );
+    assert!(disk.open(&path, Open::CreateOrTruncate).unwrap().is_empty().unwrap());
     let names: Vec<_> = disk.read_dir(root.join("a").as_path()).unwrap();
-    assert_eq!(
-        (names.len(), names[0].name.as_str(), names[0].is_dir),
-        (1, "b", true)
-    );
+    assert_eq!((names.len(), names[0].name.as_str(), names[0].is_dir), (1, "b", true));
     assert!(disk.metadata(&dir).unwrap().is_dir);
 
     let lock = disk.lock(&root.join("LOCK")).unwrap();
-    assert_eq!(
-        disk.lock(&root.join("LOCK")).err().unwrap().kind(),
-        io::ErrorKind::WouldBlock
-    );
+    assert_eq!(disk.lock(&root.join("LOCK")).err().unwrap().kind(), io::ErrorKind::WouldBlock);
     drop(lock);
     disk.lock(&root.join("LOCK")).unwrap();
     disk.remove_dir_all(&root.join("a")).unwrap();
-    assert_eq!(
-        disk.read_dir(&dir).unwrap_err().kind(),
-        io::ErrorKind::NotFound
-    );
+    assert_eq!(disk.read_dir(&dir).unwrap_err().kind(), io::ErrorKind::NotFound);
 }
 
 #[test]
@@ -193,10 +148,7 @@ fn the_simulated_disk_forgets_what_was_not_synced_by_seed() {
             file.write_all_at(&[2; 1024], 0).unwrap();
             disk.rename(Path::new("/f"), Path::new("/g")).unwrap();
             disk.crash(seed);
-            assert!(
-                is_power_cut(&file.read_at(&mut [0], 0).unwrap_err()),
-                "old handles are dead"
-            );
+            assert!(is_power_cut(&file.read_at(&mut [0], 0).unwrap_err()), "old handles are dead");
             let f = read_file(&disk, Path::new("/f"), 9999).ok();
             let g = read_file(&disk, Path::new("/g"), 9999).ok();
             assert!(f.is_some() != g.is_some(), "a rename is atomic");
@@ -218,10 +170,7 @@ fn the_simulated_disk_runs_out_of_space_and_loses_pages_of_a_failed_sync() {
     disk.sync_dir(Path::new("/")).unwrap();
     disk.set_capacity(700, NoSpace::Device);
     let full = file.write_all_at(&[1; 1000], 0).unwrap_err();
-    assert_eq!(
-        (full.kind(), file.len().unwrap()),
-        (io::ErrorKind::StorageFull, 700)
-    );
+    assert_eq!((full.kind(), file.len().unwrap()), (io::ErrorKind::StorageFull, 700));
     disk.clear_no_space();
     disk.fail_sync_after(0);
     file.sync_data().unwrap_err();
@@ -244,9 +193,6 @@ fn a_real_disk_with_faults_fails_after_so_many_bytes() {
     let file = disk.open(&dir.path().join("f"), Open::CreateNew).unwrap();
     file.write_all_at(&[1; 1000], 0).unwrap();
     file.sync_data().unwrap();
-    assert_eq!(
-        file.write_all_at(&[1], 0).unwrap_err().raw_os_error(),
-        Some(5)
-    );
+    assert_eq!(file.write_all_at(&[1], 0).unwrap_err().raw_os_error(), Some(5));
     assert_eq!(file.sync_data().unwrap_err().raw_os_error(), Some(5));
 }

@@ -19,19 +19,9 @@ fn f2_a_retry_is_answered_with_the_place_and_the_note_of_the_original() {
         panic!()
     };
     let again = rig.try_put(&journal, keyed(5, "bytes")).unwrap();
-    assert_eq!(
-        again,
-        Appended::Duplicate {
-            start,
-            end,
-            note: 9
-        }
-    );
+    assert_eq!(again, Appended::Duplicate { start, end, note: 9 });
     let known = journal.lookup(5).unwrap();
-    assert_eq!(
-        (known.start, known.end, known.checksum, known.note),
-        (start, end, 7, 9)
-    );
+    assert_eq!((known.start, known.end, known.checksum, known.note), (start, end, 7, 9));
     assert_eq!(rig.payloads(&journal).len(), 1);
 }
 
@@ -43,27 +33,10 @@ fn f2_a_duplicate_in_flight_waits_for_the_sync_of_the_original() {
     let mut retry = Box::pin(journal.append(keyed(5, "bytes")));
     let mut cx = Context::from_waker(Waker::noop());
     assert!(original.as_mut().poll(&mut cx).is_pending());
-    assert!(
-        retry.as_mut().poll(&mut cx).is_pending(),
-        "it does not answer early"
-    );
-    let other = Key {
-        hash: 5,
-        checksum: 8,
-        note: 0,
-    };
-    let conflict = rig.try_put(
-        &journal,
-        Append {
-            key: Some(other),
-            ..plain("other")
-        },
-    );
-    assert_eq!(
-        conflict,
-        Err(AppendError::Conflict),
-        "a conflict is known at once"
-    );
+    assert!(retry.as_mut().poll(&mut cx).is_pending(), "it does not answer early");
+    let other = Key { hash: 5, checksum: 8, note: 0 };
+    let conflict = rig.try_put(&journal, Append { key: Some(other), ..plain("other") });
+    assert_eq!(conflict, Err(AppendError::Conflict), "a conflict is known at once");
     let new = rig.drive(original).unwrap();
     assert_eq!(rig.drive(retry).unwrap().end(), new.end());
     assert_eq!(rig.payloads(&journal).len(), 1);
@@ -88,25 +61,11 @@ fn other_bytes_under_a_known_key_are_a_conflict() {
     let rig = Rig::new(1);
     let (journal, _) = rig.open();
     rig.try_put(&journal, keyed(5, "bytes")).unwrap();
-    let other = Append {
-        key: Some(Key {
-            hash: 5,
-            checksum: 8,
-            note: 0,
-        }),
-        ..plain("other")
-    };
-    assert_eq!(
-        rig.try_put(&journal, other.clone()),
-        Err(AppendError::Conflict)
-    );
+    let other = Append { key: Some(Key { hash: 5, checksum: 8, note: 0 }), ..plain("other") };
+    assert_eq!(rig.try_put(&journal, other.clone()), Err(AppendError::Conflict));
     rig.disk.crash(1);
     let (journal, _) = rig.open();
-    assert_eq!(
-        rig.try_put(&journal, other),
-        Err(AppendError::Conflict),
-        "after a restart too"
-    );
+    assert_eq!(rig.try_put(&journal, other), Err(AppendError::Conflict), "after a restart too");
 }
 
 #[test]
@@ -123,28 +82,15 @@ fn f2_keys_survive_trimming_and_restarts_and_their_files_stay_few() {
             places.push((hash, appended.end()));
         }
         let end = journal.durable();
-        journal
-            .checkpoint(Checkpoint {
-                positions: vec![(0, end)],
-                counters: [0; 4],
-            })
-            .unwrap();
+        journal.checkpoint(Checkpoint { positions: vec![(0, end)], counters: [0; 4] }).unwrap();
         journal.trim(end).unwrap();
         drop(journal);
-        if round % 2 == 0 {
-            rig.disk.crash(round as u64)
-        } else {
-            rig.disk.kill()
-        }
+        if round % 2 == 0 { rig.disk.crash(round as u64) } else { rig.disk.kill() }
     }
     let (journal, recovered) = rig.open();
     assert!(recovered.first > Lsn(300_000), "{}", recovered.first);
     for (hash, end) in places {
-        assert_eq!(
-            journal.lookup(hash).map(|known| known.end),
-            Some(end),
-            "key {hash}"
-        );
+        assert_eq!(journal.lookup(hash).map(|known| known.end), Some(end), "key {hash}");
     }
     let files = rig
         .disk
@@ -165,22 +111,14 @@ fn keys_are_forgotten_after_the_window_and_beyond_the_count_oldest_first() {
     for hash in 0..5 {
         rig.try_put(&journal, keyed(hash, "x")).unwrap();
     }
-    let known: Vec<_> = (0..5)
-        .filter(|hash| journal.lookup(*hash).is_some())
-        .collect();
+    let known: Vec<_> = (0..5).filter(|hash| journal.lookup(*hash).is_some()).collect();
     assert_eq!(known, [2, 3, 4]);
     rig.clock.store(NOW + 1000, Ordering::Relaxed);
     assert!(journal.lookup(4).is_some(), "to the end of the window");
     rig.clock.store(NOW + 1001, Ordering::Relaxed);
     assert!(journal.lookup(4).is_none());
-    assert!(matches!(
-        rig.try_put(&journal, keyed(4, "x")),
-        Ok(Appended::New { .. })
-    ));
-    let late = Append {
-        received_unix_micros: NOW + 2000,
-        ..keyed(4, "x")
-    };
+    assert!(matches!(rig.try_put(&journal, keyed(4, "x")), Ok(Appended::New { .. })));
+    let late = Append { received_unix_micros: NOW + 2000, ..keyed(4, "x") };
     assert!(
         matches!(rig.try_put(&journal, late), Ok(Appended::New { .. })),
         "received before the window"

@@ -131,11 +131,8 @@ impl Model {
         }
 
         let found = self.rig.read(journal, recovered.first);
-        let kept: Vec<&Known> = self
-            .acked
-            .iter()
-            .filter(|known| known.start >= recovered.first)
-            .collect();
+        let kept: Vec<&Known> =
+            self.acked.iter().filter(|known| known.start >= recovered.first).collect();
         assert!(
             found.len() >= kept.len(),
             "F1: {} of {} acknowledged records",
@@ -162,11 +159,7 @@ impl Model {
             });
         }
         let bytes: usize = self.acked.iter().map(|known| known.payload.len()).sum();
-        assert_eq!(
-            recovered.counters,
-            [self.acked.len() as u64, bytes as u64, 0, 0],
-            "F6"
-        );
+        assert_eq!(recovered.counters, [self.acked.len() as u64, bytes as u64, 0, 0], "F6");
         for known in &self.acked {
             let Some(hash) = known.hash else { continue };
             let state = journal.lookup(hash);
@@ -242,19 +235,13 @@ impl Model {
                 payload.resize(8 + len, u8::try_from(self.next % 251).unwrap());
                 let hash = u128::from(self.next) << 64 | 5;
                 Append {
-                    key: keyed.then_some(Key {
-                        hash,
-                        checksum: 3,
-                        note: self.next,
-                    }),
+                    key: keyed.then_some(Key { hash, checksum: 3, note: self.next }),
                     ..plain(payload)
                 }
             })
             .collect();
-        let mut futures: Vec<_> = appends
-            .iter()
-            .map(|append| Box::pin(journal.append(append.clone())))
-            .collect();
+        let mut futures: Vec<_> =
+            appends.iter().map(|append| Box::pin(journal.append(append.clone()))).collect();
         // Polling all of them once puts them into one block.
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
         let mut early: Vec<Option<_>> = Vec::new();
@@ -270,12 +257,7 @@ impl Model {
             match outcome {
                 Ok(Appended::New { start, end }) => {
                     assert!(journal.durable() >= end);
-                    self.acked.push(Known {
-                        start,
-                        end,
-                        payload: append.payload.clone(),
-                        hash,
-                    });
+                    self.acked.push(Known { start, end, payload: append.payload.clone(), hash });
                 }
                 Ok(Appended::Duplicate { .. }) => panic!("a fresh key was a duplicate"),
                 Err(AppendError::Poisoned(_)) => self.unknown.push((append.payload.clone(), hash)),
@@ -289,23 +271,12 @@ impl Model {
     }
 
     fn retry(&mut self, journal: &Arc<Journal>, i: usize) {
-        let keyed: Vec<_> = self
-            .acked
-            .iter()
-            .filter(|known| known.hash.is_some())
-            .collect();
+        let keyed: Vec<_> = self.acked.iter().filter(|known| known.hash.is_some()).collect();
         let Some(known) = keyed.get(i % keyed.len().max(1)) else {
             return;
         };
-        let key = known.hash.map(|hash| Key {
-            hash,
-            checksum: 3,
-            note: 0,
-        });
-        match self.rig.drive(journal.append(Append {
-            key,
-            ..plain(known.payload.clone())
-        })) {
+        let key = known.hash.map(|hash| Key { hash, checksum: 3, note: 0 });
+        match self.rig.drive(journal.append(Append { key, ..plain(known.payload.clone()) })) {
             Ok(Appended::Duplicate { start, end, .. }) => {
                 assert_eq!((start, end), (known.start, known.end), "F2")
             }
@@ -320,10 +291,8 @@ impl Model {
         };
         let position = known.end.max(self.checkpoint);
         self.checkpoint_maybe = position;
-        let checkpoint = Checkpoint {
-            positions: vec![(0, position), (1, position)],
-            counters: [1, 2, 3, 4],
-        };
+        let checkpoint =
+            Checkpoint { positions: vec![(0, position), (1, position)], counters: [1, 2, 3, 4] };
         if journal.checkpoint(checkpoint).is_ok() {
             self.checkpoint = position;
         }

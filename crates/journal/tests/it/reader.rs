@@ -42,16 +42,8 @@ fn memory_disk_and_cat_give_the_same_records() {
     .unwrap();
     assert_eq!(catted, all);
     for (i, record) in all.iter().enumerate() {
-        assert_eq!(
-            rig.read(&journal, record.start).first(),
-            Some(record),
-            "from its start"
-        );
-        assert_eq!(
-            rig.read(&journal, record.end).first(),
-            all.get(i + 1),
-            "from its end"
-        );
+        assert_eq!(rig.read(&journal, record.start).first(), Some(record), "from its start");
+        assert_eq!(rig.read(&journal, record.end).first(), all.get(i + 1), "from its end");
         assert_eq!(
             rig.read(&journal, Lsn(record.start.0 + 1)).first(),
             all.get(i + 1),
@@ -71,10 +63,7 @@ fn a_reader_at_the_head_wakes_on_a_durable_append_and_not_before() {
         let mut next = Box::pin(reader.next());
         assert!(next.as_mut().poll(&mut cx).is_pending());
         assert!(append.as_mut().poll(&mut cx).is_pending());
-        assert!(
-            next.as_mut().poll(&mut cx).is_pending(),
-            "F1: it is not durable yet"
-        );
+        assert!(next.as_mut().poll(&mut cx).is_pending(), "F1: it is not durable yet");
     }
     // The dropped call consumed nothing.
     assert!(rig.writers.step());
@@ -102,10 +91,7 @@ fn a_reader_of_a_closed_or_poisoned_journal_gets_what_is_durable_and_then_the_en
     let mut reader = journal.reader(Lsn(0));
     assert_eq!(rig.wait(reader.next()).unwrap().payload, "one");
     assert_eq!(rig.wait(reader.next()).unwrap().payload, "two");
-    assert!(matches!(
-        rig.wait(reader.next()),
-        Err(ReadError::Poisoned(_))
-    ));
+    assert!(matches!(rig.wait(reader.next()), Err(ReadError::Poisoned(_))));
 }
 
 #[test]
@@ -118,12 +104,7 @@ fn a_reader_below_the_trimmed_range_is_told_so() {
     let mut early = journal.reader(Lsn(0));
     rig.wait(early.next()).unwrap();
     let end = journal.durable();
-    journal
-        .checkpoint(Checkpoint {
-            positions: vec![(0, end)],
-            counters: [0; 4],
-        })
-        .unwrap();
+    journal.checkpoint(Checkpoint { positions: vec![(0, end)], counters: [0; 4] }).unwrap();
     journal.trim(end).unwrap();
     let Err(ReadError::Trimmed { at, first }) = rig.wait(journal.reader(Lsn(0)).next()) else {
         panic!()
@@ -139,13 +120,8 @@ fn rot_behind_the_head_is_an_error_and_never_a_record() {
     let (journal, _) = rig.open();
     rig.put(&journal, vec![1; 3000]);
     rig.put(&journal, vec![2; 3000]);
-    assert!(
-        rig.disk
-            .flip_bit(&rig.last_segment(), block_at(4096) as u64 + 1000, 2)
-    );
+    assert!(rig.disk.flip_bit(&rig.last_segment(), block_at(4096) as u64 + 1000, 2));
     let mut reader = journal.reader(Lsn(4096));
-    let Err(ReadError::Corrupt { at, .. }) = rig.wait(reader.next()) else {
-        panic!("F1")
-    };
+    let Err(ReadError::Corrupt { at, .. }) = rig.wait(reader.next()) else { panic!("F1") };
     assert_eq!(at, Lsn(4096));
 }

@@ -38,22 +38,15 @@ impl Rig {
         Self {
             disk: SimDisk::new(seed),
             dir: PathBuf::from("/journals/one"),
-            writers: Writers::start(0).unwrap(),
+            writers: Writers::start(&forebay_flow::Ctx::root("test"), 0).unwrap(),
             clock,
             options,
-            runtime: tokio::runtime::Builder::new_current_thread()
-                .build()
-                .unwrap(),
+            runtime: tokio::runtime::Builder::new_current_thread().build().unwrap(),
         }
     }
 
     pub fn try_open(&self) -> Result<(Arc<Journal>, Recovered), OpenError> {
-        Journal::open(
-            Arc::new(self.disk.clone()),
-            &self.dir,
-            self.options.clone(),
-            &self.writers,
-        )
+        Journal::open(Arc::new(self.disk.clone()), &self.dir, self.options.clone(), &self.writers)
     }
 
     #[track_caller]
@@ -107,10 +100,7 @@ impl Rig {
 
     #[track_caller]
     pub fn payloads(&self, journal: &Arc<Journal>) -> Vec<Bytes> {
-        self.read(journal, journal.first())
-            .into_iter()
-            .map(|record| record.payload)
-            .collect()
+        self.read(journal, journal.first()).into_iter().map(|record| record.payload).collect()
     }
 
     /// Names of the segment files, in order.
@@ -143,24 +133,11 @@ impl Rig {
 pub fn plain(payload: impl Into<Bytes>) -> Append {
     let payload = payload.into();
     let len = u32::try_from(payload.len()).unwrap();
-    Append {
-        kind: 1,
-        received_unix_micros: NOW,
-        key: None,
-        counters: [1, len, 0, 0],
-        payload,
-    }
+    Append { kind: 1, received_unix_micros: NOW, key: None, counters: [1, len, 0, 0], payload }
 }
 
 pub fn keyed(hash: u128, payload: impl Into<Bytes>) -> Append {
-    Append {
-        key: Some(Key {
-            hash,
-            checksum: 7,
-            note: 9,
-        }),
-        ..plain(payload)
-    }
+    Append { key: Some(Key { hash, checksum: 7, note: 9 }), ..plain(payload) }
 }
 
 /// Offset in a segment file of the block at a distance from the base.

@@ -39,10 +39,7 @@ impl Texts {
     pub(super) fn push_from(&mut self, bytes: &[u8], from: usize, to: usize) {
         // A copy of fixed size needs no call; what is too much of it is cut off again.
         const SHORT: usize = 16;
-        match bytes
-            .get(from..)
-            .and_then(|rest| rest.first_chunk::<SHORT>())
-        {
+        match bytes.get(from..).and_then(|rest| rest.first_chunk::<SHORT>()) {
             Some(short) if to - from <= SHORT => {
                 let end = self.data.len() + (to - from);
                 self.data.extend_from_slice(short);
@@ -62,8 +59,7 @@ impl Texts {
 
     fn truncate(&mut self, rows: usize) {
         self.ends.truncate(rows);
-        self.data
-            .truncate(self.ends.last().map_or(0, |&end| end as usize));
+        self.data.truncate(self.ends.last().map_or(0, |&end| end as usize));
     }
 }
 
@@ -76,11 +72,7 @@ pub(super) enum Values {
     BigInt(Vec<i64>),
     Real(Vec<f32>),
     Double(Vec<f64>),
-    Decimal {
-        values: Vec<i128>,
-        precision: u8,
-        scale: i8,
-    },
+    Decimal { values: Vec<i128>, precision: u8, scale: i8 },
     Text(Texts),
     Date(Vec<i32>),
     Timestamp(Vec<i64>),
@@ -112,11 +104,9 @@ impl Values {
             Type::BigInt => Values::BigInt(Vec::new()),
             Type::Real => Values::Real(Vec::new()),
             Type::Double => Values::Double(Vec::new()),
-            Type::Decimal { precision, scale } => Values::Decimal {
-                values: Vec::new(),
-                precision,
-                scale,
-            },
+            Type::Decimal { precision, scale } => {
+                Values::Decimal { values: Vec::new(), precision, scale }
+            }
             Type::Text => Values::Text(Texts::default()),
             Type::Date => Values::Date(Vec::new()),
             Type::Timestamp => Values::Timestamp(Vec::new()),
@@ -178,15 +168,9 @@ impl Key {
     const WORD: usize = size_of::<u128>();
 
     fn new(name: &str) -> Key {
-        let plain = name
-            .bytes()
-            .all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\');
+        let plain = name.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\');
         // A key that needs escapes is never read by its looks: no key begins with a line feed.
-        let text = if plain {
-            format!("\"{name}\":")
-        } else {
-            "\n".to_owned()
-        };
+        let text = if plain { format!("\"{name}\":") } else { "\n".to_owned() };
         let bytes = text.as_bytes();
         let (mut word, mut mask) = ([0; Key::WORD], [0; Key::WORD]);
         for (at, byte) in bytes.iter().take(Key::WORD).enumerate() {
@@ -265,11 +249,7 @@ impl Builder {
             let message = format!("the DEFAULT is no {}", type_name(self.column.ty));
             return Err(Fault::new(Code::TypeMismatch, message));
         }
-        Ok(if let Constant::Text(text) = default {
-            text.len()
-        } else {
-            0
-        })
+        Ok(if let Constant::Text(text) = default { text.len() } else { 0 })
     }
 
     fn validity(&mut self, rows: usize) -> Option<NullBuffer> {
@@ -297,11 +277,7 @@ impl Builder {
             Values::BigInt(v) => Arc::new(Int64Array::try_new(v.into(), valid)?),
             Values::Real(v) => Arc::new(Float32Array::try_new(v.into(), valid)?),
             Values::Double(v) => Arc::new(Float64Array::try_new(v.into(), valid)?),
-            Values::Decimal {
-                values,
-                precision,
-                scale,
-            } => {
+            Values::Decimal { values, precision, scale } => {
                 let array = Decimal128Array::try_new(values.into(), valid)?;
                 Arc::new(array.with_precision_and_scale(precision, scale)?)
             }
@@ -404,11 +380,7 @@ impl Columns {
     /// Ends the row: columns it does not mention take their default.
     pub(super) fn end_row(&mut self) -> Fallible<()> {
         if self.filled < self.builders.len() {
-            for builder in self
-                .builders
-                .iter_mut()
-                .filter(|b| b.attempt != self.attempt)
-            {
+            for builder in self.builders.iter_mut().filter(|b| b.attempt != self.attempt) {
                 // Marked before it is written, so that taking the row back finds it.
                 builder.attempt = self.attempt;
                 match builder.push_missing(self.rows) {
@@ -427,17 +399,9 @@ impl Columns {
     /// Takes back what the refused row has written.
     pub(super) fn undo_row(&mut self) {
         let rows = self.rows;
-        for builder in self
-            .builders
-            .iter_mut()
-            .filter(|b| b.attempt == self.attempt)
-        {
+        for builder in self.builders.iter_mut().filter(|b| b.attempt == self.attempt) {
             builder.values.truncate(rows);
-            if builder
-                .nulls
-                .last()
-                .is_some_and(|&row| row as usize >= rows)
-            {
+            if builder.nulls.last().is_some_and(|&row| row as usize >= rows) {
                 builder.nulls.pop();
             }
         }

@@ -75,11 +75,7 @@ impl Target {
                 Field::Column(index) => {
                     let builder = self.columns.slot(*index)?;
                     let null_text = self.null_text.as_deref();
-                    let dialect = Dialect {
-                        delimiter,
-                        null_text,
-                        depth: self.limits.depth,
-                    };
+                    let dialect = Dialect { delimiter, null_text, depth: self.limits.depth };
                     at = match cell(bytes, at, dialect, builder, row, &mut self.scratch) {
                         Ok(end) => end,
                         Err(mut fault) => {
@@ -169,9 +165,7 @@ fn field_end(bytes: &[u8], at: usize, delimiter: u8) -> usize {
     const HIGH: u64 = EACH * 0x80;
     // Most fields are shorter than what a vector search costs to begin.
     let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) else {
-        let end = bytes[at..]
-            .iter()
-            .position(|&b| b == delimiter || b == b'\n' || b == b'\r');
+        let end = bytes[at..].iter().position(|&b| b == delimiter || b == b'\n' || b == b'\r');
         return end.map_or(bytes.len(), |end| at + end);
     };
     let word = u64::from_le_bytes(*word);
@@ -220,11 +214,7 @@ fn quoted(bytes: &[u8], at: usize, delimiter: u8) -> Fallible<Quoted<'_>> {
             let message = "bytes after the closing quote (a quote inside quotes is doubled)";
             return Err(Fault::syntax(close + 1, message));
         }
-        return Ok(Quoted {
-            content: &bytes[start..close],
-            doubled,
-            end: close + 1,
-        });
+        return Ok(Quoted { content: &bytes[start..close], doubled, end: close + 1 });
     }
 }
 
@@ -252,11 +242,7 @@ fn cell(
     row: usize,
     scratch: &mut Vec<u8>,
 ) -> Fallible<usize> {
-    let Dialect {
-        delimiter,
-        null_text,
-        depth,
-    } = dialect;
+    let Dialect { delimiter, null_text, depth } = dialect;
     if bytes.get(at) == Some(&b'"') {
         let quoted = quoted(bytes, at, delimiter)?;
         convert(unquote(&quoted, scratch), true, builder, row, depth)?;
@@ -293,9 +279,7 @@ fn cell(
         Values::Timestamp(v) => {
             // `2013-01-01T10:00:00Z`, which most programs write.
             const LENGTH: usize = 20;
-            let text = bytes
-                .get(at..at + LENGTH)
-                .filter(|_| ends(bytes, at + LENGTH, delimiter));
+            let text = bytes.get(at..at + LENGTH).filter(|_| ends(bytes, at + LENGTH, delimiter));
             text.and_then(datetime::timestamp).map(|value| {
                 v.push(value);
                 at + LENGTH
@@ -358,11 +342,7 @@ fn convert(
         Values::BigInt(v) => v.push(integer().map_err(narrow)?),
         Values::Real(v) => v.push(float(text, ty, number::real)?),
         Values::Double(v) => v.push(float(text, ty, number::double)?),
-        Values::Decimal {
-            values,
-            precision,
-            scale,
-        } => {
+        Values::Decimal { values, precision, scale } => {
             values.push(number::decimal(text, *precision, *scale).map_err(narrow)?);
         }
         Values::Boolean(v) => v.push(boolean(text).ok_or_else(|| mismatch(text, ty))?),
@@ -388,9 +368,7 @@ fn fit<T: TryFrom<i64>>(value: i64, text: &[u8], ty: Type) -> Fallible<T> {
 fn float<T>(text: &[u8], ty: Type, parse: impl Fn(&[u8]) -> Result<T, Unfit>) -> Fallible<T> {
     // The words for what is not finite are out of range; a word that is no number is none.
     let unsigned = text.strip_prefix(b"-").unwrap_or(text);
-    let number = unsigned
-        .first()
-        .is_some_and(|byte| byte.is_ascii_digit() || *byte == b'.');
+    let number = unsigned.first().is_some_and(|byte| byte.is_ascii_digit() || *byte == b'.');
     let word = |word: &str| unsigned.eq_ignore_ascii_case(word.as_bytes());
     let infinite = word("nan") || word("inf") || word("infinity");
     if !number && !infinite {

@@ -55,20 +55,12 @@ fn tail(seconds: i64, rest: &[u8]) -> Option<i64> {
     let mut rest = rest;
     let mut micros = 0;
     if let [b'.' | b',', fraction @ ..] = rest {
-        let length = fraction
-            .iter()
-            .take_while(|byte| byte.is_ascii_digit())
-            .count();
+        let length = fraction.iter().take_while(|byte| byte.is_ascii_digit()).count();
         if length == 0 || length > 9 {
             return None;
         }
-        let digits = fraction[..length]
-            .iter()
-            .map(|digit| i64::from(digit - b'0'));
-        micros = digits
-            .chain([0; 6])
-            .take(6)
-            .fold(0, |micros, digit| micros * 10 + digit);
+        let digits = fraction[..length].iter().map(|digit| i64::from(digit - b'0'));
+        micros = digits.chain([0; 6]).take(6).fold(0, |micros, digit| micros * 10 + digit);
         rest = &fraction[length..];
     }
     let offset = match rest {
@@ -161,10 +153,7 @@ mod tests {
             ("2013-01-01T05:30:00-0430", Some(1_357_034_400_000_000)),
             ("2013-01-01T10:00:00+00", Some(1_357_034_400_000_000)),
             ("2013-01-01T10:00:00.5Z", Some(1_357_034_400_500_000)),
-            (
-                "2013-01-01T10:00:00.123456789Z",
-                Some(1_357_034_400_123_456),
-            ),
+            ("2013-01-01T10:00:00.123456789Z", Some(1_357_034_400_123_456)),
             ("1969-12-31T23:59:59.999999Z", Some(-1)),
             ("2013-01-01T10:00:00.1234567890Z", None),
             ("2013-01-01T10:00:00.Z", None),

@@ -51,21 +51,11 @@ pub(super) type Fallible<T> = Result<T, Box<Fault>>;
 
 impl Fault {
     pub(super) fn new(code: Code, message: impl Into<String>) -> Box<Fault> {
-        Box::new(Fault {
-            code,
-            at: None,
-            column: None,
-            message: message.into(),
-        })
+        Box::new(Fault { code, at: None, column: None, message: message.into() })
     }
 
     pub(super) fn syntax(at: usize, message: impl Into<String>) -> Box<Fault> {
-        Box::new(Fault {
-            code: Code::Syntax,
-            at: Some(at),
-            column: None,
-            message: message.into(),
-        })
+        Box::new(Fault { code: Code::Syntax, at: Some(at), column: None, message: message.into() })
     }
 }
 
@@ -74,10 +64,9 @@ impl Fault {
 pub(super) fn unfit(why: Unfit, text: &[u8], ty: Type) -> Box<Fault> {
     let (value, name) = (shorten_bytes(text), type_name(ty));
     match (why, ty) {
-        (Unfit::Overflow, _) => Fault::new(
-            Code::OutOfRange,
-            format!("{value} is outside the range of {name}"),
-        ),
+        (Unfit::Overflow, _) => {
+            Fault::new(Code::OutOfRange, format!("{value} is outside the range of {name}"))
+        }
         (Unfit::Inexact, Type::Decimal { scale, .. }) => Fault::new(
             Code::OutOfRange,
             format!("{value} has more than {scale} digits after the point; the column is {name}"),
@@ -94,10 +83,7 @@ pub(super) fn unfit(why: Unfit, text: &[u8], ty: Type) -> Box<Fault> {
 #[cold]
 pub(super) fn mismatch(text: &[u8], ty: Type) -> Box<Fault> {
     let value = shorten_bytes(text);
-    Fault::new(
-        Code::TypeMismatch,
-        format!("expected {}, found {value}", type_name(ty)),
-    )
+    Fault::new(Code::TypeMismatch, format!("expected {}, found {value}", type_name(ty)))
 }
 
 /// The fault of a text that is no day or no instant.

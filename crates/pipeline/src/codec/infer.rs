@@ -32,36 +32,20 @@ const RECEIVED_AT: &str = "_received_at";
 /// # Errors
 /// No record of the chunk is well-formed, or none has a column; or there are too many columns.
 pub fn infer(format: Format, chunk: &Chunk, limits: Limits) -> Result<Schema, Malformed> {
-    let malformed = |message: String| Malformed {
-        line: chunk.line,
-        column: 1,
-        message,
-    };
+    let malformed = |message: String| Malformed { line: chunk.line, column: 1, message };
     let mut seen = gather(format, chunk, limits).map_err(malformed)?;
     if let (0, Some(fault)) = (seen.records, seen.fault.take()) {
-        return Err(malformed(format!(
-            "no record is well-formed: {}",
-            fault.message
-        )));
+        return Err(malformed(format!("no record is well-formed: {}", fault.message)));
     }
     let mut columns = seen.columns(format, |_| true);
     if columns.is_empty() {
         // Only nulls: a column of some type is better than none.
-        columns = seen
-            .names
-            .iter()
-            .map(|name| column(name, Type::Text))
-            .collect();
+        columns = seen.names.iter().map(|name| column(name, Type::Text)).collect();
     }
     if columns.is_empty() {
-        return Err(malformed(
-            "no record has a column to infer a schema from".to_owned(),
-        ));
+        return Err(malformed("no record has a column to infer a schema from".to_owned()));
     }
-    Ok(Schema {
-        columns,
-        checks: Vec::new(),
-    })
+    Ok(Schema { columns, checks: Vec::new() })
 }
 
 /// The schema with the columns that the chunk has values for and it lacks, typed as by [`infer`].
@@ -70,15 +54,9 @@ pub fn infer(format: Format, chunk: &Chunk, limits: Limits) -> Result<Schema, Ma
 /// Reads the whole chunk: call it when [`super::Decoding::unknown_columns`] names some.
 pub fn widen(schema: &Schema, format: Format, chunk: &Chunk, limits: Limits) -> Option<Schema> {
     let seen = gather(format, chunk, limits).ok()?;
-    let known = seen
-        .names
-        .iter()
-        .zip(&seen.kinds)
-        .filter(|(_, kinds)| kinds.0 != 0);
-    let new: Vec<_> = known
-        .map(|(name, _)| name.as_str())
-        .filter(|name| schema.column(name).is_none())
-        .collect();
+    let known = seen.names.iter().zip(&seen.kinds).filter(|(_, kinds)| kinds.0 != 0);
+    let new: Vec<_> =
+        known.map(|(name, _)| name.as_str()).filter(|name| schema.column(name).is_none()).collect();
     let new: std::collections::HashSet<&str> = new.into_iter().collect();
     let columns = seen.columns(format, |name| new.contains(name));
     if columns.is_empty() || schema.columns.len() + columns.len() > limits.columns {
@@ -167,12 +145,7 @@ impl Seen {
 }
 
 fn column(name: &str, ty: Type) -> Column {
-    Column {
-        name: name.to_owned(),
-        ty,
-        nullable: true,
-        default: None,
-    }
+    Column { name: name.to_owned(), ty, nullable: true, default: None }
 }
 
 fn gather(format: Format, chunk: &Chunk, limits: Limits) -> Result<Seen, String> {
@@ -304,10 +277,7 @@ fn members_of(reader: &mut Reader<'_>, members: &mut Members) -> Fallible<()> {
     }
     reader.space();
     if reader.at < reader.bytes.len() {
-        return Err(Fault::syntax(
-            reader.at,
-            "bytes after the object; a line holds one object",
-        ));
+        return Err(Fault::syntax(reader.at, "bytes after the object; a line holds one object"));
     }
     Ok(())
 }
@@ -343,9 +313,7 @@ fn csv_kind(text: &[u8], quoted: bool) -> u8 {
         _ if !quoted && is_null_word(text) => 0,
         [b'-' | b'0'..=b'9', ..] if is_number(text) => number_kind(text),
         [b't' | b'T' | b'f' | b'F', ..]
-            if [&b"true"[..], b"false"]
-                .iter()
-                .any(|word| text.eq_ignore_ascii_case(word)) =>
+            if [&b"true"[..], b"false"].iter().any(|word| text.eq_ignore_ascii_case(word)) =>
         {
             Kinds::BOOLEAN
         }

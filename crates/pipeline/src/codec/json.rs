@@ -39,12 +39,7 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(bytes: &'a [u8], at: usize, depth: usize) -> Reader<'a> {
-        Reader {
-            bytes,
-            at,
-            depth,
-            open: Vec::new(),
-        }
+        Reader { bytes, at, depth, open: Vec::new() }
     }
 
     #[inline]
@@ -116,11 +111,7 @@ impl<'a> Reader<'a> {
             }
         }
         self.at = at + 1;
-        Ok(Raw {
-            bytes: &self.bytes[start..at],
-            escaped,
-            at: start,
-        })
+        Ok(Raw { bytes: &self.bytes[start..at], escaped, at: start })
     }
 
     /// `true`, `false` or `null`, whole.
@@ -212,11 +203,8 @@ impl<'a> Reader<'a> {
                 }
                 return Ok(false);
             }
-            let (close, what) = if bracket == b'{' {
-                (b'}', "a comma or }")
-            } else {
-                (b']', "a comma or ]")
-            };
+            let (close, what) =
+                if bracket == b'{' { (b'}', "a comma or }") } else { (b']', "a comma or ]") };
             if !self.take(close) {
                 return Err(self.expected(what));
             }
@@ -291,8 +279,7 @@ pub(super) fn unescape(raw: Raw<'_>, out: &mut Vec<u8>) -> Fallible<()> {
         |plain| out.borrow_mut().extend_from_slice(plain),
         |character| {
             let mut buffer = [0; 4];
-            out.borrow_mut()
-                .extend_from_slice(character.encode_utf8(&mut buffer).as_bytes());
+            out.borrow_mut().extend_from_slice(character.encode_utf8(&mut buffer).as_bytes());
         },
     )
 }
@@ -346,17 +333,13 @@ fn unicode(bytes: &[u8]) -> Result<(char, usize), &'static str> {
         return Err(LONE);
     }
     let code = 0x1_0000 + ((first - 0xD800) << 10) + (second - 0xDC00);
-    char::from_u32(code)
-        .map(|character| (character, 12))
-        .ok_or(LONE)
+    char::from_u32(code).map(|character| (character, 12)).ok_or(LONE)
 }
 
 fn hex(bytes: &[u8]) -> Result<u32, &'static str> {
     let digits = bytes.get(2..6).ok_or("\\u needs four hexadecimal digits")?;
     digits.iter().try_fold(0, |value, digit| {
-        let digit = char::from(*digit)
-            .to_digit(16)
-            .ok_or("\\u needs four hexadecimal digits")?;
+        let digit = char::from(*digit).to_digit(16).ok_or("\\u needs four hexadecimal digits")?;
         Ok(value * 16 + digit)
     })
 }

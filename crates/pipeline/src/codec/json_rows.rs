@@ -194,11 +194,7 @@ fn value(
         },
         Values::Timestamp(v) => v.push(calendar(reader, ty, scratch, datetime::timestamp)?),
         Values::Date(v) => v.push(calendar(reader, ty, scratch, datetime::date)?),
-        Values::Decimal {
-            values,
-            precision,
-            scale,
-        } => {
+        Values::Decimal { values, precision, scale } => {
             // A decimal may come as a text: many producers do that to keep it exact.
             if reader.peek() == Some(b'"') {
                 let raw = reader.string()?;

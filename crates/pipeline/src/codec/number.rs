@@ -117,9 +117,7 @@ fn read_digits(bytes: &[u8], at: usize) -> Option<(u64, bool, usize, usize)> {
         if count == 0 || whole + count > 19 {
             return None;
         }
-        mantissa = mantissa
-            .wrapping_mul(10_u64.pow(count as u32))
-            .wrapping_add(value);
+        mantissa = mantissa.wrapping_mul(10_u64.pow(count as u32)).wrapping_add(value);
         fraction = count;
         end += 1 + count;
     }
@@ -226,9 +224,9 @@ fn exponent(text: &[u8]) -> Option<i64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let value = digits.iter().fold(0_i64, |value, digit| {
-        (value * 10 + i64::from(digit - b'0')).min(100_000_000)
-    });
+    let value = digits
+        .iter()
+        .fold(0_i64, |value, digit| (value * 10 + i64::from(digit - b'0')).min(100_000_000));
     Some(if negative { -value } else { value })
 }
 
@@ -240,14 +238,8 @@ pub(super) fn integer(text: &[u8]) -> Result<i128, Unfit> {
 /// A decimal of `precision` digits, `scale` of them after the point, as its scaled integer.
 pub(super) fn decimal(text: &[u8], precision: u8, scale: i8) -> Result<i128, Unfit> {
     let value = scaled(text, scale)?;
-    let bound = 10_i128
-        .checked_pow(u32::from(precision))
-        .unwrap_or(i128::MAX);
-    if value.unsigned_abs() < bound.unsigned_abs() {
-        Ok(value)
-    } else {
-        Err(Unfit::Overflow)
-    }
+    let bound = 10_i128.checked_pow(u32::from(precision)).unwrap_or(i128::MAX);
+    if value.unsigned_abs() < bound.unsigned_abs() { Ok(value) } else { Err(Unfit::Overflow) }
 }
 
 /// The text of a DECIMAL(`precision`,`scale`) as its scaled integer, exactly; `None` if it is no
@@ -259,21 +251,13 @@ pub fn parse_decimal(text: &str, precision: u8, scale: i8) -> Option<i128> {
 /// The nearest double. NaN, infinities and what is too large are refused.
 pub(super) fn double(text: &[u8]) -> Result<f64, Unfit> {
     let value: f64 = fast_float2::parse(text).map_err(|_| Unfit::NotNumber)?;
-    if value.is_finite() {
-        Ok(value)
-    } else {
-        Err(Unfit::Overflow)
-    }
+    if value.is_finite() { Ok(value) } else { Err(Unfit::Overflow) }
 }
 
 /// The nearest single-precision float, as [`double`].
 pub(super) fn real(text: &[u8]) -> Result<f32, Unfit> {
     let value: f32 = fast_float2::parse(text).map_err(|_| Unfit::NotNumber)?;
-    if value.is_finite() {
-        Ok(value)
-    } else {
-        Err(Unfit::Overflow)
-    }
+    if value.is_finite() { Ok(value) } else { Err(Unfit::Overflow) }
 }
 
 #[cfg(test)]
@@ -302,18 +286,11 @@ mod tests {
             ("1e", 2, Err(Unfit::NotNumber)),
         ];
         for (text, scale, expected) in cases {
-            assert_eq!(
-                scaled(text.as_bytes(), scale),
-                expected,
-                "{text} at scale {scale}"
-            );
+            assert_eq!(scaled(text.as_bytes(), scale), expected, "{text} at scale {scale}");
         }
         let most = "99999999999999999999999999999999999999";
         assert_eq!(decimal(most.as_bytes(), 38, 0), Ok(most.parse().unwrap()));
-        assert_eq!(
-            decimal(format!("{most}0").as_bytes(), 38, 0),
-            Err(Unfit::Overflow)
-        );
+        assert_eq!(decimal(format!("{most}0").as_bytes(), 38, 0), Err(Unfit::Overflow));
         assert_eq!(decimal(b"100", 2, 0), Err(Unfit::Overflow));
     }
 
@@ -321,22 +298,13 @@ mod tests {
     fn the_quick_reading_of_a_float_is_the_nearest_float() {
         let mut state = 1_u64;
         for round in 0..20_000_u32 {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let digits = (state >> 33) % 10_u64.pow(round % 17 + 1);
-            let text = format!(
-                "{}{digits}.{}",
-                if state & 1 == 0 { "-" } else { "" },
-                round % 1000
-            );
+            let text =
+                format!("{}{digits}.{}", if state & 1 == 0 { "-" } else { "" }, round % 1000);
             let token = text.as_bytes();
             if let Some((value, end)) = read_double(token, 0) {
-                assert_eq!(
-                    (value, end),
-                    (text.parse::<f64>().unwrap(), text.len()),
-                    "{text}"
-                );
+                assert_eq!((value, end), (text.parse::<f64>().unwrap(), text.len()), "{text}");
             }
             if let Some((value, _)) = read_real(token, 0) {
                 assert_eq!(value, text.parse::<f32>().unwrap(), "{text}");
@@ -349,9 +317,7 @@ mod tests {
         for good in ["0", "-0", "10", "1.5", "1e5", "1E+5", "0.0e-0"] {
             assert!(is_number(good.as_bytes()), "{good}");
         }
-        for bad in [
-            "", "-", "01", "1.", ".5", "1e", "1e+", "+1", "0x1", "1 ", "NaN", "-Inf",
-        ] {
+        for bad in ["", "-", "01", "1.", ".5", "1e", "1e+", "+1", "0x1", "1 ", "NaN", "-Inf"] {
             assert!(!is_number(bad.as_bytes()), "{bad}");
         }
     }

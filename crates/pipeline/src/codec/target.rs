@@ -114,13 +114,9 @@ impl Target {
 
     /// Notes that a name without a column has a value.
     pub(super) fn unknown_value(&mut self, name: &[u8]) {
-        let known = self
-            .unknown
-            .iter()
-            .any(|unknown| unknown.as_bytes() == name);
+        let known = self.unknown.iter().any(|unknown| unknown.as_bytes() == name);
         if !known && self.unknown.len() < MOST_UNKNOWN {
-            self.unknown
-                .push(String::from_utf8_lossy(name).into_owned());
+            self.unknown.push(String::from_utf8_lossy(name).into_owned());
         }
         if self.policy == Unknown::DeadLetter && self.stranger.is_none() {
             self.stranger = Some(String::from_utf8_lossy(name).into_owned());

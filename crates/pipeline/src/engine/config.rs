@@ -55,7 +55,12 @@ impl Workers {
     /// One validator less than cores, so that I/O keeps one; the draining side gets half the cores.
     pub fn of(cores: usize) -> Workers {
         let half = (cores / 2).max(1);
-        Workers { validate: cores.saturating_sub(1).max(1), transform: half, persist: half, query: half }
+        Workers {
+            validate: cores.saturating_sub(1).max(1),
+            transform: half,
+            persist: half,
+            query: half,
+        }
     }
 }
 

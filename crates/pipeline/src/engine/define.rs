@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use forebay_flow::supervise::{Child, Restart, Shutdown};
-use forebay_journal::{Journal, KeyBounds, Options};
+use forebay_journal::{Journal, KeyBounds, Observer, Options};
 
 use super::open::delta_options;
 use super::{Engine, Inner};
@@ -14,8 +14,8 @@ use crate::intake::{IngestError, Partial};
 use crate::lane;
 use crate::ledger::Totals;
 use crate::schema::Schema;
-use crate::sink::{Sink, SinkError};
 use crate::sink::delta::{DeltaSink, lake_url};
+use crate::sink::{Sink, SinkError};
 use crate::sql::SqlError;
 use crate::stream::catalog::{Definition, Origin, Record};
 use crate::stream::{Parts, Plan, Progress, Stream, StreamConfig};
@@ -226,9 +226,7 @@ impl Inner {
     async fn infer(&self, format: Format, chunk: &Chunk) -> Result<Schema, IngestError> {
         let (chunk, limits) = (chunk.clone(), self.config.limits);
         let inferred = self.validators.run(move || codec::infer(format, &chunk, limits)).await;
-        inferred
-            .map_err(|error| IngestError::Internal(error.to_string()))?
-            .map_err(|malformed| malformed_error(malformed))
+        inferred.map_err(|error| IngestError::Internal(error.to_string()))?.map_err(malformed_error)
     }
 
     /// Gives an auto-created stream the columns that a chunk brings; returns the plan to decode it by.
@@ -346,7 +344,8 @@ impl Inner {
         let start = |error: SinkError| StreamError::Start(error.to_string());
         let location = lake_url(name).map_err(start)?;
         let options = delta_options(&self.persisters);
-        let sink = DeltaSink::new(Arc::new(self.lake.clone()), &location, options).map_err(start)?;
+        let sink =
+            DeltaSink::new(Arc::new(self.lake.clone()), &location, options).map_err(start)?;
         let sink: Arc<dyn Sink> = Arc::new(sink);
         let stream = Arc::new(Stream::new(Parts {
             name: name.into(),
@@ -370,12 +369,14 @@ impl Inner {
         let declared = self.config.streams.get(name).and_then(|stream| stream.journal_max);
         let clock = self.clock.clone();
         let clock = forebay_journal::Clock::new(move || clock.unix_micros());
+        let synced = self.telemetry.journal_sync_seconds();
         let window = self.config.key_window.as_micros();
         let options = Options {
             keys: KeyBounds {
                 count: self.config.key_count,
                 window_micros: i64::try_from(window).unwrap_or(i64::MAX),
             },
+            synced: Observer::new(move |took| synced.observe(took.as_secs_f64())),
             ..Options::new(declared.unwrap_or(self.config.journal_max), clock)
         };
         let (disk, writers) = (Arc::clone(&self.disk), self.writers.clone());

@@ -117,8 +117,9 @@ impl Engine {
             streams: Default::default(),
             changing: tokio::sync::Mutex::new(()),
             supervisor: handle,
-            writers: Writers::start(WRITERS).map_err(|e| start(&e))?,
-            query: Queries::start(config.memory.query, config.workers.query).map_err(|e| start(&e))?,
+            writers: Writers::start(ctx, WRITERS).map_err(|e| start(&e))?,
+            query: Queries::start(config.memory.query, config.workers.query)
+                .map_err(|e| start(&e))?,
             files: pool(ctx, "files", FILE_WORKERS, false)?,
             draining: AtomicBool::new(false),
             stored: AtomicU64::new(0),

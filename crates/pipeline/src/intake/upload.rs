@@ -123,6 +123,7 @@ impl Upload {
     /// # Errors
     /// Any [`IngestError`]; each says what is durable nevertheless.
     pub async fn finish(mut self, due: Due) -> Result<Reply, IngestError> {
+        let last_byte = self.engine.clock.now();
         match tokio::time::timeout_at(due.0, self.end()).await {
             Ok(done) => done?,
             Err(_) => return Err(IngestError::DeadlineExceeded { partial: self.partial() }),
@@ -136,6 +137,8 @@ impl Upload {
             ack = if stored.is_ok() { Ack::Stored } else { Ack::Durable };
         }
         let Tally { accepted, rejected, errors, position, .. } = self.tally;
+        let waited = self.engine.clock.now() - last_byte;
+        self.engine.telemetry.ack_seconds(ack).observe(waited.as_secs_f64());
         let duplicate = self.tally.chunks > 0 && self.tally.duplicates == self.tally.chunks;
         let reply = Reply {
             stream: stream.name.to_string(),

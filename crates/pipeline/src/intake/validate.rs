@@ -44,7 +44,7 @@ pub(crate) fn validate(
     let mut decoder = plan.decoder();
     let mut decoding = decoder.decode(format, chunk);
     let at = |message: String| Malformed { line: chunk.line, column: 1, message };
-    while let Some(batch) = decoding.next() {
+    for batch in decoding.by_ref() {
         let batch = plan.checks.apply(batch?, &chunk.bytes);
         for rejected in &batch.rejected {
             *codes.entry(rejected.code).or_insert(0) += 1;

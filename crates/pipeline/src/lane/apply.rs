@@ -69,8 +69,7 @@ pub(super) fn apply(
     let mut first = 0u32;
     for batch in &entry.batches {
         let rows = rows_of(record, batch)?;
-        let mut out =
-            Out { record, origin: &origin, batch, plan: &plan, applied: &mut applied };
+        let mut out = Out { record, origin: &origin, batch, plan: &plan, applied: &mut applied };
         let guilty: Vec<u32> = guilty.range(first..first + rows).map(|row| row - first).collect();
         let good = out.without(&guilty)?;
         provoke(&good, panic_on);

@@ -29,31 +29,16 @@ fn a_field_that_fits_its_column_is_taken_exactly() {
         (Type::Double, "0.1", "0.1"),
         (Type::Double, "1e5", "100000.0"),
         (Type::Real, "2.5", "2.5"),
-        (
-            Type::Decimal {
-                precision: 5,
-                scale: 2,
-            },
-            "1.5",
-            "1.50",
-        ),
+        (Type::Decimal { precision: 5, scale: 2 }, "1.5", "1.50"),
         (Type::Boolean, "t", "true"),
         (Type::Boolean, "FALSE", "false"),
         (Type::Boolean, "1", "true"),
         (Type::Date, "2024-02-29", "2024-02-29"),
-        (
-            Type::Timestamp,
-            "2013-01-01 10:00:00",
-            "2013-01-01T10:00:00Z",
-        ),
+        (Type::Timestamp, "2013-01-01 10:00:00", "2013-01-01T10:00:00Z"),
         (Type::Json, "\"{\"\"a\"\":[1]}\"", "{\"a\":[1]}"),
     ];
     for (ty, text, expected) in cases {
-        assert_eq!(
-            one(CSV, ty, text).as_deref(),
-            Ok(expected),
-            "{text:?} as {ty:?}"
-        );
+        assert_eq!(one(CSV, ty, text).as_deref(), Ok(expected), "{text:?} as {ty:?}");
     }
 }
 
@@ -68,44 +53,14 @@ fn a_field_that_does_not_fit_is_refused_with_its_column_value_and_type() {
             TypeMismatch,
             "1.9 has a fraction; the column is INT (alter it to DOUBLE to keep it)",
         ),
-        (
-            Type::Int,
-            "2147483648",
-            OutOfRange,
-            "2147483648 is outside the range of INT",
-        ),
+        (Type::Int, "2147483648", OutOfRange, "2147483648 is outside the range of INT"),
         (Type::Int, "+5", TypeMismatch, "expected INT, found +5"),
         (Type::Int, "  ", TypeMismatch, "expected INT, found "),
-        (
-            Type::Double,
-            "NaN",
-            OutOfRange,
-            "NaN is outside the range of DOUBLE",
-        ),
-        (
-            Type::Double,
-            "-Infinity",
-            OutOfRange,
-            "-Infinity is outside the range of DOUBLE",
-        ),
-        (
-            Type::Double,
-            "1e400",
-            OutOfRange,
-            "1e400 is outside the range of DOUBLE",
-        ),
-        (
-            Type::Double,
-            "1.5x",
-            TypeMismatch,
-            "expected DOUBLE, found 1.5x",
-        ),
-        (
-            Type::Boolean,
-            "yes",
-            TypeMismatch,
-            "expected BOOLEAN, found yes",
-        ),
+        (Type::Double, "NaN", OutOfRange, "NaN is outside the range of DOUBLE"),
+        (Type::Double, "-Infinity", OutOfRange, "-Infinity is outside the range of DOUBLE"),
+        (Type::Double, "1e400", OutOfRange, "1e400 is outside the range of DOUBLE"),
+        (Type::Double, "1.5x", TypeMismatch, "expected DOUBLE, found 1.5x"),
+        (Type::Boolean, "yes", TypeMismatch, "expected BOOLEAN, found yes"),
         (
             Type::Date,
             "2023-02-30",
@@ -119,25 +74,11 @@ fn a_field_that_does_not_fit_is_refused_with_its_column_value_and_type() {
             Syntax,
             "byte 4: bytes after the closing quote (a quote inside quotes is doubled)",
         ),
-        (
-            Type::Text,
-            "a,b",
-            FieldCount,
-            "3 fields, and the header has 2",
-        ),
-        (
-            Type::Int,
-            "x,1",
-            FieldCount,
-            "3 fields, and the header has 2",
-        ),
+        (Type::Text, "a,b", FieldCount, "3 fields, and the header has 2"),
+        (Type::Int, "x,1", FieldCount, "3 fields, and the header has 2"),
     ];
     for (ty, text, code, message) in cases {
-        assert_eq!(
-            one(CSV, ty, text),
-            Err((code, message.to_owned())),
-            "{text:?} as {ty:?}"
-        );
+        assert_eq!(one(CSV, ty, text), Err((code, message.to_owned())), "{text:?} as {ty:?}");
     }
 }
 
@@ -145,17 +86,10 @@ fn a_field_that_does_not_fit_is_refused_with_its_column_value_and_type() {
 fn ragged_rows_and_open_quotes_cost_their_own_row_alone() {
     let schema = schema(&[("a", Type::BigInt), ("b", Type::Text)]);
     for end in ["\n", "\r\n", "\r"] {
-        let body = [
-            "a,b", "1,x", "2", "3,y,z", "", "4,\"q\"", "5,\"q\"r", "6,w", "7,\"open", "8,v",
-        ];
+        let body =
+            ["a,b", "1,x", "2", "3,y,z", "", "4,\"q\"", "5,\"q\"r", "6,w", "7,\"open", "8,v"];
         let body = body.join(end);
-        let batches = decode(
-            CSV,
-            Limits::default(),
-            &schema,
-            Unknown::DeadLetter,
-            body.as_bytes(),
-        );
+        let batches = decode(CSV, Limits::default(), &schema, Unknown::DeadLetter, body.as_bytes());
         let batches = batches.unwrap_or_default();
         assert_eq!(rows(&batches), ["1|x", "4|q", "6|w"], "{end:?}");
         assert_eq!(
@@ -168,11 +102,7 @@ fn ragged_rows_and_open_quotes_cost_their_own_row_alone() {
             ],
             "{end:?}"
         );
-        let raw: Vec<_> = batches[0]
-            .rejected
-            .iter()
-            .map(|refused| refused.raw.to_vec())
-            .collect();
+        let raw: Vec<_> = batches[0].rejected.iter().map(|refused| refused.raw.to_vec()).collect();
         assert_eq!(raw[..3], [&b"2"[..], b"3,y,z", b"5,\"q\"r"]);
         assert_eq!(raw[3], format!("7,\"open{end}8,v").as_bytes());
     }
@@ -183,29 +113,16 @@ fn columns_are_matched_by_name_and_missing_ones_take_their_default() {
     let mut schema = schema(&[("a", Type::BigInt), ("b", Type::Text), ("c!", Type::BigInt)]);
     schema.columns[1].default = Some(Constant::Text("none".to_owned()));
     let run = |body: &str| {
-        decode(
-            CSV,
-            Limits::default(),
-            &schema,
-            Unknown::DeadLetter,
-            body.as_bytes(),
-        )
-        .unwrap_or_default()
+        decode(CSV, Limits::default(), &schema, Unknown::DeadLetter, body.as_bytes())
+            .unwrap_or_default()
     };
     assert_eq!(rows(&run("c,a\n1,2\n3,\n")), ["2|none|1", "~|none|3"]);
-    assert_eq!(
-        rows(&run("c,b\n1,\n3,\"\"\n")),
-        ["~|~|1", "~||3"],
-        "an empty field is NULL"
-    );
+    assert_eq!(rows(&run("c,b\n1,\n3,\"\"\n")), ["~|~|1", "~||3"], "an empty field is NULL");
     assert_eq!(
         refusals(&run("a\n1\n")),
         ["1 not_null c: missing, and the column is NOT NULL without a DEFAULT"]
     );
-    assert_eq!(
-        refusals(&run("c\n\"\"\n")),
-        ["1 not_null c: NULL in a NOT NULL column"]
-    );
+    assert_eq!(refusals(&run("c\n\"\"\n")), ["1 not_null c: NULL in a NOT NULL column"]);
 }
 
 #[test]
@@ -217,22 +134,11 @@ fn a_column_that_the_schema_lacks_is_refused_dropped_or_kept_as_the_stream_says(
     };
     let batches = run(&schema, Unknown::DeadLetter);
     assert_eq!(rows(&batches), ["1"]);
-    let refused: Vec<_> = batches[0]
-        .rejected
-        .iter()
-        .map(|r| (r.code, r.column.as_deref()))
-        .collect();
-    assert_eq!(
-        refused,
-        [
-            (Code::UnknownColumn, Some("x")),
-            (Code::UnknownColumn, Some("x"))
-        ]
-    );
+    let refused: Vec<_> =
+        batches[0].rejected.iter().map(|r| (r.code, r.column.as_deref())).collect();
+    assert_eq!(refused, [(Code::UnknownColumn, Some("x")), (Code::UnknownColumn, Some("x"))]);
     assert_eq!(rows(&run(&schema, Unknown::Drop)), ["1", "2", "3"]);
-    schema
-        .columns
-        .extend(crate::schema(&[("_extra", Type::Json)]).columns);
+    schema.columns.extend(crate::schema(&[("_extra", Type::Json)]).columns);
     assert_eq!(
         rows(&run(&schema, Unknown::Keep)),
         ["1|~", r#"2|{"x":"q"}"#, r#"3|{"x":"say \"hi\"","y z":"9"}"#]
@@ -242,20 +148,11 @@ fn a_column_that_the_schema_lacks_is_refused_dropped_or_kept_as_the_stream_says(
 #[test]
 fn the_usual_words_for_null_are_null_where_they_cannot_be_a_text() {
     for word in ["NA", "N/A", "NULL", "null", "\\N"] {
-        for ty in [
-            Type::Int,
-            Type::Double,
-            Type::Timestamp,
-            Type::Boolean,
-            Type::Json,
-        ] {
+        for ty in [Type::Int, Type::Double, Type::Timestamp, Type::Boolean, Type::Json] {
             assert_eq!(one(CSV, ty, word).as_deref(), Ok("~"), "{word} as {ty:?}");
         }
         assert_eq!(one(CSV, Type::Text, word).as_deref(), Ok(word));
-        assert!(
-            one(CSV, Type::Int, &format!("\"{word}\"")).is_err(),
-            "a quoted word is a word"
-        );
+        assert!(one(CSV, Type::Int, &format!("\"{word}\"")).is_err(), "a quoted word is a word");
     }
 }
 
@@ -278,13 +175,7 @@ fn tabs_separate_when_the_format_says_so() {
     let schema = schema(&[("a", Type::BigInt), ("b", Type::Text)]);
     let format = Format::Csv { delimiter: b'\t' };
     let body = b"a\tb\n1\tx,y\n2\t\"p\tq\"\n";
-    let batches = decode(
-        format,
-        Limits::default(),
-        &schema,
-        Unknown::DeadLetter,
-        body,
-    );
+    let batches = decode(format, Limits::default(), &schema, Unknown::DeadLetter, body);
     assert_eq!(rows(&batches.unwrap_or_default()), ["1|x,y", "2|p\tq"]);
 }
 
@@ -295,9 +186,7 @@ fn a_decoding_names_the_unknown_columns_that_had_values() {
     let mut cutter = Cutter::new(CSV, Limits::default());
     assert_eq!(cutter.push("a,x,y,z\n1,,,\n2,,p,\n3,,p,q\n".into()), Ok(()));
     let chunk = cutter.finish().ok().flatten();
-    let Some(chunk) = chunk else {
-        panic!("the body has a chunk")
-    };
+    let Some(chunk) = chunk else { panic!("the body has a chunk") };
     assert!(decoder.estimate(&chunk) >= chunk.bytes.len());
     let mut decoding = decoder.decode(CSV, &chunk);
     assert!(decoding.by_ref().all(|batch| batch.is_ok()));

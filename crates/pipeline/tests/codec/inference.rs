@@ -14,17 +14,8 @@ fn inferred(format: Format, body: &str) -> Result<Schema, String> {
 
 fn types(format: Format, body: &str) -> Vec<(String, Type)> {
     let schema = inferred(format, body).unwrap_or_default();
-    assert!(
-        schema
-            .columns
-            .iter()
-            .all(|column| column.nullable && column.default.is_none())
-    );
-    schema
-        .columns
-        .into_iter()
-        .map(|column| (column.name, column.ty))
-        .collect()
+    assert!(schema.columns.iter().all(|column| column.nullable && column.default.is_none()));
+    schema.columns.into_iter().map(|column| (column.name, column.ty)).collect()
 }
 
 #[test]
@@ -49,15 +40,8 @@ fn json_values_decide_the_type_of_their_column() {
         (&["[]", "1"], Json),
     ];
     for (values, ty) in cases {
-        let body: String = values
-            .iter()
-            .map(|value| format!("{{\"v\":{value}}}\n"))
-            .collect();
-        assert_eq!(
-            types(Format::Ndjson, &body),
-            [("v".to_owned(), ty)],
-            "{body}"
-        );
+        let body: String = values.iter().map(|value| format!("{{\"v\":{value}}}\n")).collect();
+        assert_eq!(types(Format::Ndjson, &body), [("v".to_owned(), ty)], "{body}");
         let body = format!("[{}]", body.trim_end().replace('\n', ","));
         assert_eq!(types(Format::Json, &body), [("v".to_owned(), ty)], "{body}");
     }
@@ -93,15 +77,8 @@ fn csv_fields_decide_the_type_of_their_column() {
 #[test]
 fn columns_stand_in_the_order_of_their_first_appearance() {
     let body = "{\"b\":1}\n{\"broken\":1,}\n{\"a\":1,\"b\":2,\"n\":null,\"_extra\":1}\n{\"c\":1}\n";
-    let names: Vec<_> = types(Format::Ndjson, body)
-        .into_iter()
-        .map(|(name, _)| name)
-        .collect();
-    assert_eq!(
-        names,
-        ["b", "a", "c"],
-        "what is broken, null or reserved has no column"
-    );
+    let names: Vec<_> = types(Format::Ndjson, body).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["b", "a", "c"], "what is broken, null or reserved has no column");
 }
 
 #[test]
@@ -111,10 +88,7 @@ fn a_chunk_that_no_schema_can_come_from_says_why() {
         message("{\"a\":1,}\n[1]\n"),
         "line 1, column 1: no record is well-formed: expected a string, found '}'"
     );
-    assert_eq!(
-        message("{}\n"),
-        "line 1, column 1: no record has a column to infer a schema from"
-    );
+    assert_eq!(message("{}\n"), "line 1, column 1: no record has a column to infer a schema from");
     let many: Vec<_> = (0..5000).map(|n| format!("\"c{n}\":1")).collect();
     assert_eq!(
         message(&format!("{{{}}}", many.join(","))),
@@ -127,26 +101,15 @@ fn a_schema_widens_by_the_columns_that_have_values() {
     let narrow = schema(&[("a!", Type::BigInt)]);
     let widened = |format, body: &str| {
         let chunks = cut(format, Limits::default(), body.as_bytes()).unwrap_or_default();
-        chunks
-            .first()
-            .and_then(|chunk| widen(&narrow, format, chunk, Limits::default()))
+        chunks.first().and_then(|chunk| widen(&narrow, format, chunk, Limits::default()))
     };
-    let wide = widened(
-        Format::Ndjson,
-        "{\"a\":\"x\",\"c\":1.5}\n{\"b\":[],\"d\":null}\n",
-    );
+    let wide = widened(Format::Ndjson, "{\"a\":\"x\",\"c\":1.5}\n{\"b\":[],\"d\":null}\n");
     let mut expected = narrow.clone();
-    expected
-        .columns
-        .extend(schema(&[("c", Type::Double), ("b", Type::Json)]).columns);
+    expected.columns.extend(schema(&[("c", Type::Double), ("b", Type::Json)]).columns);
     assert_eq!(wide, Some(expected), "columns that exist are left alone");
     assert_eq!(widened(Format::Ndjson, "{\"a\":1.5,\"d\":null}\n"), None);
     assert_eq!(widened(CSV, "a,e\n1,\n"), None);
     let names = widened(CSV, "a,e,f\n1,,007\n").map(|schema| schema.columns);
-    let names: Vec<_> = names
-        .iter()
-        .flatten()
-        .map(|c| (c.name.as_str(), c.ty))
-        .collect();
+    let names: Vec<_> = names.iter().flatten().map(|c| (c.name.as_str(), c.ty)).collect();
     assert_eq!(names, [("a", Type::BigInt), ("f", Type::Text)]);
 }

@@ -6,10 +6,7 @@ use forebay_pipeline::schema::{Constant, Type, Unknown};
 
 use crate::{decode, one, refusals, rows, schema};
 
-const DECIMAL: Type = Type::Decimal {
-    precision: 5,
-    scale: 2,
-};
+const DECIMAL: Type = Type::Decimal { precision: 5, scale: 2 };
 
 #[test]
 fn a_value_that_fits_its_column_is_taken_exactly() {
@@ -22,20 +19,12 @@ fn a_value_that_fits_its_column_is_taken_exactly() {
         (Type::Int, "2147483647", "2147483647"),
         (Type::BigInt, "9223372036854775807", "9223372036854775807"),
         (Type::BigInt, "-9223372036854775808", "-9223372036854775808"),
-        (
-            Type::BigInt,
-            "9.223372036854775807e18",
-            "9223372036854775807",
-        ),
+        (Type::BigInt, "9.223372036854775807e18", "9223372036854775807"),
         (Type::Double, "0.1", "0.1"),
         (Type::Double, "-0", "-0.0"),
         (Type::Double, "1e308", "1e308"),
         (Type::Double, "1e-400", "0.0"),
-        (
-            Type::Double,
-            "123456789012345678901234567890",
-            "1.2345678901234568e29",
-        ),
+        (Type::Double, "123456789012345678901234567890", "1.2345678901234568e29"),
         (Type::Double, "5", "5.0"),
         (Type::Real, "16777217", "16777216.0"),
         (Type::Real, "0.1", "0.1"),
@@ -46,43 +35,19 @@ fn a_value_that_fits_its_column_is_taken_exactly() {
         (Type::Boolean, "true", "true"),
         (Type::Boolean, "false", "false"),
         (Type::Text, "\"\"", ""),
-        (
-            Type::Text,
-            r#""a\"b\\c\/d\n\u00e9\ud83d\ude00""#,
-            "a\"b\\c/d\né😀",
-        ),
-        (
-            Type::Text,
-            "\"grüße, and more than eight bytes\"",
-            "grüße, and more than eight bytes",
-        ),
+        (Type::Text, r#""a\"b\\c\/d\n\u00e9\ud83d\ude00""#, "a\"b\\c/d\né😀"),
+        (Type::Text, "\"grüße, and more than eight bytes\"", "grüße, and more than eight bytes"),
         (Type::Date, "\"2024-02-29\"", "2024-02-29"),
-        (
-            Type::Timestamp,
-            "\"2013-01-01T10:00:00Z\"",
-            "2013-01-01T10:00:00Z",
-        ),
-        (
-            Type::Timestamp,
-            "\"2013-01-01T10:00:00+02:00\"",
-            "2013-01-01T08:00:00Z",
-        ),
-        (
-            Type::Json,
-            r#"{ "a" : [1, {"b": null}] }"#,
-            r#"{ "a" : [1, {"b": null}] }"#,
-        ),
+        (Type::Timestamp, "\"2013-01-01T10:00:00Z\"", "2013-01-01T10:00:00Z"),
+        (Type::Timestamp, "\"2013-01-01T10:00:00+02:00\"", "2013-01-01T08:00:00Z"),
+        (Type::Json, r#"{ "a" : [1, {"b": null}] }"#, r#"{ "a" : [1, {"b": null}] }"#),
         (Type::Json, "1e400", "1e400"),
         (Type::Json, "\"x\\u0041\"", "\"x\\u0041\""),
         (Type::Json, "null", "~"),
         (Type::Int, "null", "~"),
     ];
     for (ty, text, expected) in cases {
-        assert_eq!(
-            one(Format::Ndjson, ty, text).as_deref(),
-            Ok(expected),
-            "{text} as {ty:?}"
-        );
+        assert_eq!(one(Format::Ndjson, ty, text).as_deref(), Ok(expected), "{text} as {ty:?}");
     }
 }
 
@@ -96,87 +61,32 @@ fn a_value_that_does_not_fit_is_refused_with_its_column_value_and_type() {
             TypeMismatch,
             "1.5 has a fraction; the column is INT (alter it to DOUBLE to keep it)",
         ),
-        (
-            Type::Int,
-            "\"5\"",
-            TypeMismatch,
-            "expected INT, found \"5\"",
-        ),
+        (Type::Int, "\"5\"", TypeMismatch, "expected INT, found \"5\""),
         (Type::Int, "true", TypeMismatch, "expected INT, found true"),
         (Type::Int, "[1]", TypeMismatch, "expected INT, found [1]"),
-        (
-            Type::Int,
-            "2147483648",
-            OutOfRange,
-            "2147483648 is outside the range of INT",
-        ),
-        (
-            Type::SmallInt,
-            "32768",
-            OutOfRange,
-            "32768 is outside the range of SMALLINT",
-        ),
+        (Type::Int, "2147483648", OutOfRange, "2147483648 is outside the range of INT"),
+        (Type::SmallInt, "32768", OutOfRange, "32768 is outside the range of SMALLINT"),
         (
             Type::BigInt,
             "9223372036854775808",
             OutOfRange,
             "9223372036854775808 is outside the range of BIGINT",
         ),
-        (
-            Type::BigInt,
-            "1e400",
-            OutOfRange,
-            "1e400 is outside the range of BIGINT",
-        ),
-        (
-            Type::Double,
-            "1e400",
-            OutOfRange,
-            "1e400 is outside the range of DOUBLE",
-        ),
-        (
-            Type::Real,
-            "1e39",
-            OutOfRange,
-            "1e39 is outside the range of REAL",
-        ),
-        (
-            Type::Double,
-            "\"1\"",
-            TypeMismatch,
-            "expected DOUBLE, found \"1\"",
-        ),
+        (Type::BigInt, "1e400", OutOfRange, "1e400 is outside the range of BIGINT"),
+        (Type::Double, "1e400", OutOfRange, "1e400 is outside the range of DOUBLE"),
+        (Type::Real, "1e39", OutOfRange, "1e39 is outside the range of REAL"),
+        (Type::Double, "\"1\"", TypeMismatch, "expected DOUBLE, found \"1\""),
         (
             DECIMAL,
             "1.505",
             OutOfRange,
             "1.505 has more than 2 digits after the point; the column is DECIMAL(5,2)",
         ),
-        (
-            DECIMAL,
-            "1000",
-            OutOfRange,
-            "1000 is outside the range of DECIMAL(5,2)",
-        ),
+        (DECIMAL, "1000", OutOfRange, "1000 is outside the range of DECIMAL(5,2)"),
         (Type::Text, "5", TypeMismatch, "expected TEXT, found 5"),
-        (
-            Type::Text,
-            "{\"a\":1}",
-            TypeMismatch,
-            "expected TEXT, found {\"a\":1}",
-        ),
-        (
-            Type::Boolean,
-            "1",
-            TypeMismatch,
-            "expected BOOLEAN, found 1",
-        ),
-        (
-            Type::Boolean,
-            "\"true\"",
-            TypeMismatch,
-            "expected BOOLEAN, found \"true\"",
-        ),
+        (Type::Text, "{\"a\":1}", TypeMismatch, "expected TEXT, found {\"a\":1}"),
+        (Type::Boolean, "1", TypeMismatch, "expected BOOLEAN, found 1"),
+        (Type::Boolean, "\"true\"", TypeMismatch, "expected BOOLEAN, found \"true\""),
         (
             Type::Date,
             "\"2023-02-29\"",
@@ -189,27 +99,16 @@ fn a_value_that_does_not_fit_is_refused_with_its_column_value_and_type() {
             InvalidDate,
             "2016-12-31T23:59:60Z is not a time (YYYY-MM-DDThh:mm:ss, with an offset or in UTC); the column is TIMESTAMP",
         ),
-        (
-            Type::Timestamp,
-            "1357034400",
-            TypeMismatch,
-            "expected TIMESTAMP, found 1357034400",
-        ),
+        (Type::Timestamp, "1357034400", TypeMismatch, "expected TIMESTAMP, found 1357034400"),
     ];
     for (ty, text, code, message) in cases {
         let found = one(Format::Ndjson, ty, text);
         assert_eq!(found, Err((code, message.to_owned())), "{text} as {ty:?}");
     }
     let long = format!("\"{}\"", "ü".repeat(10_000));
-    let message = one(Format::Ndjson, Type::Int, &long)
-        .err()
-        .map(|(_, message)| message);
+    let message = one(Format::Ndjson, Type::Int, &long).err().map(|(_, message)| message);
     let expected = format!("expected INT, found \"{}…", "ü".repeat(63));
-    assert_eq!(
-        message,
-        Some(expected),
-        "a long value is shortened at a character"
-    );
+    assert_eq!(message, Some(expected), "a long value is shortened at a character");
 }
 
 #[test]
@@ -224,31 +123,13 @@ fn a_record_that_is_not_json_is_refused_with_its_place() {
             r"{",
             "column 2: expected a key in quotes, but the record ends; each line is a record of its own (send records of many lines as application/json)",
         ),
-        (
-            r#"{"a":1,}"#,
-            "column 8: expected a key in quotes, found '}'",
-        ),
-        (
-            r#"{"a":1,,"b":"x"}"#,
-            "column 8: expected a key in quotes, found ','",
-        ),
-        (
-            r#"{,"a":1}"#,
-            "column 2: expected a key in quotes, found ','",
-        ),
-        (
-            r#"{"a":1 "b":"x"}"#,
-            "column 8: expected a comma or }, found '\"'",
-        ),
-        (
-            r#"{"a" 1}"#,
-            "column 6: expected a colon after the key, found '1'",
-        ),
+        (r#"{"a":1,}"#, "column 8: expected a key in quotes, found '}'"),
+        (r#"{"a":1,,"b":"x"}"#, "column 8: expected a key in quotes, found ','"),
+        (r#"{,"a":1}"#, "column 2: expected a key in quotes, found ','"),
+        (r#"{"a":1 "b":"x"}"#, "column 8: expected a comma or }, found '\"'"),
+        (r#"{"a" 1}"#, "column 6: expected a colon after the key, found '1'"),
         (r"{a:1}", "column 2: expected a key in quotes, found 'a'"),
-        (
-            r"{'a':1}",
-            "column 2: expected a key in quotes, found '\\''",
-        ),
+        (r"{'a':1}", "column 2: expected a key in quotes, found '\\''"),
         (r#"{"a":}"#, "column 6: expected a value, found '}'"),
         (r#"{"a":01}"#, "column 7: not a number of JSON: 01"),
         (r#"{"a":+1}"#, "column 6: expected a value, found '+'"),
@@ -256,54 +137,21 @@ fn a_record_that_is_not_json_is_refused_with_its_place() {
         (r#"{"a":-}"#, "column 7: not a number of JSON: -}"),
         (r#"{"a":NaN}"#, "column 6: expected a value, found 'N'"),
         (r#"{"a":nul}"#, "column 6: expected null, found 'n'"),
-        (
-            r#"{"a":1}{"a":2}"#,
-            "column 8: bytes after the object; a line holds one object",
-        ),
-        (
-            r#"{"a":1},"#,
-            "column 8: bytes after the object; a line holds one object",
-        ),
+        (r#"{"a":1}{"a":2}"#, "column 8: bytes after the object; a line holds one object"),
+        (r#"{"a":1},"#, "column 8: bytes after the object; a line holds one object"),
         (r#"[{"a":1}]"#, "column 1: expected an object, found '['"),
         (r"12", "column 1: expected an object, found '1'"),
         (r#"{"b":"x"#, "column 6: the string is not closed"),
-        (
-            r#"{"b":"\x"}"#,
-            "column 7: this escape does not exist in JSON",
-        ),
-        (
-            r#"{"b":"ab\ud800"}"#,
-            "column 9: a lone surrogate is no character",
-        ),
-        (
-            r#"{"b":"\udc00\ud800"}"#,
-            "column 7: a lone surrogate is no character",
-        ),
-        (
-            r#"{"b":"\ud800\u0041"}"#,
-            "column 7: a lone surrogate is no character",
-        ),
-        (
-            r#"{"b":"\u00g0"}"#,
-            "column 7: \\u needs four hexadecimal digits",
-        ),
-        (
-            "{\"b\":\"a\tb\"}",
-            "column 8: a control character in a string must be escaped",
-        ),
+        (r#"{"b":"\x"}"#, "column 7: this escape does not exist in JSON"),
+        (r#"{"b":"ab\ud800"}"#, "column 9: a lone surrogate is no character"),
+        (r#"{"b":"\udc00\ud800"}"#, "column 7: a lone surrogate is no character"),
+        (r#"{"b":"\ud800\u0041"}"#, "column 7: a lone surrogate is no character"),
+        (r#"{"b":"\u00g0"}"#, "column 7: \\u needs four hexadecimal digits"),
+        ("{\"b\":\"a\tb\"}", "column 8: a control character in a string must be escaped"),
         (r#"{"j":[1,]}"#, "column 9: expected a value, found ']'"),
-        (
-            r#"{"j":[1 2]}"#,
-            "column 9: expected a comma or ], found '2'",
-        ),
-        (
-            r#"{"j":{"x":"\ud800"}}"#,
-            "column 12: a lone surrogate is no character",
-        ),
-        (
-            r#"{"a":1}x"#,
-            "column 8: bytes after the object; a line holds one object",
-        ),
+        (r#"{"j":[1 2]}"#, "column 9: expected a comma or ], found '2'"),
+        (r#"{"j":{"x":"\ud800"}}"#, "column 12: a lone surrogate is no character"),
+        (r#"{"a":1}x"#, "column 8: bytes after the object; a line holds one object"),
     ];
     for (record, message) in cases {
         // Good rows around it are kept.
@@ -333,9 +181,7 @@ fn a_record_that_is_not_json_is_refused_with_its_place() {
 
 fn column_of(batches: &[forebay_pipeline::record::Batch]) -> String {
     let refused = batches.iter().flat_map(|batch| &batch.rejected).next();
-    refused
-        .and_then(|refused| refused.column.clone())
-        .unwrap_or("-".to_owned())
+    refused.and_then(|refused| refused.column.clone()).unwrap_or("-".to_owned())
 }
 
 #[test]
@@ -356,21 +202,11 @@ fn a_refused_row_leaves_nothing_behind() {
 {"n":4,"n":5}
 {"n":6}
 "#;
-    let batches = decode(
-        Format::Ndjson,
-        Limits::default(),
-        &schema,
-        Unknown::DeadLetter,
-        body,
-    );
+    let batches = decode(Format::Ndjson, Limits::default(), &schema, Unknown::DeadLetter, body);
     let batches = batches.unwrap_or_default();
     assert_eq!(
         rows(&batches),
-        [
-            "1|one|1.5|true|{\"x\":1}|1",
-            "3|three|3.0|false|[]|3",
-            "~|~|~|~|~|6"
-        ]
+        ["1|one|1.5|true|{\"x\":1}|1", "3|three|3.0|false|[]|3", "~|~|~|~|~|6"]
     );
     assert_eq!(
         refusals(&batches),
@@ -389,10 +225,7 @@ fn a_refused_row_leaves_nothing_behind() {
             String::from_utf8_lossy(&body[at as usize..(at + len) as usize]).into_owned()
         })
         .collect();
-    assert_eq!(
-        spans[1],
-        r#"{"n":3,"j":[],"d":false,"c":3,"b":"three","a":3}"#
-    );
+    assert_eq!(spans[1], r#"{"n":3,"j":[],"d":false,"c":3,"b":"three","a":3}"#);
     assert_eq!(spans[2], r#"{"n":6}"#);
 }
 
@@ -402,45 +235,26 @@ fn a_missing_value_takes_its_default_and_an_explicit_null_does_not() {
     schema.columns[0].default = Some(Constant::Int(7));
     schema.columns[1].default = Some(Constant::Text("none".to_owned()));
     let body = b"{}\n{\"a\":null}\n{\"b\":null}\n{\"b\":\"x\"}\n";
-    let batches = decode(
-        Format::Ndjson,
-        Limits::default(),
-        &schema,
-        Unknown::DeadLetter,
-        body,
-    );
+    let batches = decode(Format::Ndjson, Limits::default(), &schema, Unknown::DeadLetter, body);
     let batches = batches.unwrap_or_default();
     assert_eq!(rows(&batches), ["7|none", "~|none", "7|x"]);
-    assert_eq!(
-        refusals(&batches),
-        ["3 not_null b: NULL in a NOT NULL column"]
-    );
+    assert_eq!(refusals(&batches), ["3 not_null b: NULL in a NOT NULL column"]);
 }
 
 #[test]
 fn nesting_is_bounded_and_never_overflows_the_stack() {
     let schema = schema(&[("v", Type::Json)]);
-    let limits = Limits {
-        depth: 4,
-        ..Limits::default()
-    };
+    let limits = Limits { depth: 4, ..Limits::default() };
     let deep = "[".repeat(100_000);
     let body = format!(
         "{{\"v\":[[[]]]}}\n{{\"v\":[[[[]]]]}}\n{{\"v\":{deep}\n{{\"v\":{deep}{}}}\n",
         "]".repeat(100_000)
     );
-    let batches = decode(
-        Format::Ndjson,
-        limits,
-        &schema,
-        Unknown::DeadLetter,
-        body.as_bytes(),
-    );
+    let batches = decode(Format::Ndjson, limits, &schema, Unknown::DeadLetter, body.as_bytes());
     let batches = batches.unwrap_or_default();
     assert_eq!(rows(&batches), ["[[[]]]"]);
-    let expected: Vec<_> = [2, 3, 4]
-        .map(|row| format!("{row} too_deep v: nested deeper than 4 levels"))
-        .into();
+    let expected: Vec<_> =
+        [2, 3, 4].map(|row| format!("{row} too_deep v: nested deeper than 4 levels")).into();
     assert_eq!(refusals(&batches), expected);
 }
 
@@ -448,23 +262,11 @@ fn nesting_is_bounded_and_never_overflows_the_stack() {
 fn bytes_that_are_not_utf8_cost_their_own_row_alone() {
     let schema = schema(&[("a", Type::Text)]);
     for (format, body) in [
-        (
-            Format::Ndjson,
-            &b"{\"a\":\"x\"}\n{\"a\":\"\xff\"}\n{\"a\":\"y\"}\n"[..],
-        ),
-        (
-            Format::Json,
-            b"[{\"a\":\"x\"},{\"a\":\"\xff\"},{\"a\":\"y\"}]",
-        ),
+        (Format::Ndjson, &b"{\"a\":\"x\"}\n{\"a\":\"\xff\"}\n{\"a\":\"y\"}\n"[..]),
+        (Format::Json, b"[{\"a\":\"x\"},{\"a\":\"\xff\"},{\"a\":\"y\"}]"),
         (crate::CSV, b"a\nx\n\xff\ny\n"),
     ] {
-        let batches = decode(
-            format,
-            Limits::default(),
-            &schema,
-            Unknown::DeadLetter,
-            body,
-        );
+        let batches = decode(format, Limits::default(), &schema, Unknown::DeadLetter, body);
         let batches = batches.unwrap_or_default();
         assert_eq!(rows(&batches), ["x", "y"], "{format:?}");
         let refused: Vec<_> = batches.iter().flat_map(|batch| &batch.rejected).collect();
@@ -500,32 +302,18 @@ fn a_value_without_a_column_is_refused_dropped_or_kept_as_the_stream_says() {
     assert_eq!(rows(&batches), ["1", "2", "3"]);
     assert_eq!(refusals(&batches), faults);
 
-    schema
-        .columns
-        .extend(crate::schema(&[("_extra", Type::Json)]).columns);
+    schema.columns.extend(crate::schema(&[("_extra", Type::Json)]).columns);
     let batches = run(&schema, Unknown::Keep);
-    assert_eq!(
-        rows(&batches),
-        [r#"1|{"x":{"y": 1},"\u0041":"b"}"#, r#"2|{"x":null}"#, "3|~"]
-    );
+    assert_eq!(rows(&batches), [r#"1|{"x":{"y": 1},"\u0041":"b"}"#, r#"2|{"x":null}"#, "3|~"]);
     assert_eq!(refusals(&batches), faults);
 }
 
 #[test]
 fn keys_in_any_order_escaped_or_spaced_find_their_column() {
-    let schema = schema(&[
-        ("a", Type::BigInt),
-        ("b \"q\"", Type::BigInt),
-        ("ü", Type::BigInt),
-    ]);
+    let schema = schema(&[("a", Type::BigInt), ("b \"q\"", Type::BigInt), ("ü", Type::BigInt)]);
     let body = "{\"ü\":3,\"b \\\"q\\\"\":2,\"\\u0061\":1}\r\n  { \"a\" : 1 ,\t\"b \\\"q\\\"\" : 2, \"\\u00fc\":3 } \n";
-    let batches = decode(
-        Format::Ndjson,
-        Limits::default(),
-        &schema,
-        Unknown::DeadLetter,
-        body.as_bytes(),
-    );
+    let batches =
+        decode(Format::Ndjson, Limits::default(), &schema, Unknown::DeadLetter, body.as_bytes());
     let batches = batches.unwrap_or_default();
     assert_eq!(refusals(&batches), [""; 0]);
     assert_eq!(rows(&batches), ["1|2|3", "1|2|3"]);
@@ -537,10 +325,7 @@ fn an_array_of_objects_is_read_across_chunks_and_its_bad_elements_are_rows() {
     let body =
         b"[{\"a\":1},\n [1,2], {\"a\":2} , 7 ,\"x, ]\", {\"a\"\n:2.5}, {\"a\":,} ,{\"a\":3}]\n";
     for chunk_bytes in [1, 10, 1000] {
-        let limits = Limits {
-            chunk_bytes,
-            ..Limits::default()
-        };
+        let limits = Limits { chunk_bytes, ..Limits::default() };
         let batches = decode(Format::Json, limits, &schema, Unknown::DeadLetter, body);
         let batches = batches.unwrap_or_default();
         assert_eq!(rows(&batches), ["1", "2", "3"], "chunks of {chunk_bytes}");
@@ -568,23 +353,10 @@ fn an_array_of_objects_is_read_across_chunks_and_its_bad_elements_are_rows() {
 #[test]
 fn a_batch_has_no_more_cells_than_the_limit() {
     let schema = schema(&[("a", Type::BigInt), ("b", Type::BigInt)]);
-    let limits = Limits {
-        cells: 6,
-        ..Limits::default()
-    };
+    let limits = Limits { cells: 6, ..Limits::default() };
     let body = "{\"a\":1}\n{\"a\":x}\n".repeat(5);
-    let batches = decode(
-        Format::Ndjson,
-        limits,
-        &schema,
-        Unknown::DeadLetter,
-        body.as_bytes(),
-    );
-    let received: Vec<_> = batches
-        .unwrap_or_default()
-        .iter()
-        .map(|batch| batch.received)
-        .collect();
+    let batches = decode(Format::Ndjson, limits, &schema, Unknown::DeadLetter, body.as_bytes());
+    let received: Vec<_> = batches.unwrap_or_default().iter().map(|batch| batch.received).collect();
     assert_eq!(received, [3, 3, 3, 1]);
 }
 
@@ -593,37 +365,19 @@ fn a_default_text_cannot_blow_a_batch_up() {
     let mut schema = schema(&[("a", Type::Text)]);
     schema.columns[0].default = Some(Constant::Text("x".repeat(10 << 20)));
     let body = "{}\n".repeat(20);
-    let batches = decode(
-        Format::Ndjson,
-        Limits::default(),
-        &schema,
-        Unknown::DeadLetter,
-        body.as_bytes(),
-    );
-    let received: Vec<_> = batches
-        .unwrap_or_default()
-        .iter()
-        .map(|batch| batch.received)
-        .collect();
+    let batches =
+        decode(Format::Ndjson, Limits::default(), &schema, Unknown::DeadLetter, body.as_bytes());
+    let received: Vec<_> = batches.unwrap_or_default().iter().map(|batch| batch.received).collect();
     assert_eq!(received, [7, 7, 6]);
 }
 
 #[test]
 fn an_oversized_record_is_a_refused_row_in_its_place() {
     let schema = schema(&[("a", Type::BigInt)]);
-    let limits = Limits {
-        record_bytes: 20,
-        ..Limits::default()
-    };
+    let limits = Limits { record_bytes: 20, ..Limits::default() };
     let long = " ".repeat(30);
     let body = format!("{{\"a\":1}}\n{{\"a\":{long}2}}\n{{\"a\":3}}\n{{{long}}}\n");
-    let batches = decode(
-        Format::Ndjson,
-        limits,
-        &schema,
-        Unknown::DeadLetter,
-        body.as_bytes(),
-    );
+    let batches = decode(Format::Ndjson, limits, &schema, Unknown::DeadLetter, body.as_bytes());
     let batches = batches.unwrap_or_default();
     assert_eq!(rows(&batches), ["1", "3"]);
     assert_eq!(batches[0].numbers, [1, 3]);

@@ -36,11 +36,7 @@ fn cut_pieces(
             chunks.push(chunk);
         }
         let bound = limits.chunk_bytes + limits.record_bytes + length;
-        assert!(
-            cutter.held() <= bound,
-            "F3: {} held, at most {bound}",
-            cutter.held()
-        );
+        assert!(cutter.held() <= bound, "F3: {} held, at most {bound}", cutter.held());
     }
     let last = cutter.finish()?;
     while let Some(chunk) = cutter.next() {
@@ -62,10 +58,7 @@ fn schema(columns: &[(&str, Type)]) -> Schema {
         nullable: !name.ends_with('!'),
         default: None,
     });
-    Schema {
-        columns: columns.collect(),
-        checks: Vec::new(),
-    }
+    Schema { columns: columns.collect(), checks: Vec::new() }
 }
 
 /// Decodes a whole body.
@@ -85,10 +78,7 @@ fn decode(
         }
         let of_chunk = &batches[before..];
         let received: u64 = of_chunk.iter().map(|batch| batch.received).sum();
-        assert_eq!(
-            received, chunk.records,
-            "F6: the decoder sees the records the cutter counted"
-        );
+        assert_eq!(received, chunk.records, "F6: the decoder sees the records the cutter counted");
         of_chunk.iter().for_each(conserved);
     }
     Ok(batches)
@@ -106,10 +96,7 @@ fn conserved(batch: &Batch) {
 
 /// The rows as text: one string a row, values joined by `|`, NULL as `~`.
 fn rows(batches: &[Batch]) -> Vec<String> {
-    batches
-        .iter()
-        .flat_map(|batch| rows_of(&batch.rows))
-        .collect()
+    batches.iter().flat_map(|batch| rows_of(&batch.rows)).collect()
 }
 
 fn rows_of(batch: &RecordBatch) -> Vec<String> {
@@ -132,12 +119,7 @@ fn refusals(batches: &[Batch]) -> Vec<String> {
     let all = batches.iter().flat_map(|batch| &batch.rejected);
     all.map(|refused| {
         let column = refused.column.as_deref().unwrap_or("-");
-        format!(
-            "{} {} {column}: {}",
-            refused.row,
-            refused.code.as_str(),
-            refused.message
-        )
+        format!("{} {} {column}: {}", refused.row, refused.code.as_str(), refused.message)
     })
     .collect()
 }
@@ -149,14 +131,8 @@ fn one(format: Format, ty: Type, text: &str) -> Result<String, (Code, String)> {
         _ => format!("{{\"v\":{text}}}\n"),
     };
     let schema = schema(&[("v", ty), ("w", Type::Text)]);
-    let batches = decode(
-        format,
-        Limits::default(),
-        &schema,
-        Unknown::DeadLetter,
-        body.as_bytes(),
-    )
-    .map_err(|error| (Code::Syntax, error.to_string()))?;
+    let batches = decode(format, Limits::default(), &schema, Unknown::DeadLetter, body.as_bytes())
+        .map_err(|error| (Code::Syntax, error.to_string()))?;
     match batches.iter().flat_map(|batch| &batch.rejected).next() {
         Some(refused) => {
             let value_fault = [Code::TypeMismatch, Code::OutOfRange, Code::InvalidDate];
@@ -166,9 +142,7 @@ fn one(format: Format, ty: Type, text: &str) -> Result<String, (Code, String)> {
             assert!(refused.message.len() < 300, "bounded: {}", refused.message);
             Err((refused.code, refused.message.clone()))
         }
-        None => Ok(batches
-            .first()
-            .map_or(String::new(), |batch| value(batch.rows.column(0), 0))),
+        None => Ok(batches.first().map_or(String::new(), |batch| value(batch.rows.column(0), 0))),
     }
 }
 

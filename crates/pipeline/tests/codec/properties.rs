@@ -9,22 +9,10 @@ use proptest::prelude::*;
 
 use crate::{CSV, conserved, cut, cut_pieces, refusals, rows, schema};
 
-const FORMATS: [Format; 4] = [
-    Format::Ndjson,
-    Format::Json,
-    CSV,
-    Format::Csv { delimiter: b'\t' },
-];
+const FORMATS: [Format; 4] = [Format::Ndjson, Format::Json, CSV, Format::Csv { delimiter: b'\t' }];
 
 fn limits() -> Limits {
-    Limits {
-        chunk_bytes: 40,
-        chunk_records: 4,
-        record_bytes: 60,
-        columns: 5,
-        depth: 5,
-        cells: 12,
-    }
+    Limits { chunk_bytes: 40, chunk_records: 4, record_bytes: 60, columns: 5, depth: 5, cells: 12 }
 }
 
 fn columns() -> Schema {
@@ -32,13 +20,7 @@ fn columns() -> Schema {
         ("a", Type::BigInt),
         ("b!", Type::Text),
         ("c", Type::Timestamp),
-        (
-            "d",
-            Type::Decimal {
-                precision: 5,
-                scale: 2,
-            },
-        ),
+        ("d", Type::Decimal { precision: 5, scale: 2 }),
         ("_extra", Type::Json),
     ])
 }
@@ -69,9 +51,7 @@ fn decode_all(format: Format, unknown: Unknown, chunks: &[Chunk]) -> Vec<String>
     for chunk in chunks {
         let mut received = 0;
         for batch in decoder.decode(format, chunk) {
-            let Ok(batch) = batch else {
-                panic!("a cut chunk can be decoded")
-            };
+            let Ok(batch) = batch else { panic!("a cut chunk can be decoded") };
             conserved(&batch);
             assert!(batch.received * columns().columns.len() as u64 <= limits().cells as u64);
             received += batch.received;
@@ -79,10 +59,7 @@ fn decode_all(format: Format, unknown: Unknown, chunks: &[Chunk]) -> Vec<String>
             texts.extend(rows(&batches));
             texts.extend(refusals(&batches));
         }
-        assert_eq!(
-            received, chunk.records,
-            "F6: cutter and decoder count alike"
-        );
+        assert_eq!(received, chunk.records, "F6: cutter and decoder count alike");
     }
     texts
 }

@@ -13,10 +13,7 @@ use crate::{CSV, cut, decode, refusals, rows, schema, shared};
 fn untar(mut archive: &[u8]) -> Vec<(String, Vec<u8>)> {
     const BLOCK: usize = 512;
     let text = |field: &[u8]| {
-        let end = field
-            .iter()
-            .position(|&byte| byte == 0)
-            .unwrap_or(field.len());
+        let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
         String::from_utf8_lossy(&field[..end]).into_owned()
     };
     let mut files = Vec::new();
@@ -85,9 +82,7 @@ fn csv_spectrum_gives_the_expected_values() {
         };
         if case.ends_with("_crlf") && !csv.contains(&b'\r') {
             // A copy whose line ends were normalised.
-            csv = String::from_utf8_lossy(&csv)
-                .replace('\n', "\r\n")
-                .into_bytes();
+            csv = String::from_utf8_lossy(&csv).replace('\n', "\r\n").into_bytes();
         }
         let Some(json) = shared(&format!("csv-spectrum/json/{case}.json")) else {
             return;
@@ -95,17 +90,8 @@ fn csv_spectrum_gives_the_expected_values() {
         let expected: Vec<serde_json::Map<String, serde_json::Value>> =
             serde_json::from_slice(&json).unwrap_or_default();
         assert!(!expected.is_empty(), "{case}");
-        let columns: Vec<_> = expected[0]
-            .keys()
-            .map(|name| (name.as_str(), Type::Text))
-            .collect();
-        let batches = decode(
-            CSV,
-            Limits::default(),
-            &schema(&columns),
-            Unknown::DeadLetter,
-            &csv,
-        );
+        let columns: Vec<_> = expected[0].keys().map(|name| (name.as_str(), Type::Text)).collect();
+        let batches = decode(CSV, Limits::default(), &schema(&columns), Unknown::DeadLetter, &csv);
         let text = |value: &serde_json::Value| value.as_str().unwrap_or("?").to_owned();
         let expected: Vec<_> = expected
             .iter()
@@ -167,19 +153,10 @@ fn number_at(array: &ArrayRef, row: usize) -> Option<i128> {
     if array.is_null(row) {
         return None;
     }
-    let integer = array
-        .as_primitive_opt::<Int64Type>()
-        .map(|a| i128::from(a.value(row)));
-    let float = || {
-        array
-            .as_primitive_opt::<Float64Type>()
-            .map(|a| a.value(row) as i128)
-    };
-    let time = || {
-        array
-            .as_primitive_opt::<TimestampMicrosecondType>()
-            .map(|a| i128::from(a.value(row)))
-    };
+    let integer = array.as_primitive_opt::<Int64Type>().map(|a| i128::from(a.value(row)));
+    let float = || array.as_primitive_opt::<Float64Type>().map(|a| a.value(row) as i128);
+    let time =
+        || array.as_primitive_opt::<TimestampMicrosecondType>().map(|a| i128::from(a.value(row)));
     let text = || array.as_string_opt::<i32>().map(|a| text_sum(a.value(row)));
     integer.or_else(float).or_else(time).or_else(text)
 }
@@ -195,11 +172,8 @@ fn decode_inferred(format: Format, body: &[u8]) -> Sums {
 
 fn decode_sums(format: Format, schema: &Schema, body: &[u8]) -> Sums {
     let chunks = cut(format, Limits::default(), body).unwrap_or_default();
-    let mut decoder = Decoder::new(
-        Arc::new(schema.clone()),
-        Unknown::DeadLetter,
-        Limits::default(),
-    );
+    let mut decoder =
+        Decoder::new(Arc::new(schema.clone()), Unknown::DeadLetter, Limits::default());
     let mut sums = Sums::default();
     for chunk in &chunks {
         for batch in decoder.decode(format, chunk).flatten() {
@@ -272,8 +246,5 @@ fn all_flights_have_the_sums_and_null_counts_of_a_plain_reading() {
     let first = cut(CSV, Limits::default(), &body).unwrap_or_default();
     let schema = infer(CSV, &first[0], Limits::default()).unwrap_or_default();
     let array = format!("[{}]", ndjson.trim_end().replace('\n', ",\n"));
-    assert_eq!(
-        decode_sums(Format::Json, &schema, array.as_bytes()),
-        expected
-    );
+    assert_eq!(decode_sums(Format::Json, &schema, array.as_bytes()), expected);
 }

@@ -25,13 +25,7 @@ pub(super) struct Inode {
 
 impl Inode {
     pub(super) fn new(modified: i64) -> Self {
-        Self {
-            live: Vec::new(),
-            durable: Vec::new(),
-            dirty: BTreeSet::new(),
-            modified,
-            open: 0,
-        }
+        Self { live: Vec::new(), durable: Vec::new(), dirty: BTreeSet::new(), modified, open: 0 }
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -80,10 +74,8 @@ impl Inode {
     pub(super) fn crash(&mut self, rng: &mut Rng) {
         let dirty = std::mem::take(&mut self.dirty);
         if !dirty.is_empty() {
-            let (short, long) = (
-                self.durable.len().min(self.live.len()),
-                self.durable.len().max(self.live.len()),
-            );
+            let (short, long) =
+                (self.durable.len().min(self.live.len()), self.durable.len().max(self.live.len()));
             let len = match rng.u8(0..3) {
                 0 => self.durable.len(),
                 1 => self.live.len(),
@@ -134,19 +126,11 @@ pub(super) struct SimFile {
 impl SimFile {
     fn state(&self) -> io::Result<MutexGuard<'_, State>> {
         let state = self.state.lock();
-        if state.life == self.life && !state.down {
-            Ok(state)
-        } else {
-            Err(power_cut())
-        }
+        if state.life == self.life && !state.down { Ok(state) } else { Err(power_cut()) }
     }
 
     fn writable(&self) -> io::Result<MutexGuard<'_, State>> {
-        if self.write {
-            self.state()
-        } else {
-            Err(io::ErrorKind::PermissionDenied.into())
-        }
+        if self.write { self.state() } else { Err(io::ErrorKind::PermissionDenied.into()) }
     }
 
     /// The primitive write: as short as the seed says, interrupted as often.
@@ -183,10 +167,7 @@ impl SimFile {
 impl DiskFile for SimFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let state = self.state()?;
-        Ok(state
-            .inodes
-            .get(&self.id)
-            .map_or(0, |inode| inode.read(buf, offset)))
+        Ok(state.inodes.get(&self.id).map_or(0, |inode| inode.read(buf, offset)))
     }
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {

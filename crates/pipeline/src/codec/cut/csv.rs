@@ -27,11 +27,7 @@ pub(super) struct Scanner {
 
 impl Scanner {
     pub(super) fn new(delimiter: u8) -> Scanner {
-        Scanner {
-            delimiter,
-            state: State::Outside(b'\n'),
-            content: false,
-        }
+        Scanner { delimiter, state: State::Outside(b'\n'), content: false }
     }
 
     pub(super) fn delimiter(&self) -> u8 {
@@ -67,11 +63,7 @@ impl Scanner {
                         self.state = State::Outside(bytes[bytes.len() - 1]);
                         return Step::More;
                     };
-                    let before = if found == 0 {
-                        before
-                    } else {
-                        bytes[at + found - 1]
-                    };
+                    let before = if found == 0 { before } else { bytes[at + found - 1] };
                     self.content |= found > 0;
                     at += found + 1;
                     match bytes[at - 1] {
@@ -80,11 +72,7 @@ impl Scanner {
                         _ => {
                             self.content = true;
                             let opens = before == self.delimiter || before == b'\n';
-                            self.state = if opens {
-                                State::Quoted
-                            } else {
-                                State::Outside(b'"')
-                            };
+                            self.state = if opens { State::Quoted } else { State::Outside(b'"') };
                         }
                     }
                 }
@@ -95,10 +83,7 @@ impl Scanner {
 
     fn ends(&mut self, end: usize) -> Step {
         self.state = State::Outside(b'\n');
-        Step::Ends {
-            end,
-            record: std::mem::take(&mut self.content),
-        }
+        Step::Ends { end, record: std::mem::take(&mut self.content) }
     }
 
     /// At the end of the body: whether a record (or a blank line) was still open.
@@ -171,10 +156,7 @@ fn field(text: &str, at: usize, delimiter: u8) -> Result<(String, usize), (usize
         from += 1;
     }
     if from < bytes.len() && bytes[from] != delimiter {
-        return Err((
-            from,
-            "the header has bytes after a closing quote".to_owned(),
-        ));
+        return Err((from, "the header has bytes after a closing quote".to_owned()));
     }
     Ok((String::from_utf8_lossy(&name).into_owned(), from))
 }

@@ -81,11 +81,7 @@ impl Value {
                     self.depth -= 1;
                     if self.depth == 0 {
                         let matches = (self.open == b'{') == (byte == b'}');
-                        return if matches {
-                            Found::End(at + 1)
-                        } else {
-                            Found::Mismatch(at)
-                        };
+                        return if matches { Found::End(at + 1) } else { Found::Mismatch(at) };
                     }
                 }
                 b',' | b' ' | b'\t' | b'\n' | b'\r' if self.depth == 0 => return Found::End(at),
@@ -122,21 +118,11 @@ impl Scanner {
                     Found::More => return Step::More,
                     Found::Mismatch(found) => {
                         let message = "this bracket does not close the one that was opened";
-                        return Step::Wrong {
-                            at: at + found,
-                            message,
-                        };
+                        return Step::Wrong { at: at + found, message };
                     }
                     Found::End(found) => {
-                        self.state = if self.single {
-                            State::Done
-                        } else {
-                            State::After
-                        };
-                        return Step::Ends {
-                            end: at + found,
-                            record: true,
-                        };
+                        self.state = if self.single { State::Done } else { State::After };
+                        return Step::Ends { end: at + found, record: true };
                     }
                 }
             }

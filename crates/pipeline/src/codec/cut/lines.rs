@@ -16,10 +16,7 @@ impl Scanner {
         self.content = self.content || !is_blank(line);
         match feed {
             None => Step::More,
-            Some(at) => Step::Ends {
-                end: at + 1,
-                record: std::mem::take(&mut self.content),
-            },
+            Some(at) => Step::Ends { end: at + 1, record: std::mem::take(&mut self.content) },
         }
     }
 
@@ -45,20 +42,12 @@ pub(super) struct Lines {
 
 impl Lines {
     pub(super) fn new(format: Format) -> Lines {
-        Lines {
-            returns: matches!(format, Format::Csv { .. }),
-            seen: 0,
-            after_return: false,
-        }
+        Lines { returns: matches!(format, Format::Csv { .. }), seen: 0, after_return: false }
     }
 
     /// A counter of the same kind at nought.
     pub(super) fn empty(&self) -> Lines {
-        Lines {
-            returns: self.returns,
-            seen: 0,
-            after_return: false,
-        }
+        Lines { returns: self.returns, seen: 0, after_return: false }
     }
 
     pub(super) fn count(&mut self, bytes: &[u8]) {
@@ -70,9 +59,7 @@ impl Lines {
         // A CR counts, and the LF behind it does not.
         self.seen -= u64::from(self.after_return && bytes.starts_with(b"\n"));
         let returns = memchr::memchr_iter(b'\r', bytes);
-        self.seen += returns
-            .filter(|at| bytes.get(at + 1) != Some(&b'\n'))
-            .count() as u64;
+        self.seen += returns.filter(|at| bytes.get(at + 1) != Some(&b'\n')).count() as u64;
         self.after_return = *last == b'\r';
     }
 }

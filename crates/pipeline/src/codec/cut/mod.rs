@@ -143,10 +143,7 @@ impl Cutter {
     }
 
     /// The next whole chunk that does not end the body.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "None means not yet, not the end"
-    )]
+    #[expect(clippy::should_implement_trait, reason = "None means not yet, not the end")]
     pub fn next(&mut self) -> Option<Chunk> {
         self.ready.pop_front()
     }
@@ -178,11 +175,7 @@ impl Cutter {
                 }
             }
         }
-        if self.any_record || self.header.is_some() {
-            Ok(Some(self.cut(true)))
-        } else {
-            Ok(None)
-        }
+        if self.any_record || self.header.is_some() { Ok(Some(self.cut(true))) } else { Ok(None) }
     }
 
     /// Bytes held that no finished chunk has taken: at most a chunk and a record, beyond the
@@ -299,11 +292,7 @@ impl Cutter {
         }
         if let Some(raw) = self.skipping.take() {
             self.skipped_lines.after_return = false;
-            self.oversized.push(Oversized {
-                at: self.gathered,
-                raw,
-                length: self.record,
-            });
+            self.oversized.push(Oversized { at: self.gathered, raw, length: self.record });
             self.count(true);
             return Ok(());
         }
@@ -384,11 +373,7 @@ impl Cutter {
             return Ok(());
         };
         let header = csv::header(&record, scanner.delimiter(), self.limits.columns).map_err(
-            |(at, message)| Malformed {
-                line: self.line,
-                column: at as u64 + 1,
-                message,
-            },
+            |(at, message)| Malformed { line: self.line, column: at as u64 + 1, message },
         )?;
         self.line += self.lines_of(&record);
         self.header = Some(Arc::new(header));
@@ -445,11 +430,7 @@ impl Cutter {
                 None => column += before.len() as u64,
             }
         }
-        Malformed {
-            line,
-            column,
-            message: message.into(),
-        }
+        Malformed { line, column, message: message.into() }
     }
 }
 

@@ -180,7 +180,7 @@ impl Connection {
     }
 
     async fn more(&mut self) -> Option<()> {
-        let mut buffer = [0; 16 << 10];
+        let mut buffer = vec![0; 16 << 10];
         let read =
             tokio::time::timeout(Duration::from_secs(20), self.socket.read(&mut buffer)).await;
         assert!(read.is_ok(), "the server neither answered nor closed");

@@ -19,10 +19,17 @@ pub(crate) fn workspace_root() -> Result<PathBuf> {
     Ok(root.to_path_buf())
 }
 
-/// The cargo that runs us.
+/// The cargo that runs us, without what it told us of ourselves: build scripts (ring's, for one) run
+/// again when a `CARGO_PKG_…` changes, and everything after them would be built anew.
 pub(crate) fn cargo(root: &Path) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root);
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 

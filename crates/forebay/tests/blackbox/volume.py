@@ -29,11 +29,14 @@ def from_csv(path):
         rows = list(csv.DictReader(file))
     columns, texts = {}, set()
     for name in rows[0]:
-        values = [row[name] for row in rows if row[name] != ""]
+        given = [row[name] for row in rows if row[name] not in ("", "NA")]
+        # NA is NULL in every column but a text one.
+        text = name != TIME and not all(map(is_number, given))
+        values = [row[name] for row in rows if row[name] != ""] if text else given
         if name == TIME:
             moments = (datetime.datetime.fromisoformat(text.replace("Z", "+00:00")) for text in values)
             total = sum(int(moment.timestamp()) for moment in moments)
-        elif all(map(is_number, values)):
+        elif not text:
             total = sum(map(float, values))
         else:
             texts.add(name)

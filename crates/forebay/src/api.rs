@@ -25,9 +25,6 @@ use crate::config::{self, Config};
 /// A commit to a sink that takes longer is given up; its rows are read from the journal again.
 const SINK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The longest that a query may take.
-const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// What the engine is built from.
 ///
 /// # Errors
@@ -64,7 +61,7 @@ pub fn engine_config(config: &Config) -> Result<engine::EngineConfig, String> {
         flush_bytes: config.flush.bytes,
         flush_interval: config.flush.interval,
         sink_timeout: SINK_TIMEOUT,
-        query_timeout: QUERY_TIMEOUT,
+        query_timeout: config.query_timeout,
         workers: engine::Workers {
             validate: config.workers.validate,
             transform: config.workers.transform,

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -32,6 +32,7 @@ struct Served {
 impl Served {
     fn start(dir: &Path) -> Served {
         let mut child = forebay(dir)
+            .env("FOREBAY_FAULTS", "1")
             .args(["serve", "--data-dir", "data", "--listen", "127.0.0.1:0"])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -130,4 +131,79 @@ fn a_query_without_a_server_says_so() {
     let output = run(dir.path(), &["query", "--url", "http://127.0.0.1:1", "SELECT 1"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("is `forebay serve` running?"));
+}
+
+/// A server whose sink never answers, with one durable row.
+fn stalled(dir: &Path, drain: &str) -> Served {
+    let settings = format!("[faults]\nstall_sinks = [\"s\"]\n[drain]\ndeadline = \"{drain}\"\n");
+    std::fs::write(dir.join("forebay.toml"), settings).unwrap();
+    let served = Served::start(dir);
+    let address = served.url.strip_prefix("http://").unwrap();
+    let mut socket = std::net::TcpStream::connect(address).unwrap();
+    socket
+        .write_all(b"POST /ingest/s HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\nConnection: close\r\nContent-Length: 8\r\n\r\n{\"a\":1}\n")
+        .unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+    served
+}
+
+#[test]
+fn f10_what_cannot_be_drained_in_time_stays_in_the_journal_and_the_exit_is_clean() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = stalled(dir.path(), "600ms");
+    served.signal(Signal::TERM);
+    let (code, rest) = served.end();
+    assert_eq!(code, Some(0), "{rest}");
+    let receipt: serde_json::Value = serde_json::from_str(rest.lines().last().unwrap()).unwrap();
+    let receipt = &receipt["receipt"];
+    assert_eq!((receipt["left_in_journal"].as_u64(), receipt["lost"].as_u64()), (Some(1), Some(0)));
+    assert!(receipt["seconds"].as_f64().unwrap() <= 0.7, "{receipt}");
+}
+
+#[test]
+fn f1_a_second_signal_ends_at_once_and_the_row_is_there_after_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = stalled(dir.path(), "1h");
+    served.signal(Signal::TERM);
+    // Not ready: the first signal has been seen, so the next one is the second.
+    while !text(&run(dir.path(), &["query", "--url", &served.url, "SELECT 1"]).stderr)
+        .contains("shutting down")
+    {}
+    served.signal(Signal::TERM);
+    let (code, rest) = served.end();
+    assert_eq!(code, Some(128 + 15));
+    assert!(!rest.contains("receipt"), "{rest}");
+
+    std::fs::remove_file(dir.path().join("forebay.toml")).unwrap();
+    let served = Served::start(dir.path());
+    let count = ["query", "--url", &served.url, "SELECT count(*) AS n FROM s"];
+    while text(&run(dir.path(), &count).stdout) != "{\"n\":1}\n" {}
+}
+
+#[test]
+fn a_stdout_that_nobody_reads_does_not_hold_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut filler = writer.try_clone().unwrap();
+    rustix::io::ioctl_fionbio(&filler, true).unwrap();
+    while filler.write(&[b'x'; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&filler, false).unwrap();
+    drop(filler);
+    let mut child = forebay(dir.path())
+        .args(["--data-dir", "data", "--listen", "127.0.0.1:0"])
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("\"serving\"") {
+        line.clear();
+        assert!(log.read_line(&mut line).unwrap() > 0, "the log ended");
+    }
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    drop(reader);
 }

@@ -39,8 +39,9 @@ pub(super) async fn commit(
     let seconds = (engine.clock.now() - started).as_secs_f64();
     engine.telemetry.flush_seconds(stream.sink.kind()).observe(seconds);
     stream.metrics.processed(Stage::Persist, gather.counts.stored);
-    stream.progress.send_replace(after);
+    // Counted first: a drain that sees the progress writes its receipt.
     engine.stored(gather.counts.stored);
+    stream.progress.send_replace(after);
     checkpoint(&engine, &stream, after).await
 }
 

@@ -232,8 +232,8 @@ impl Run {
     fn wanted_at(&self) -> Option<Instant> {
         let wanted = *self.wanted.borrow();
         let waits = wanted > self.gather.start && self.gather.end >= wanted;
-        let now = self.engine.clock.now();
-        waits.then(|| self.last_commit.map_or(now, |at| at + COALESCE))
+        let first = self.gather.since?;
+        waits.then(|| self.last_commit.map_or(first, |at| at + COALESCE))
     }
 
     /// When to look again although nothing happened.

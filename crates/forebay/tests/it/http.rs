@@ -45,6 +45,17 @@ async fn rows_go_in_and_come_out_by_sql() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn ack_stored_does_not_wait_for_the_flush_interval() {
+    let server = Server::start("[flush]\ninterval = \"1h\"\n").await;
+    for _ in 0..2 {
+        let head = "Content-Type: application/x-ndjson\r\n";
+        let answer = server.post("/ingest/s?ack=stored", head, "{\"a\":1}\n").await;
+        assert_eq!((answer.status, &answer.json()["ack"]), (200, &json!("stored")));
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_durable_answer_is_202_and_a_row_in_fault_is_named() {
     let server = Server::start("[streams.n]\nschema = \"a INT NOT NULL\"\n").await;
     let answer = server.ndjson("n", "{\"a\":1}\n{\"a\":\"x\"}\n").await;

@@ -28,7 +28,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// A decoder of `schema`. Under [`Unknown::Keep`] the schema has the JSON column [`EXTRA`].
+    /// A decoder of `schema`. Under [`Unknown::Keep`] the schema has the JSON column [`EXTRA`](super::EXTRA).
     pub fn new(schema: Arc<Schema>, unknown: Unknown, limits: Limits) -> Decoder {
         let width = schema.columns.iter().map(|column| width(column.ty)).sum();
         Decoder { target: Target::new(&schema, unknown, limits), limits, width, header: None }
@@ -70,7 +70,7 @@ impl Decoder {
     }
 
     /// What the rows of a chunk take once decoded, in bytes, from above but for DEFAULTs and
-    /// names in [`EXTRA`]: what a memory budget is charged.
+    /// names in [`EXTRA`](super::EXTRA): what a memory budget is charged.
     pub fn estimate(&self, chunk: &Chunk) -> usize {
         let rows = usize::try_from(chunk.records).unwrap_or(usize::MAX);
         // Each row also has its number, its span and up to one NULL mark a column.

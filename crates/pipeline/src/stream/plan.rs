@@ -6,7 +6,7 @@ use arrow::array::{ArrayRef, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 
-use crate::codec::{Decoder, Limits};
+use crate::codec::{Decoder, EXTRA, Limits};
 use crate::schema::check::Checks;
 use crate::schema::{Column, Schema, Type, Unknown};
 use crate::sql::SqlError;
@@ -15,9 +15,6 @@ use crate::transform::Transform;
 
 /// The system column: when the entry was received.
 pub const RECEIVED_AT: &str = "_received_at";
-
-/// The column that `unknown = "keep"` gathers values in.
-const EXTRA: &str = "_extra";
 
 /// Everything a version needs at run time. Built once, shared, never changed.
 #[derive(Debug)]

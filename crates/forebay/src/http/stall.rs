@@ -93,15 +93,17 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    const LIMIT: Duration = Duration::from_millis(50);
+
+    #[tokio::test]
     async fn f5_a_peer_that_stops_reading_ends_the_write() {
         let (near, mut far) = tokio::io::duplex(8);
-        let mut guarded = StallGuard::new(near, Duration::from_secs(30));
+        let mut guarded = StallGuard::new(near, LIMIT);
         guarded.write_all(b"12345678").await.unwrap();
         let began = clock::now();
         let error = guarded.write_all(b"9").await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert_eq!(began.elapsed().as_secs(), 30);
+        assert!(began.elapsed() >= LIMIT);
         let mut read = [0; 8];
         far.read_exact(&mut read).await.unwrap();
         guarded.write_all(b"9").await.unwrap();

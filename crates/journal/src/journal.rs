@@ -376,13 +376,13 @@ impl Journal {
         matches!(self.state.lock().phase, Phase::Poisoned(_))
     }
 
-    /// Waits until the journal is poisoned, and says why; waits for ever if that never happens. Cancel safe.
-    pub async fn poisoned(&self) -> String {
+    /// Waits until the journal is poisoned, and says why; `None` when it is closed instead. Cancel safe.
+    pub async fn poisoned(&self) -> Option<String> {
         let mut progress = self.progress.subscribe();
-        let seen = progress.wait_for(|p| matches!(p.phase, Phase::Poisoned(_))).await;
-        match seen.map(|p| p.phase.clone()) {
-            Ok(Phase::Poisoned(why)) => why,
-            _ => std::future::pending().await,
+        let over = |p: &Progress| matches!(p.phase, Phase::Poisoned(_) | Phase::Closed);
+        match progress.wait_for(over).await.map(|p| p.phase.clone()) {
+            Ok(Phase::Poisoned(why)) => Some(why),
+            _ => None,
         }
     }
 

@@ -70,6 +70,8 @@ pub(crate) struct Writer {
     tail: Tail,
     active: Option<Active>,
     next_size: u64,
+    /// A segment that was begun and is not published yet: its first block may meet a full disk.
+    begun: Option<Segment>,
     rng: fastrand::Rng,
 }
 
@@ -79,7 +81,7 @@ impl Writer {
         let rng = fastrand::Rng::with_seed(
             seed.0 ^ seed.1.rotate_left(17) ^ tail.lsn ^ tail.next_number << 48,
         );
-        Self { next_size: place.segment_min, place, tail, active: None, rng }
+        Self { next_size: place.segment_min, place, tail, active: None, begun: None, rng }
     }
 
     pub(crate) fn tail(&self) -> &Tail {
@@ -98,7 +100,7 @@ impl Writer {
         now: i64,
     ) -> Result<Written, Failure> {
         let len = Self::block_len(batch.clone());
-        let begun = self.make_room(len, now)?;
+        self.make_room(len, now)?;
         let Some(active) = &mut self.active else {
             return Err(Failure::Broken(io::Error::other("no open segment")));
         };
@@ -128,19 +130,19 @@ impl Writer {
             block: built.block,
             places: built.places,
             totals: built.totals,
-            begun,
+            begun: self.begun.take(),
             file_len: at + len,
             indexed,
         })
     }
 
     /// Sees to it that the open segment has room for a block.
-    fn make_room(&mut self, len: u64, now: i64) -> Result<Option<Segment>, Failure> {
+    fn make_room(&mut self, len: u64, now: i64) -> Result<(), Failure> {
         let base = self.active.as_ref().map(|active| active.header.base);
         let fits =
             |active: &Active| offset(active.header.base, self.tail.lsn) + len <= active.capacity;
         if self.active.as_ref().is_some_and(fits) || base == Some(self.tail.lsn) {
-            return Ok(None);
+            return Ok(());
         }
         let capacity = self.next_size.max(SEGMENT_HEADER as u64 + len);
         let header = SegmentHeader {
@@ -159,17 +161,17 @@ impl Writer {
         if let Some(old) = self.active.take() {
             seal(&old, self.tail.lsn)?;
         }
-        let segment = Segment {
+        self.begun = Some(Segment {
             path,
             end: header.base,
             file_len: SEGMENT_HEADER as u64,
             index: Vec::new(),
             header: header.clone(),
-        };
+        });
         self.active = Some(Active { file, header, capacity, index: Vec::new(), keys: Vec::new() });
         self.tail.next_number += 1;
         self.next_size = (self.next_size * 2).min(self.place.segment_max);
-        Ok(Some(segment))
+        Ok(())
     }
 
     /// Lets go of the open file. The next commit would begin a new segment.

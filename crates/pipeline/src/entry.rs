@@ -32,6 +32,10 @@ use crate::record::{Batch, Code, Rejected};
 /// The one format there is.
 const FORMAT: u8 = 1;
 
+/// A batch of at most this many bytes is not compressed: each of its buffers would cost an encoder
+/// of many times its size.
+const SMALL_BYTES: usize = 64 << 10;
+
 /// Alignment of a message, in bytes.
 const ALIGN: usize = 8;
 
@@ -186,6 +190,7 @@ pub struct EntryWriter {
     memory: u64,
     body: Vec<u8>,
     options: IpcWriteOptions,
+    small: IpcWriteOptions,
     context: IpcWriteContext,
 }
 
@@ -198,9 +203,9 @@ impl std::fmt::Debug for EntryWriter {
 impl EntryWriter {
     /// An entry without batches.
     pub fn new(meta: Meta) -> EntryWriter {
-        let options = IpcWriteOptions::try_new(ALIGN, false, MetadataVersion::V5)
-            .and_then(|options| options.try_with_compression(Some(CompressionType::LZ4_FRAME)))
-            .unwrap_or_default();
+        let small = IpcWriteOptions::try_new(ALIGN, false, MetadataVersion::V5).unwrap_or_default();
+        let lz4 = Some(CompressionType::LZ4_FRAME);
+        let options = small.clone().try_with_compression(lz4).unwrap_or_default();
         EntryWriter {
             meta,
             totals: Totals::default(),
@@ -208,6 +213,7 @@ impl EntryWriter {
             memory: 0,
             body: Vec::new(),
             options,
+            small,
             context: IpcWriteContext::default(),
         }
     }
@@ -247,10 +253,11 @@ impl EntryWriter {
     fn message(&mut self, rows: &RecordBatch) -> Result<(), EntryError> {
         self.context.set_reserve_scratch(true);
         let mut dictionaries = DictionaryTracker::new(false);
+        let small = rows.get_array_memory_size() <= SMALL_BYTES;
         let (_, encoded) = IpcDataGenerator::default().encode(
             rows,
             &mut dictionaries,
-            &self.options,
+            if small { &self.small } else { &self.options },
             &mut self.context,
         )?;
         self.body.extend_from_slice(&count32(encoded.ipc_message.len())?.to_le_bytes());

@@ -442,7 +442,7 @@ fn fault_17_18_a_sync_that_fails_once_poisons_and_is_never_retried() {
         assert!(matches!(failed, AppendError::Poisoned(_)) && !failed.is_retryable());
         assert!(journal.is_poisoned());
         assert!(matches!(rig.try_put(&journal, plain("more")), Err(AppendError::Poisoned(_))));
-        assert!(rig.drive(journal.poisoned()).contains("Input/output"));
+        assert!(rig.drive(journal.poisoned()).is_some_and(|why| why.contains("Input/output")));
         assert!(rig.drive(journal.close()).is_err());
         rig.disk.kill();
         let after_restart = survivors(&rig);

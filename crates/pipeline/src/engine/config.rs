@@ -170,6 +170,13 @@ impl EngineConfig {
         (body * UPLOAD_AMPLIFICATION).min(self.memory.intake)
     }
 
+    /// What each journal keeps in memory for its readers, in bytes: an eighth of the intake share
+    /// over all the streams that may be, at most 8 MiB and at least one small block.
+    pub(crate) fn journal_cache(&self) -> usize {
+        let each = self.memory.intake / 8 / self.max_streams.max(1) as u64;
+        usize::try_from(each).unwrap_or(usize::MAX).clamp(64 << 10, 8 << 20)
+    }
+
     /// When it is worth coming back to a server that drains.
     pub(crate) fn drain_retry_after(&self) -> Duration {
         self.drain_deadline.max(Duration::from_secs(1))

@@ -1,11 +1,15 @@
 //! Streams come, change and go: declared in the config, through the API, or with their first row.
 
+use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use arrow::datatypes::Schema as ArrowSchema;
 use forebay_flow::supervise::{Child, Restart, Shutdown};
 use forebay_journal::{Journal, KeyBounds, Observer, Options};
+
+use tokio::sync::OwnedMutexGuard;
 
 use super::open::delta_options;
 use super::{Engine, Inner};
@@ -159,30 +163,9 @@ impl Engine {
         if self.inner.config.streams.contains_key(name) {
             return Err(StreamError::Declared(name.to_owned()));
         }
-        let _changing = self.inner.changing.lock().await;
-        let Some(stream) = self.inner.stream(name) else {
-            return Err(StreamError::Unknown(name.to_owned()));
-        };
-        // Out of sight first, so that nothing more is accepted while the rest drains.
-        self.inner.streams.write().remove(name);
-        let durable = stream.head();
-        stream.want(durable);
-        let drained =
-            tokio::time::timeout(self.inner.config.drain_deadline, stream.stored(durable));
-        if !force && drained.await.is_err() {
-            self.inner.streams.write().insert(name.to_owned(), stream);
-            return Err(StreamError::Busy(name.to_owned()));
-        }
-        let stopped = self.inner.supervisor.terminate_child(&lane_name(name)).await;
-        stopped.map_err(|error| StreamError::Start(error.to_string()))?;
-        if let Err(error) = stream.journal.close().await {
-            tracing::warn!(stream = name, %error, "the journal was not closed cleanly");
-        }
-        let catalog = self.inner.catalog.clone();
-        let owned = name.to_owned();
-        self.inner.blocking(move || catalog.remove(&owned)).await??;
-        self.inner.telemetry.forget(name);
-        Ok(())
+        let (inner, owned) = (Arc::clone(&self.inner), name.to_owned());
+        let work = async move { inner.drop_now(&owned, force).await };
+        self.inner.to_the_end("drop stream", work).await
     }
 }
 
@@ -191,6 +174,69 @@ fn lane_name(stream: &str) -> String {
 }
 
 impl Inner {
+    /// Runs a change of the catalog to its end, whatever becomes of whoever asked for it: half of one
+    /// would leave the disk and the memory of this process with different streams.
+    async fn to_the_end<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = Result<T, StreamError>> + Send + 'static,
+    ) -> Result<T, StreamError> {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        self.uploads.spawn(name, async move { drop(tell.send(work.await)) });
+        told.await.unwrap_or_else(|_| Err(StreamError::Start("the server stops".to_owned())))
+    }
+
+    async fn drop_now(self: &Arc<Self>, name: &str, force: bool) -> Result<(), StreamError> {
+        let _changing = self.changing.lock().await;
+        let Some(stream) = self.stream(name) else {
+            return Err(StreamError::Unknown(name.to_owned()));
+        };
+        let start = |error: &dyn std::fmt::Display| StreamError::Start(error.to_string());
+        // Out of sight first, so that no new upload finds it while the rest drains.
+        self.streams.write().remove(name);
+        if !force && !self.drains(&stream).await {
+            self.streams.write().insert(name.to_owned(), stream);
+            return Err(StreamError::Busy(name.to_owned()));
+        }
+        self.supervisor.terminate_child(&lane_name(name)).await.map_err(|e| start(&e))?;
+        self.supervisor.delete_child(&lane_name(name)).await.map_err(|e| start(&e))?;
+        if let Err(error) = stream.journal.close().await {
+            tracing::warn!(stream = name, %error, "the journal was not closed cleanly");
+        }
+        // An upload that had found the stream may have added rows until the close: they stay (F1).
+        if !force && stream.head() > stream.progress.borrow().committed {
+            let (record, plans) = (stream.record(), stream.plans());
+            drop(stream);
+            let again = self.assemble(name, record, plans).await?;
+            self.reveal(name, &again).await?;
+            return Err(StreamError::Busy(name.to_owned()));
+        }
+        let (catalog, owned) = (self.catalog.clone(), name.to_owned());
+        self.blocking(move || catalog.remove(&owned)).await??;
+        self.telemetry.forget(name);
+        Ok(())
+    }
+
+    /// True when everything durable of a stream reached its sink in the time that a drain may take.
+    async fn drains(&self, stream: &Stream) -> bool {
+        let durable = stream.head();
+        stream.want(durable);
+        tokio::time::timeout(self.config.drain_deadline, stream.stored(durable)).await.is_ok()
+    }
+
+    /// Makes a stream findable and starts its lane; without a lane it does not stay findable.
+    async fn reveal(self: &Arc<Self>, name: &str, stream: &Arc<Stream>) -> Result<(), StreamError> {
+        self.streams.write().insert(name.to_owned(), Arc::clone(stream));
+        let Err(error) = self.supervisor.start_child(self.lane(stream)).await else {
+            return Ok(());
+        };
+        self.streams.write().remove(name);
+        if let Err(error) = stream.journal.close().await {
+            tracing::warn!(stream = name, %error, "the journal was not closed cleanly");
+        }
+        Err(StreamError::Start(error.to_string()))
+    }
+
     /// Whether a stream may appear now.
     pub(super) fn may_create(&self) -> Result<(), IngestError> {
         let limit = self.config.max_streams;
@@ -236,7 +282,7 @@ impl Inner {
         format: Format,
         chunk: &Chunk,
     ) -> Result<Arc<Plan>, IngestError> {
-        let _altering = stream.altering.lock().await;
+        let altering = Arc::clone(&stream.altering).lock_owned().await;
         let mut record = stream.record();
         let Some(last) = record.definitions.last().cloned() else {
             return Err(IngestError::Internal(format!(
@@ -259,8 +305,8 @@ impl Inner {
         let plan = self.plan(&stream.name, definition.clone());
         let plan = plan.map_err(|error| ingest_error(error.into()))?;
         record.definitions.push(definition);
-        self.store(&stream.name, &record).await.map_err(ingest_error)?;
-        stream.put(record, Arc::clone(&plan));
+        let put = self.put(stream, altering, record, Arc::clone(&plan)).await;
+        put.map_err(ingest_error)?;
         tracing::info!(stream = %stream.name, version = plan.definition.version, "stream gained columns");
         Ok(plan)
     }
@@ -272,6 +318,24 @@ impl Inner {
     async fn store(&self, name: &str, record: &Record) -> Result<(), StreamError> {
         let (catalog, name, record) = (self.catalog.clone(), name.to_owned(), record.clone());
         Ok(self.blocking(move || catalog.store(&name, &record)).await??)
+    }
+
+    /// Puts a version in force once it is durable.
+    async fn put(
+        self: &Arc<Self>,
+        stream: &Arc<Stream>,
+        altering: OwnedMutexGuard<()>,
+        record: Record,
+        plan: Arc<Plan>,
+    ) -> Result<(), StreamError> {
+        let (inner, stream) = (Arc::clone(self), Arc::clone(stream));
+        let work = async move {
+            let _altering = altering;
+            inner.store(&stream.name, &record).await?;
+            stream.put(record, plan);
+            Ok(())
+        };
+        self.to_the_end("alter stream", work).await
     }
 
     /// Runs something that waits for the disk, off the I/O threads.
@@ -289,6 +353,17 @@ impl Inner {
         origin: Origin,
         definition: Definition,
     ) -> Result<Arc<Stream>, StreamError> {
+        let (inner, name) = (Arc::clone(self), name.to_owned());
+        let work = async move { inner.create_now(&name, origin, definition).await };
+        self.to_the_end("create stream", work).await
+    }
+
+    async fn create_now(
+        self: &Arc<Self>,
+        name: &str,
+        origin: Origin,
+        definition: Definition,
+    ) -> Result<Arc<Stream>, StreamError> {
         let _changing = self.changing.lock().await;
         if let Some(stream) = self.stream(name) {
             return Ok(stream);
@@ -301,9 +376,7 @@ impl Inner {
         let plans = plan.transpose()?.into_iter().collect();
         self.store(name, &record).await?;
         let stream = self.assemble(name, record, plans).await?;
-        self.streams.write().insert(name.to_owned(), Arc::clone(&stream));
-        let started = self.supervisor.start_child(self.lane(&stream)).await;
-        started.map_err(|error| StreamError::Start(error.to_string()))?;
+        self.reveal(name, &stream).await?;
         tracing::info!(stream = name, ?origin, "stream created");
         Ok(stream)
     }
@@ -315,7 +388,7 @@ impl Inner {
         origin: Origin,
         definition: Definition,
     ) -> Result<(), StreamError> {
-        let _altering = stream.altering.lock().await;
+        let altering = Arc::clone(&stream.altering).lock_owned().await;
         let mut record = stream.record();
         let Some(last) = record.definitions.last() else {
             return Err(StreamError::Start(format!("stream `{}` has no definition", stream.name)));
@@ -326,11 +399,10 @@ impl Inner {
         compatible(&last.schema, &definition.schema)?;
         let definition = Definition { version: last.version + 1, ..definition };
         let plan = self.plan(&stream.name, definition.clone())?;
+        stream.plans().iter().try_for_each(|old| storable(&old.table, &plan.table))?;
         record.origin = origin;
         record.definitions.push(definition);
-        self.store(&stream.name, &record).await?;
-        stream.put(record, plan);
-        Ok(())
+        self.put(stream, altering, record, plan).await
     }
 
     /// Opens a stream's journal and sink.
@@ -377,6 +449,7 @@ impl Inner {
                 window_micros: i64::try_from(window).unwrap_or(i64::MAX),
             },
             synced: Observer::new(move |took| synced.observe(took.as_secs_f64())),
+            cache: self.config.journal_cache(),
             ..Options::new(declared.unwrap_or(self.config.journal_max), clock)
         };
         let (disk, writers) = (Arc::clone(&self.disk), self.writers.clone());
@@ -405,7 +478,7 @@ impl Inner {
     fn watch_poison(self: &Arc<Self>, stream: &Arc<Stream>) {
         let (inner, stream) = (Arc::downgrade(self), Arc::clone(stream));
         self.uploads.spawn("poison watch", async move {
-            let reason = stream.journal.poisoned().await;
+            let Some(reason) = stream.journal.poisoned().await else { return };
             stream.metrics.error(Stage::Persist);
             if let Some(inner) = inner.upgrade() {
                 inner.failure.send_replace(Some(format!(
@@ -448,6 +521,30 @@ fn compatible(old: &Schema, new: &Schema) -> Result<(), StreamError> {
                  out or give it a DEFAULT",
                 column.name
             )));
+        }
+    }
+    Ok(())
+}
+
+/// The table must be able to take rows of every version: those that wait in the journal are of the
+/// older ones.
+fn storable(old: &ArrowSchema, new: &ArrowSchema) -> Result<(), StreamError> {
+    for field in old.fields() {
+        let name = field.name();
+        match new.field_with_name(name) {
+            Ok(now) if now.data_type() != field.data_type() => {
+                return Err(StreamError::Incompatible(format!(
+                    "column `{name}` is {} in the table and would become {}; give it another name",
+                    field.data_type(),
+                    now.data_type()
+                )));
+            }
+            Err(_) if !field.is_nullable() => {
+                return Err(StreamError::Incompatible(format!(
+                    "column `{name}` is NOT NULL in the table and cannot be left out"
+                )));
+            }
+            _ => {}
         }
     }
     Ok(())

@@ -294,12 +294,12 @@ impl Upload {
         mut plan: Arc<Plan>,
         chunk: Chunk,
     ) -> Result<Validated, IngestError> {
-        let auto = stream.origin() == Origin::Auto;
+        let mut widens = stream.origin() == Origin::Auto;
         loop {
             let meta = self.meta(&plan);
             let (job_plan, job_chunk, format) =
                 (Arc::clone(&plan), chunk.clone(), self.request.format);
-            let job = move || validate(&job_plan, format, &job_chunk, meta, auto);
+            let job = move || validate(&job_plan, format, &job_chunk, meta, widens);
             let validated = match self.engine.validators.run(job).await {
                 Ok(result) => result,
                 Err(error) => return Err(self.pool_error(stream, error)),
@@ -308,7 +308,10 @@ impl Upload {
                 Ok(Some(validated)) => return Ok(validated),
                 // New columns: give the stream a wider version and decode again under it.
                 Ok(None) => {
-                    plan = self.engine.widen(stream, self.request.format, &chunk).await?;
+                    let next = self.engine.widen(stream, self.request.format, &chunk).await?;
+                    // Nothing could be added: what is still unknown becomes dead letters.
+                    widens = next.definition.version != plan.definition.version;
+                    plan = next;
                 }
                 Err(malformed) => return Err(self.malformed(malformed)),
             }

@@ -83,8 +83,10 @@ async fn checkpoint(
             stream
                 .journal
                 .checkpoint(Checkpoint { positions: vec![(LANE, position)], counters })?;
-            stream.journal.attempts().clear_below(position)?;
-            stream.journal.trim(position)
+            let cleared = stream.journal.attempts().clear_below(position);
+            // Trimming is what frees space: it is tried whatever became of the notes.
+            let trimmed = stream.journal.trim(position);
+            cleared.and(trimmed)
         }
     };
     let done = engine.files.run(job).await;

@@ -19,11 +19,13 @@ use std::sync::Arc;
 
 use forebay_flow::pool::PoolError;
 use forebay_journal::Record;
+use forebay_journal::disk::is_no_space;
 use serde::{Deserialize, Serialize};
 
 use super::LaneError;
 use super::apply::{Applied, accepted_rows, apply, attempt};
 use crate::engine::Inner;
+use crate::sink::SinkError;
 use crate::stream::Stream;
 use crate::telemetry::Stage;
 
@@ -53,6 +55,8 @@ pub(super) struct Trial {
     pending: Vec<(u32, u32)>,
     /// Guilty rows, as ranges.
     guilty: Vec<(u32, u32)>,
+    /// How often the entry less its guilty rows was begun.
+    finals: u32,
 }
 
 impl Trial {
@@ -153,19 +157,26 @@ pub(super) async fn settle(
             trial.died(range, rows);
         }
     }
+    trial.finals += 1;
+    if trial.finals > PROCESS_ENDS {
+        trial.guilty = vec![(0, rows)];
+    }
     mark(&engine, &stream, &record, &trial).await?;
-    let guilty = trial.guilty_rows();
-    tracing::error!(
-        stream = %stream.name,
-        position = record.start.0,
-        rows = guilty.len(),
-        "rows that kill the transform become dead letters"
-    );
-    run(&engine, &stream, &record, guilty).await?.ok_or_else(|| {
-        LaneError::Internal(format!(
-            "the entry at {} kills its worker without the rows found guilty",
-            record.start.0
-        ))
+    if let Some(applied) = run(&engine, &stream, &record, trial.guilty_rows()).await? {
+        tracing::error!(
+            stream = %stream.name,
+            position = record.start.0,
+            rows = trial.guilty_rows().len(),
+            "rows that kill the transform become dead letters"
+        );
+        return Ok(applied);
+    }
+    // No row kills alone, yet the entry does: all of it is guilty.
+    trial.guilty = vec![(0, rows)];
+    mark(&engine, &stream, &record, &trial).await?;
+    run(&engine, &stream, &record, trial.guilty_rows()).await?.ok_or_else(|| {
+        let at = record.start.0;
+        LaneError::Internal(format!("the entry at {at} kills its worker even as dead letters"))
     })
 }
 
@@ -231,8 +242,13 @@ pub(super) async fn note(
     let stream = Arc::clone(stream);
     let job = move || stream.journal.attempts().mark(at, &note);
     let done = engine.files.run(job).await;
-    done.map_err(|error| LaneError::Internal(error.to_string()))?
-        .map_err(|error| LaneError::Internal(format!("the attempts file: {error}")))
+    done.map_err(|error| LaneError::Internal(error.to_string()))?.map_err(
+        |error| match is_no_space(&error) {
+            // A full disk is waited out like a full sink.
+            true => SinkError::Full(format!("the attempts file: {error}")).into(),
+            false => LaneError::Internal(format!("the attempts file: {error}")),
+        },
+    )
 }
 
 #[cfg(test)]

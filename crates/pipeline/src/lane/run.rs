@@ -1,6 +1,6 @@
 //! One run of a lane, from the sink's position until it is cancelled or something fails.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,8 +41,8 @@ pub(super) struct Run {
     held: Option<(Record, u64)>,
     /// Transforms under way, in entry order.
     sequence: Sequence,
-    /// An applied entry that does not fit the schema of what is gathered.
-    boundary: Option<(Applied, Permit)>,
+    /// Applied entries that wait for room in the gather, or for one of their schema.
+    ready: VecDeque<(Applied, Permit)>,
     gather: Gather,
     commit: Option<(BoxFuture<'static, Result<(), LaneError>>, Instant)>,
     last_commit: Option<Instant>,
@@ -70,7 +70,8 @@ impl Run {
         let mut trials: BTreeMap<Lsn, Trial> =
             marks.into_iter().map(|(at, note)| (at, Trial::parse(&note))).collect();
         let mut cautious_until = 0;
-        if progress.committed < end {
+        // A sink that failed is no death of the lane.
+        if progress.committed < end && !thin {
             let trial = trials.entry(from).or_default();
             trial.starts += 1;
             if trial.starts >= CAUTIOUS_AFTER {
@@ -86,7 +87,7 @@ impl Run {
             wanted: stream.wanted.subscribe(),
             held: None,
             sequence: FuturesOrdered::new(),
-            boundary: None,
+            ready: VecDeque::new(),
             gather: Gather::at(progress.committed),
             commit: None,
             last_commit: None,
@@ -100,9 +101,10 @@ impl Run {
     pub async fn go(&mut self, ctx: &Ctx) -> Result<(), LaneError> {
         loop {
             self.admit_held();
-            self.take_boundary();
+            self.take_ready();
             self.start_commit_if_due();
-            let (reads, applies) = (self.may_read(), self.may_apply());
+            let reads = self.may_read();
+            let may_flush = !self.gather.is_empty() && self.commit.is_none();
             let waits = self.held.as_ref().filter(|_| self.holds_nothing()).map(|(_, need)| *need);
             let lanes = self.engine.lanes.clone();
             let wakeup = self.wakeup();
@@ -110,7 +112,10 @@ impl Run {
                 biased;
                 _ = ctx.cancelled() => return Ok(()),
                 done = finished(&mut self.commit) => self.committed(done)?,
-                Some(applied) = self.sequence.next(), if applies => self.applied(applied?),
+                // Always polled: a transform that waits for its pool must not keep a place in it.
+                Some(applied) = self.sequence.next(), if !self.sequence.is_empty() => {
+                    self.ready.push_back(applied?);
+                }
                 permit = lanes.acquire(waits.unwrap_or(0)), if waits.is_some() => {
                     let permit = permit.map_err(|e| LaneError::Internal(e.to_string()))?;
                     if let Some((record, _)) = self.held.take() {
@@ -118,14 +123,15 @@ impl Run {
                     }
                 }
                 record = self.reader.next(), if reads => self.read(record?)?,
-                _ = self.wanted.changed() => {}
+                // Only where it can matter: a change starts the other waits anew.
+                _ = self.wanted.changed(), if may_flush => {}
                 () = tokio::time::sleep_until(wakeup.unwrap_or_else(forebay_flow::clock::now)), if wakeup.is_some() => {}
             }
         }
     }
 
     fn window(&self) -> usize {
-        if self.cautious() { 1 } else { self.engine.config.workers.transform * 2 }
+        if self.cautious() || self.thin { 1 } else { self.engine.config.workers.transform * 2 }
     }
 
     fn cautious(&self) -> bool {
@@ -133,12 +139,9 @@ impl Run {
     }
 
     fn may_read(&self) -> bool {
-        let alone = self.cautious() && !(self.sequence.is_empty() && self.gather.is_empty());
-        self.held.is_none() && self.sequence.len() < self.window() && !self.full() && !alone
-    }
-
-    fn may_apply(&self) -> bool {
-        !self.sequence.is_empty() && self.boundary.is_none() && !self.full()
+        let ahead = self.sequence.len() + self.ready.len();
+        let alone = self.cautious() && (ahead > 0 || !self.gather.is_empty());
+        self.held.is_none() && ahead < self.window() && !self.full() && !alone
     }
 
     /// One flush is being committed and the next one is complete: the lane stands still.
@@ -150,7 +153,7 @@ impl Run {
     fn holds_nothing(&self) -> bool {
         self.sequence.is_empty()
             && self.gather.is_empty()
-            && self.boundary.is_none()
+            && self.ready.is_empty()
             && self.commit.is_none()
     }
 
@@ -183,21 +186,14 @@ impl Run {
         }));
     }
 
-    fn applied(&mut self, (applied, permit): (Applied, Permit)) {
-        self.stream.metrics.processed(Stage::Transform, applied.totals.accepted);
-        if self.gather.fits(&applied) {
-            let now = self.engine.clock.now();
-            self.gather.push(applied, permit, now);
-        } else {
-            self.boundary = Some((applied, permit));
-        }
-    }
-
-    /// What did not fit goes first into the next flush.
-    fn take_boundary(&mut self) {
-        if self.gather.is_empty()
-            && let Some((applied, permit)) = self.boundary.take()
-        {
+    /// Moves what was applied into the gather, in order, while it fits.
+    fn take_ready(&mut self) {
+        while let Some((next, _)) = self.ready.front() {
+            if self.full() || !self.gather.fits(next) {
+                return;
+            }
+            let Some((applied, permit)) = self.ready.pop_front() else { return };
+            self.stream.metrics.processed(Stage::Transform, applied.totals.accepted);
             let now = self.engine.clock.now();
             self.gather.push(applied, permit, now);
         }
@@ -218,7 +214,7 @@ impl Run {
         let pressed = self.held.is_some() && self.sequence.is_empty();
         self.full()
             || pressed
-            || self.boundary.is_some()
+            || self.ready.front().is_some_and(|(next, _)| !self.gather.fits(next))
             || self.cautious()
             || self.interval_end().is_some_and(|at| at <= now)
             || self.wanted_at().is_some_and(|at| at <= now)

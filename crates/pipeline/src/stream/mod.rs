@@ -96,7 +96,7 @@ pub struct Stream {
     /// The catalog's record and its plans. Readers clone an `Arc`; the lock is held for no work.
     state: RwLock<State>,
     /// Held by whoever changes the definition.
-    pub(crate) altering: tokio::sync::Mutex<()>,
+    pub(crate) altering: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug)]
@@ -128,7 +128,7 @@ impl Stream {
             progress: watch::Sender::new(Progress::default()),
             wanted: watch::Sender::new(0),
             state: RwLock::new(State { record: parts.record, plans: parts.plans }),
-            altering: tokio::sync::Mutex::new(()),
+            altering: Arc::default(),
         }
     }
 
@@ -142,6 +142,11 @@ impl Stream {
     pub fn plan(&self, version: u32) -> Option<Arc<Plan>> {
         let state = self.state.read();
         state.plans.iter().rev().find(|plan| plan.definition.version == version).cloned()
+    }
+
+    /// Every version's plan, ascending.
+    pub(crate) fn plans(&self) -> Vec<Arc<Plan>> {
+        self.state.read().plans.clone()
     }
 
     /// The catalog's record, for whoever alters or shows it.

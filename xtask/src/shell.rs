@@ -11,7 +11,9 @@ use anyhow::{Context, Result, bail};
 
 /// The workspace's root: the parent of this package.
 pub(crate) fn workspace_root() -> Result<PathBuf> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // Of the cargo that runs us: a target directory that clones share may hold another clone's xtask.
+    let here = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     let root = here.parent().context("xtask has no parent directory")?;
     if !root.join("Cargo.toml").is_file() {
         bail!("no Cargo.toml in {}: was the workspace moved? rebuild xtask there", root.display());

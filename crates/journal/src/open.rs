@@ -15,7 +15,7 @@ use crate::recovery::{self, Segment, Tail};
 use crate::scan::BlockView;
 use crate::{Attempts, Checkpoint, Lsn, OpenError, Options, Recovered};
 
-/// What recovery hands to [`Journal::open`].
+/// What recovery hands to [`crate::Journal::open`].
 pub(crate) struct Log {
     pub disk: Arc<dyn Disk>,
     pub uuid: uuid::Uuid,

@@ -1,5 +1,5 @@
 //! What may be written: the shape of `forebay.toml`, of the environment and of a stream's JSON.
-//! No defaults and no judgement; both live in [`super::validate`].
+//! No defaults and no judgement; both live in `super::validate`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

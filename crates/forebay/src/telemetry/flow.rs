@@ -65,7 +65,7 @@ impl Collector {
     /// A collector over the process's registries.
     ///
     /// # Errors
-    /// Never in practice: when a name of [`FAMILIES`] is not a metric's name.
+    /// Never in practice: when a name of `FAMILIES` is not a metric's name.
     pub fn new() -> prometheus::Result<Collector> {
         Ok(Collector { descs: descs(&FAMILIES)? })
     }

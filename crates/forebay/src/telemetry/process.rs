@@ -31,7 +31,7 @@ impl Collector {
     /// A collector over this process, and the log's count of dropped lines.
     ///
     /// # Errors
-    /// Never in practice: when a name of [`FAMILIES`] is not a metric's name.
+    /// Never in practice: when a name of `FAMILIES` is not a metric's name.
     pub fn new(dropped: Option<ErrorCounter>) -> prometheus::Result<Collector> {
         Ok(Collector { descs: descs(&FAMILIES)?, dropped })
     }

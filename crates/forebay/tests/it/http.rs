@@ -56,6 +56,33 @@ async fn ack_stored_does_not_wait_for_the_flush_interval() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_new_name_that_cannot_become_a_column_is_refused_and_not_tried_for_ever() {
+    let server = Server::start("").await;
+    assert_eq!(server.ndjson("w", "{\"a\":1}\n").await.status, 202);
+    // A broken line with a new key, and a name that is Forebay's own.
+    for line in ["{\"a\":1,\"b\":2\n", "{\"_received_at\":1}\n"] {
+        let answer = server.ndjson("w", &format!("{{\"a\":1}}\n{line}")).await;
+        assert_eq!((answer.status, &answer.json()["rejected"]), (202, &json!(1)), "{line}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_dropped_and_made_again_stores_its_rows() {
+    let server = Server::start("").await;
+    for _ in 0..2 {
+        let head = "Content-Type: application/x-ndjson\r\n";
+        let answer = server.post("/ingest/again?ack=stored", head, "{\"a\":1}\n").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let request = server.request("DELETE", "/api/v1/streams/again", "", "");
+        let mut connection = server.connect().await;
+        connection.send(request.as_bytes()).await;
+        assert!(connection.answer().await.unwrap().status < 300);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_durable_answer_is_202_and_a_row_in_fault_is_named() {
     let server = Server::start("[streams.n]\nschema = \"a INT NOT NULL\"\n").await;
     let answer = server.ndjson("n", "{\"a\":1}\n{\"a\":\"x\"}\n").await;

@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use forebay_pipeline::stream::check_stream_name;
 pub use load::{ConfigError, Flags, Loaded, Sources};
 pub use raw::{OnInvalid, Unknown};
 pub use tokens::{Token, Tokens};
@@ -139,30 +140,4 @@ pub struct Stream {
     pub journal_max: Option<u64>,
     /// Whether the column `_received_at` is added.
     pub received_at: bool,
-}
-
-/// The rules for a stream's name.
-///
-/// # Errors
-/// A text for people that names the rule that was broken.
-pub fn check_stream_name(name: &str) -> Result<(), String> {
-    let shown: String = name.chars().take(64).flat_map(char::escape_default).collect();
-    let mut bytes = name.bytes();
-    match bytes.next() {
-        None => return Err("a stream's name cannot be empty".to_owned()),
-        Some(b'_') => {
-            return Err(format!("`{shown}` begins with `_`; such names are Forebay's own"));
-        }
-        Some(first) if first.is_ascii_alphabetic() => {}
-        Some(_) => return Err(format!("`{shown}` must begin with a letter A-Z or a-z")),
-    }
-    if name.len() > 128 {
-        return Err(format!("a stream's name has at most 128 characters, `{shown}…` has more"));
-    }
-    match name.chars().find(|c| !(c.is_ascii_alphanumeric() || "_.-".contains(*c))) {
-        Some(wrong) => Err(format!(
-            "`{shown}` contains {wrong:?}; a stream's name is made of letters, digits, `_`, `.` and `-`"
-        )),
-        None => Ok(()),
-    }
 }

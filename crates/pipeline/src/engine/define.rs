@@ -22,7 +22,7 @@ use crate::sink::delta::{DeltaSink, lake_url};
 use crate::sink::{Sink, SinkError};
 use crate::sql::SqlError;
 use crate::stream::catalog::{Definition, Origin, Record};
-use crate::stream::{Parts, Plan, Progress, Stream, StreamConfig};
+use crate::stream::{Parts, Plan, Progress, Stream, StreamConfig, check_stream_name};
 use crate::telemetry::Stage;
 
 /// What a stream is, for people and the API.
@@ -78,26 +78,9 @@ pub enum StreamError {
     Start(String),
 }
 
-/// The longest name of a stream.
-const NAME_LEN: usize = 128;
-
-/// Checks a name a client gave: `[A-Za-z][A-Za-z0-9_.-]{0,127}`.
+/// Checks a name a client gave.
 pub(super) fn check_name(name: &str) -> Result<(), IngestError> {
-    let refuse = |what: &str| {
-        let shown: String = name.chars().take(40).flat_map(char::escape_debug).collect();
-        Err(IngestError::InvalidName(format!("the stream name `{shown}` {what}")))
-    };
-    let tail = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-    match name.chars().next() {
-        None => refuse("is empty; use POST /ingest/NAME"),
-        Some('_') => refuse("begins with `_`, which is kept for Forebay's own streams"),
-        Some(c) if !c.is_ascii_alphabetic() => refuse("must begin with a letter A–Z or a–z"),
-        Some(_) if name.len() > NAME_LEN => refuse("is longer than 128 characters"),
-        Some(_) if !name.chars().all(tail) => {
-            refuse("may hold only letters, digits, `_`, `.` and `-`")
-        }
-        Some(_) => Ok(()),
-    }
+    check_stream_name(name).map_err(IngestError::InvalidName)
 }
 
 impl Engine {

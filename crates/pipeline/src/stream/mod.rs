@@ -1,6 +1,7 @@
 //! A stream at run time: its versions planned once, its journal, and how far its lane has come.
 
 pub mod catalog;
+mod name;
 mod plan;
 
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use forebay_journal::Journal;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
+pub use self::name::check_stream_name;
 pub use self::plan::{Plan, RECEIVED_AT};
 use crate::ledger::Totals;
 use crate::schema::{Schema, Unknown};

@@ -13,7 +13,7 @@ use forebay_flow::Instant;
 use forebay_pipeline::codec::{Cutter, Decoder, Format, Limits, infer};
 use forebay_pipeline::schema::{Schema, Unknown};
 
-const CSV: Format = Format::Csv { delimiter: b',' };
+const CSV: Format = Format::Csv(Dialect::COMMA);
 /// How a body arrives.
 const PIECE: usize = 256 << 10;
 
@@ -132,7 +132,7 @@ fn decode(format: Format, schema: &Arc<Schema>, body: &Bytes) -> Result<usize, E
 fn probe(format: Format, schema: &Arc<ArrowSchema>, body: &Bytes) -> Result<usize, Error> {
     let mut rows = 0;
     match format {
-        Format::Csv { delimiter } => {
+        Format::Csv(Dialect { delimiter }) => {
             let reader = arrow::csv::ReaderBuilder::new(Arc::clone(schema))
                 .with_header(true)
                 .with_delimiter(delimiter)

@@ -102,7 +102,8 @@ impl Target {
             return Err(Fault::new(Code::RowTooLarge, message));
         }
         if !self.strangers.insert(name.into()) {
-            let mut fault = Fault::new(Code::DuplicateKey, "the record names this key twice");
+            let mut fault =
+                Fault::new(Code::DuplicateKey, "the record names this key twice; send it once");
             fault.column = Some(String::from_utf8_lossy(name).into_owned());
             return Err(fault);
         }

@@ -3,6 +3,7 @@
 
 mod csv_rows;
 mod cutting;
+mod edges;
 mod inference;
 mod json_rows;
 mod properties;

@@ -21,8 +21,8 @@ mod skip;
 mod sniff;
 
 use lines::Lines;
-use skip::Skipping;
 pub(super) use lines::is_blank;
+use skip::Skipping;
 pub(super) use sniff::is_no_record;
 
 use std::collections::VecDeque;

@@ -74,7 +74,9 @@ fn f9_more_stalled_streams_than_the_transform_pool_has_places_leave_the_others_a
     let places = 2 * std::thread::available_parallelism().unwrap().get();
     let names: Vec<String> = (0..places + 2).map(|n| format!("stalled{n}")).collect();
     let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
-    let faults = format!("[faults]\nstall_sinks = [{}]\n", quoted.join(", "));
+    // A flush is full after one entry, so that stalled lanes hold as much as they ever do.
+    let full = "bytes = \"64KiB\"\n";
+    let faults = format!("{full}[faults]\nstall_sinks = [{}]\n", quoted.join(", "));
     let home = Home::new(&config(&faults));
     let server = home.start();
     // More entries than a stalled lane takes before it stands still.

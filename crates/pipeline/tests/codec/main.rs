@@ -5,6 +5,7 @@ mod csv_rows;
 mod cutting;
 mod inference;
 mod json_rows;
+mod jumping;
 mod properties;
 mod suites;
 

@@ -13,6 +13,7 @@
 
 mod csv;
 mod json;
+mod jump;
 mod lines;
 
 use lines::Lines;

@@ -32,8 +32,8 @@ use crate::stream::Stream;
 use crate::stream::catalog::OnInvalid;
 
 /// The least that a resumed request repeats of the body's start, in bytes (a shorter known part is
-/// repeated whole): what the codecs look at before they settle how a body is written.
-pub const PREFIX_BYTES: u64 = 64 << 10;
+/// repeated whole): more than the codecs look at before they settle how a body is written.
+pub const PREFIX_BYTES: u64 = 128 << 10;
 
 /// Lookups between two chances for other tasks: a walk of a million links must not hold a thread.
 const LOOKUPS: u32 = 256;
@@ -78,9 +78,9 @@ impl Chain {
     /// the same key would pass for a longer one.
     pub(super) fn link(&mut self, chunk: &Chunk) -> Link {
         let mut hasher = Xxh3::with_seed(self.digest);
-        if let (0, Some(header)) = (self.end, &chunk.header) {
+        if let (0, Some(layout)) = (self.end, &chunk.header) {
             // The same rows under other column names are another body.
-            header.iter().for_each(|name| hasher.update(format!("{name:?},").as_bytes()));
+            hasher.update(layout.identity().as_bytes());
         }
         hasher.update(&chunk.bytes);
         for record in &chunk.oversized {

@@ -68,9 +68,9 @@ impl Fields {
 
     /// How many fields of a record are names of the columns.
     fn named(&self, bytes: &[u8]) -> usize {
-        let names = self.names.get_or_init(|| {
-            self.layout.names.iter().map(|name| name.as_bytes().into()).collect()
-        });
+        let names = self
+            .names
+            .get_or_init(|| self.layout.names.iter().map(|name| name.as_bytes().into()).collect());
         let marks = self.layout.marks;
         let (mut at, mut named, mut scratch) = (0, 0, Vec::new());
         while let Ok(token) = token(bytes, at, marks) {

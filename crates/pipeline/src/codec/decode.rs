@@ -252,8 +252,7 @@ impl Decoding<'_> {
                 };
                 let whole = |rest| cut::csv_record(rest, fields.layout.marks);
                 let record = if self.utf8 { rest } else { &rest[..whole(rest)] };
-                let done =
-                    checked(record, self.utf8).and_then(|()| target.csv_row(record, fields));
+                let done = checked(record, self.utf8).and_then(|()| target.csv_row(record, fields));
                 let length = match &done {
                     Ok(length) => *length,
                     Err(_) => whole(rest),

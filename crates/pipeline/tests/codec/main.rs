@@ -7,6 +7,7 @@ mod cutting;
 mod edges;
 mod inference;
 mod json_rows;
+mod jumping;
 mod properties;
 mod suites;
 

@@ -16,7 +16,7 @@ use crate::cache::Cache;
 use crate::checkpoint::Slots;
 use crate::disk::Disk;
 use crate::format::Totals;
-use crate::keys::{KeyIndex, KeyState, Snapshots};
+use crate::keys::{KeyIndex, KeyRoom, KeyState, Snapshots};
 use crate::open::Log;
 use crate::recovery::Segment;
 use crate::writer::{Place, Writer};
@@ -69,7 +69,7 @@ impl fmt::Debug for Observer {
 /// How many idempotency keys are remembered, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyBounds {
-    /// Keys at most. Each costs about 200 bytes of memory.
+    /// Keys of this journal at most. Each costs up to [`KEY_BYTES`](crate::KEY_BYTES) of memory.
     pub count: usize,
     /// A key is forgotten this long after its record was received, in microseconds.
     pub window_micros: i64,
@@ -97,6 +97,8 @@ pub struct Options {
     pub cache: usize,
     /// The bounds of idempotency keys.
     pub keys: KeyBounds,
+    /// The room for them, which other journals may share; without bound by default.
+    pub key_room: KeyRoom,
     /// The clock.
     pub clock: Clock,
     /// Told how long each group commit took to write and sync.
@@ -116,6 +118,7 @@ impl Options {
             gather: 2 << 20,
             cache: 8 << 20,
             keys: KeyBounds::default(),
+            key_room: KeyRoom::new(usize::MAX),
             clock,
             synced: Observer::default(),
             identity: None,

@@ -12,6 +12,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::disk::{Disk, read_file, replace_file};
 use crate::format::{array, crc_holds, seal_crc, u32_at, u64_at};
@@ -43,23 +45,54 @@ pub(crate) struct Entry {
     pub received_unix_micros: i64,
 }
 
+/// What a key takes in memory at most, in bytes: its entry in the order and in the map, each after it has grown.
+pub const KEY_BYTES: u64 = 240;
+/// Keys that a journal remembers even where the room is used up by others.
+pub const KEYS_KEPT: usize = 16;
+
+/// Room for idempotency keys that several journals share; clones are the same room. A journal that finds none left
+/// forgets its own oldest keys, so that one busy journal cannot make the others forget theirs.
+#[derive(Clone, Debug)]
+pub struct KeyRoom {
+    used: Arc<AtomicUsize>,
+    max: usize,
+}
+
+impl KeyRoom {
+    /// Room for `max` keys, and [`KEYS_KEPT`] for each journal that comes too late.
+    #[must_use]
+    pub fn new(max: usize) -> Self {
+        Self { used: Arc::default(), max }
+    }
+
+    /// Keys that are remembered now.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+}
+
 /// The index in memory: keys in the order of the log, oldest first.
 #[derive(Debug)]
 pub(crate) struct KeyIndex {
     bounds: KeyBounds,
+    room: KeyRoom,
     map: HashMap<u128, KeyState>,
     order: VecDeque<Entry>,
 }
 
 impl KeyIndex {
-    pub(crate) fn new(bounds: KeyBounds) -> Self {
-        Self { bounds, map: HashMap::new(), order: VecDeque::new() }
+    pub(crate) fn new(bounds: KeyBounds, room: KeyRoom) -> Self {
+        Self { bounds, room, map: HashMap::new(), order: VecDeque::new() }
     }
 
     pub(crate) fn insert(&mut self, entry: Entry) {
         self.map.insert(entry.hash, entry.state);
         self.order.push_back(entry);
-        while self.order.len() > self.bounds.count {
+        self.room.used.fetch_add(1, Ordering::Relaxed);
+        while self.order.len() > self.bounds.count
+            || (self.room.used() > self.room.max && self.order.len() > KEYS_KEPT)
+        {
             self.pop();
         }
     }
@@ -77,9 +110,9 @@ impl KeyIndex {
     }
 
     fn pop(&mut self) {
-        if let Some(old) = self.order.pop_front()
-            && self.map.get(&old.hash).is_some_and(|state| state.start == old.state.start)
-        {
+        let Some(old) = self.order.pop_front() else { return };
+        self.room.used.fetch_sub(1, Ordering::Relaxed);
+        if self.map.get(&old.hash).is_some_and(|state| state.start == old.state.start) {
             self.map.remove(&old.hash);
         }
     }
@@ -101,6 +134,12 @@ impl KeyIndex {
 
     fn oldest(&self) -> Option<u64> {
         self.order.front().map(|entry| entry.state.start.0)
+    }
+}
+
+impl Drop for KeyIndex {
+    fn drop(&mut self) {
+        self.room.used.fetch_sub(self.order.len(), Ordering::Relaxed);
     }
 }
 

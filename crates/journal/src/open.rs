@@ -59,7 +59,7 @@ impl Log {
         let loaded = Snapshots::load(&*disk, dir, uuid, options.keys);
         let (snapshots, old, damaged_snapshots) =
             loaded.map_err(OpenError::io("reading keys in", dir))?;
-        let mut keys = KeyIndex::new(options.keys);
+        let mut keys = KeyIndex::new(options.keys, options.key_room.clone());
         let first = found.segments.first().map_or(tail.lsn, |(segment, _)| segment.header.base);
         let old = old.into_iter().filter(|entry| entry.state.start.0 < first);
         old.chain(entries).for_each(|entry| keys.insert(entry));

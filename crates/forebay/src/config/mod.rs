@@ -9,7 +9,9 @@
 
 pub mod load;
 pub mod memory;
+mod places;
 pub mod raw;
+mod sql;
 pub mod tokens;
 pub mod units;
 mod validate;
@@ -20,7 +22,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use forebay_pipeline::stream::check_stream_name;
-pub use load::{ConfigError, Flags, Loaded, Sources};
+pub use load::{ConfigError, ConfigErrors, Flags, Loaded, Sources};
 pub use raw::{OnInvalid, Unknown};
 pub use tokens::{Token, Tokens};
 
@@ -53,6 +55,9 @@ pub struct Config {
     pub key_window: Duration,
     /// How many idempotency keys a stream remembers.
     pub key_count: usize,
+    /// How many idempotency keys all streams remember together; then a stream forgets its own oldest. Each takes up
+    /// to 240 bytes of memory.
+    pub key_total: usize,
     /// The longest time a query may take.
     pub query_timeout: Duration,
     /// From SIGTERM to the exit.

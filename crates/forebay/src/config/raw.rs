@@ -144,6 +144,8 @@ pub struct Keys {
     pub window: Option<Span>,
     /// How many of a stream.
     pub count: Option<usize>,
+    /// How many of all streams.
+    pub total: Option<usize>,
 }
 
 /// `[query]`
@@ -265,6 +267,8 @@ pub struct Faults {
     pub disk_bytes_per_second: Option<u64>,
     /// Fails the journal's disk after so many bytes.
     pub disk_error_after_bytes: Option<u64>,
+    /// The journal's disk is full after so many bytes.
+    pub disk_full_after_bytes: Option<u64>,
     /// Sinks of these streams never finish a commit.
     pub stall_sinks: Option<Vec<String>>,
     /// A transform worker panics on a row that holds this text.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
 
 use forebay_journal::disk::Disk;
-use forebay_journal::{Append, AppendError, Appended, Checkpoint, Key, Lsn};
+use forebay_journal::{Append, AppendError, Appended, Checkpoint, KEYS_KEPT, Key, KeyRoom, Lsn};
 
 use crate::rig::{NOW, Rig, keyed, plain};
 
@@ -126,6 +126,34 @@ fn keys_are_forgotten_after_the_window_and_beyond_the_count_oldest_first() {
     drop(journal);
     rig.disk.kill();
     assert_eq!(rig.open().1.keys, 1);
+}
+
+#[test]
+fn f3_journals_that_share_a_room_remember_no_more_than_it_holds_and_each_forgets_its_own() {
+    let room = KeyRoom::new(40);
+    let (mut busy, mut quiet, mut late) = (Rig::new(1), Rig::new(2), Rig::new(3));
+    for rig in [&mut busy, &mut quiet, &mut late] {
+        rig.options.key_room = room.clone();
+    }
+    let (one, _) = quiet.open();
+    for hash in 0..20 {
+        quiet.try_put(&one, keyed(hash, "x")).unwrap();
+    }
+    let (two, _) = busy.open();
+    for hash in 0..100 {
+        busy.try_put(&two, keyed(hash, "x")).unwrap();
+    }
+    assert_eq!(room.used(), 40);
+    assert!((0..20).all(|hash| one.lookup(hash).is_some()), "the quiet one forgets nothing");
+    assert!((80..100).all(|hash| two.lookup(hash).is_some()) && two.lookup(79).is_none());
+    let (three, _) = late.open();
+    for hash in 0..50 {
+        late.try_put(&three, keyed(hash, "x")).unwrap();
+    }
+    assert_eq!(room.used(), 40 + KEYS_KEPT, "a journal that comes late still has a few");
+    drop((two, three));
+    busy.disk.kill();
+    assert_eq!(room.used(), 20, "a closed journal gives its room back");
 }
 
 #[test]

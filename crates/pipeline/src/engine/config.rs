@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use forebay_journal::KEY_BYTES;
+use forebay_journal::KEYS_KEPT;
+
 use crate::codec::Limits;
 use crate::stream::StreamConfig;
 
@@ -71,6 +74,8 @@ pub struct Faults {
     pub disk_bytes_per_second: Option<u64>,
     /// The journal's device fails after so many bytes.
     pub disk_error_after_bytes: Option<u64>,
+    /// The journal's device is full after so many bytes.
+    pub disk_full_after_bytes: Option<u64>,
     /// Streams whose sink never answers.
     pub stall_sinks: Vec<String>,
     /// A transform worker panics on a row that holds this text.
@@ -110,8 +115,10 @@ pub struct EngineConfig {
     pub workers: Workers,
     /// How long an `Idempotency-Key` is remembered.
     pub key_window: Duration,
-    /// How many keys a stream remembers.
+    /// How many keys a stream remembers,
     pub key_count: usize,
+    /// and all streams together. A stream that finds no room forgets its own oldest.
+    pub key_total: usize,
     /// Faults on purpose.
     pub faults: Faults,
     /// How long a drain may take.
@@ -145,6 +152,7 @@ impl EngineConfig {
             workers: Workers::of(cores),
             key_window: Duration::from_secs(24 * 3600),
             key_count: 1_000_000,
+            key_total: 1_000_000,
             faults: Faults::default(),
             drain_deadline: Duration::from_secs(30),
         }
@@ -171,10 +179,19 @@ impl EngineConfig {
     }
 
     /// What each journal keeps in memory for its readers, in bytes: an eighth of the intake share
-    /// over all the streams that may be, at most 8 MiB and at least one small block.
-    pub(crate) fn journal_cache(&self) -> usize {
+    /// over all the streams that may be, at most 8 MiB and at least one small block. It stands beside
+    /// the budget in the memory sum.
+    pub fn journal_cache(&self) -> usize {
         let each = self.memory.intake / 8 / self.max_streams.max(1) as u64;
         usize::try_from(each).unwrap_or(usize::MAX).clamp(64 << 10, 8 << 20)
+    }
+
+    /// What the idempotency keys of all streams take in memory at most, in bytes.
+    pub fn key_bytes(&self) -> u64 {
+        let wanted = self.key_count.saturating_mul(self.max_streams);
+        let late = self.max_streams.saturating_mul(KEYS_KEPT);
+        let keys = self.key_total.saturating_add(late).min(wanted);
+        (keys as u64).saturating_mul(KEY_BYTES)
     }
 
     /// When it is worth coming back to a server that drains.

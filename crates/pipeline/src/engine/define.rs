@@ -431,6 +431,7 @@ impl Inner {
                 count: self.config.key_count,
                 window_micros: i64::try_from(window).unwrap_or(i64::MAX),
             },
+            key_room: self.key_room.clone(),
             synced: Observer::new(move |took| synced.observe(took.as_secs_f64())),
             cache: self.config.journal_cache(),
             ..Options::new(declared.unwrap_or(self.config.journal_max), clock)

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 pub use forebay_pipeline::engine::{Engine, Receipt};
 pub use forebay_pipeline::intake::{
-    Ack, Due, IngestError, Partial, Refusal, Reply, Request, RowError, Upload,
+    Ack, Due, IngestError, Partial, Refusal, Reply, Request, RowError, Standing, Upload,
 };
 pub use forebay_pipeline::telemetry::Telemetry;
 
@@ -59,7 +59,6 @@ pub fn engine_config(config: &Config) -> Result<engine::EngineConfig, String> {
         },
         key_window: config.key_window,
         key_count: config.key_count,
-        key_total: config.key_total,
         faults: engine::Faults {
             disk_bytes_per_second: faults.disk_bytes_per_second,
             disk_error_after_bytes: faults.disk_error_after_bytes,

@@ -67,17 +67,20 @@ impl fmt::Debug for Observer {
 }
 
 /// How many idempotency keys are remembered, and for how long.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct KeyBounds {
-    /// Keys of this journal at most. Each costs up to [`KEY_BYTES`](crate::KEY_BYTES) of memory.
+    /// Keys at most. Each costs [`KeyRoom::KEY_BYTES`] of memory.
     pub count: usize,
+    /// What all journals of the process keep together.
+    pub room: KeyRoom,
     /// A key is forgotten this long after its record was received, in microseconds.
     pub window_micros: i64,
 }
 
 impl Default for KeyBounds {
     fn default() -> Self {
-        Self { count: 1_000_000, window_micros: 24 * 3600 * 1_000_000 }
+        let count = 1_000_000;
+        Self { count, room: KeyRoom::new(count), window_micros: 24 * 3600 * 1_000_000 }
     }
 }
 
@@ -97,8 +100,6 @@ pub struct Options {
     pub cache: usize,
     /// The bounds of idempotency keys.
     pub keys: KeyBounds,
-    /// The room for them, which other journals may share; without bound by default.
-    pub key_room: KeyRoom,
     /// The clock.
     pub clock: Clock,
     /// Told how long each group commit took to write and sync.
@@ -118,7 +119,6 @@ impl Options {
             gather: 2 << 20,
             cache: 8 << 20,
             keys: KeyBounds::default(),
-            key_room: KeyRoom::new(usize::MAX),
             clock,
             synced: Observer::default(),
             identity: None,

@@ -9,11 +9,13 @@
 //!            crc u32 of the entries
 //! ```
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use hashbrown::HashTable;
 
 use crate::disk::{Disk, read_file, replace_file};
 use crate::format::{array, crc_holds, seal_crc, u32_at, u64_at};
@@ -45,30 +47,41 @@ pub(crate) struct Entry {
     pub received_unix_micros: i64,
 }
 
-/// What a key takes in memory at most, in bytes: its entry in the order and in the map, each after it has grown.
-pub const KEY_BYTES: u64 = 240;
-/// Keys that a journal remembers even where the room is used up by others.
-pub const KEYS_KEPT: usize = 16;
-
-/// Room for idempotency keys that several journals share; clones are the same room. A journal that finds none left
-/// forgets its own oldest keys, so that one busy journal cannot make the others forget theirs.
+/// Room for keys that the journals of a process share (F3). A journal may always keep [`KeyRoom::OWN`] keys; what it
+/// keeps beyond them comes out of the shared room, and once that is taken, each further key costs the journal that
+/// brings it its own oldest one (F9). Clones are the same room.
 #[derive(Clone, Debug)]
 pub struct KeyRoom {
-    used: Arc<AtomicUsize>,
-    max: usize,
+    shared: Arc<AtomicUsize>,
+    limit: usize,
 }
 
 impl KeyRoom {
-    /// Room for `max` keys, and [`KEYS_KEPT`] for each journal that comes too late.
+    /// Keys that every journal may keep, whatever the others do.
+    pub const OWN: usize = 1000;
+
+    /// What one key takes in memory, in bytes: its state, its slot in the table, and room to grow.
+    pub const KEY_BYTES: u64 = 150;
+
+    /// Room for `limit` keys beyond the journals' own.
     #[must_use]
-    pub fn new(max: usize) -> Self {
-        Self { used: Arc::default(), max }
+    pub fn new(limit: usize) -> Self {
+        Self { shared: Arc::default(), limit }
     }
 
-    /// Keys that are remembered now.
+    /// The most keys that so many journals keep in this room.
     #[must_use]
-    pub fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
+    pub fn most(&self, journals: usize) -> usize {
+        self.limit.saturating_add(journals.saturating_mul(Self::OWN))
+    }
+
+    fn take(&self) -> bool {
+        let more = |taken: usize| (taken < self.limit).then_some(taken + 1);
+        self.shared.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    fn give_back(&self, keys: usize) {
+        self.shared.fetch_sub(keys, Ordering::Relaxed);
     }
 }
 
@@ -76,25 +89,39 @@ impl KeyRoom {
 #[derive(Debug)]
 pub(crate) struct KeyIndex {
     bounds: KeyBounds,
-    room: KeyRoom,
-    map: HashMap<u128, KeyState>,
+    /// Positions in `order`, counted from the first key ever inserted.
+    table: HashTable<u64>,
     order: VecDeque<Entry>,
+    /// How many keys left `order` at its front.
+    gone: u64,
+    /// Keys that are paid for out of the shared room: all beyond [`KeyRoom::OWN`].
+    shared: usize,
 }
 
 impl KeyIndex {
-    pub(crate) fn new(bounds: KeyBounds, room: KeyRoom) -> Self {
-        Self { bounds, room, map: HashMap::new(), order: VecDeque::new() }
+    pub(crate) fn new(bounds: KeyBounds) -> Self {
+        Self { bounds, table: HashTable::new(), order: VecDeque::new(), gone: 0, shared: 0 }
     }
 
     pub(crate) fn insert(&mut self, entry: Entry) {
-        self.map.insert(entry.hash, entry.state);
-        self.order.push_back(entry);
-        self.room.used.fetch_add(1, Ordering::Relaxed);
-        while self.order.len() > self.bounds.count
-            || (self.room.used() > self.room.max && self.order.len() > KEYS_KEPT)
-        {
-            self.pop();
+        if self.order.len() >= self.bounds.count {
+            self.drop_oldest();
+        } else if self.order.len() >= KeyRoom::OWN {
+            match self.bounds.room.take() {
+                true => self.shared += 1,
+                false => self.drop_oldest(),
+            }
         }
+        let place = self.gone + self.order.len() as u64;
+        let Self { table, order, gone, .. } = self;
+        let key_at = |place: u64| entry_at(order, *gone, place).map_or(0, |entry| entry.hash);
+        match table.find_mut(slot(entry.hash), |known| key_at(*known) == entry.hash) {
+            Some(known) => *known = place,
+            None => {
+                table.insert_unique(slot(entry.hash), place, |known| slot(key_at(*known)));
+            }
+        }
+        order.push_back(entry);
     }
 
     /// Forgets what has left the window.
@@ -103,6 +130,10 @@ impl KeyIndex {
         {
             self.pop();
         }
+        if self.order.is_empty() && self.order.capacity() > KeyRoom::OWN {
+            // A room that was given back is no room that is held.
+            (self.order, self.table) = (VecDeque::new(), HashTable::new());
+        }
     }
 
     fn expired(&self, received: i64, now: i64) -> bool {
@@ -110,16 +141,28 @@ impl KeyIndex {
     }
 
     fn pop(&mut self) {
+        self.drop_oldest();
+        if self.shared > 0 {
+            self.shared -= 1;
+            self.bounds.room.give_back(1);
+        }
+    }
+
+    fn drop_oldest(&mut self) {
         let Some(old) = self.order.pop_front() else { return };
-        self.room.used.fetch_sub(1, Ordering::Relaxed);
-        if self.map.get(&old.hash).is_some_and(|state| state.start == old.state.start) {
-            self.map.remove(&old.hash);
+        let place = self.gone;
+        self.gone += 1;
+        // A later record under the same key has taken over its slot.
+        if let Ok(found) = self.table.find_entry(slot(old.hash), |known| *known == place) {
+            found.remove();
         }
     }
 
     pub(crate) fn get(&mut self, hash: u128, now: i64) -> Option<KeyState> {
         self.expire(now);
-        self.map.get(&hash).copied()
+        let at = |place: &u64| entry_at(&self.order, self.gone, *place);
+        let found = |place: &u64| at(place).is_some_and(|entry| entry.hash == hash);
+        self.table.find(slot(hash), found).and_then(at).map(|entry| entry.state)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -139,8 +182,17 @@ impl KeyIndex {
 
 impl Drop for KeyIndex {
     fn drop(&mut self) {
-        self.room.used.fetch_sub(self.order.len(), Ordering::Relaxed);
+        self.bounds.room.give_back(self.shared);
     }
+}
+
+fn entry_at(order: &VecDeque<Entry>, gone: u64, place: u64) -> Option<&Entry> {
+    order.get(usize::try_from(place.checked_sub(gone)?).ok()?)
+}
+
+/// A key's hash is one already.
+fn slot(hash: u128) -> u64 {
+    (hash >> 64) as u64 ^ hash as u64
 }
 
 /// The snapshot files of a journal, oldest first.
@@ -207,7 +259,7 @@ impl Snapshots {
         disk: &dyn Disk,
         dir: &Path,
         uuid: uuid::Uuid,
-        bounds: KeyBounds,
+        bounds: &KeyBounds,
     ) -> io::Result<(Self, Vec<Entry>, Vec<PathBuf>)> {
         let (mut snapshots, mut entries, mut damaged) = (Self::default(), Vec::new(), Vec::new());
         for found in disk.read_dir(dir)? {

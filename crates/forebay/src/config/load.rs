@@ -111,7 +111,6 @@ const SETTINGS: &[&str] = &[
     "workers.persist",
     "keys.window",
     "keys.count",
-    "keys.total",
     "query.timeout",
     "drain.deadline",
     "faults.disk_bytes_per_second",

@@ -11,7 +11,7 @@
 
 use std::fmt;
 
-use forebay_pipeline::engine::{EngineConfig, KEY_BYTES};
+use forebay_pipeline::engine::EngineConfig;
 
 use super::Config;
 use super::units::Size;
@@ -76,7 +76,6 @@ impl Sum {
         let engine = EngineConfig {
             max_streams: config.limits.streams,
             key_count: config.key_count,
-            key_total: config.key_total,
             ..EngineConfig::new(config.data_dir.clone(), config.memory_budget, 1)
         };
         let shares = engine.memory;
@@ -99,11 +98,7 @@ impl Sum {
                         Size(CONNECTION_BUFFER as u64)
                     ),
                 ),
-                part(
-                    "keys",
-                    keys,
-                    format!("{} idempotency keys × {KEY_BYTES} B ([keys] total)", keys / KEY_BYTES),
-                ),
+                part("keys", keys, "idempotency keys of all streams ([keys] count)".to_owned()),
                 part(
                     "tails",
                     streams * tail,

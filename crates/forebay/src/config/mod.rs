@@ -53,11 +53,9 @@ pub struct Config {
     pub workers: Workers,
     /// How long idempotency keys are remembered.
     pub key_window: Duration,
-    /// How many idempotency keys a stream remembers.
+    /// How many idempotency keys a stream remembers, and all streams together beyond the first 1000 of each.
+    /// Then a stream forgets its own oldest.
     pub key_count: usize,
-    /// How many idempotency keys all streams remember together; then a stream forgets its own oldest. Each takes up
-    /// to 240 bytes of memory.
-    pub key_total: usize,
     /// The longest time a query may take.
     pub query_timeout: Duration,
     /// From SIGTERM to the exit.

@@ -144,8 +144,6 @@ pub struct Keys {
     pub window: Option<Span>,
     /// How many of a stream.
     pub count: Option<usize>,
-    /// How many of all streams.
-    pub total: Option<usize>,
 }
 
 /// `[query]`

@@ -133,7 +133,6 @@ pub(super) fn validate(raw: Raw, faults_allowed: bool) -> (Config, Faults) {
             0,
             30 * 86_400,
         ),
-        key_total: faults.within("keys.total", keys.total.unwrap_or(1_000_000), 1, 256_000_000),
         key_count: faults.within("keys.count", keys.count.unwrap_or(1_000_000), 1, 16_000_000),
         query_timeout: faults.span_within("query.timeout", timeout, 1, 86_400),
         drain_deadline: faults.span_within("drain.deadline", deadline, 100, 3_600),

@@ -201,6 +201,10 @@ impl From<IngestError> for Problem {
             IngestError::KeyConflict { partial } => {
                 with_partial(Problem::new(catalogue::KEY_CONFLICT, detail), partial)
             }
+            IngestError::Offset(standing) => Problem::new(catalogue::UPLOAD_OFFSET, detail)
+                .with("offset", standing.offset)
+                .with("prefix", standing.prefix)
+                .with("complete", standing.complete),
             IngestError::Overloaded { reason, retry_after, partial } => with_partial(
                 Problem::new(catalogue::OVERLOADED, detail)
                     .with("reason", reason.as_str())

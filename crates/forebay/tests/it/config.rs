@@ -285,7 +285,7 @@ fn what_is_no_toml_is_told_once_a_line_and_alone() {
 #[test]
 fn f3_the_memory_sum_holds_the_whole_budget_and_what_stands_beside_it() {
     let config = load(
-        "[memory]\nbudget = \"64MiB\"\n[http]\nmax_connections = 10\n[limits]\nstreams = 8\n[keys]\ntotal = 1000\n",
+        "[memory]\nbudget = \"64MiB\"\n[http]\nmax_connections = 10\n[limits]\nstreams = 8\n[keys]\ncount = 1000\n",
         &[],
     );
     let sum = Sum::of(&config);
@@ -295,6 +295,7 @@ fn f3_the_memory_sum_holds_the_whole_budget_and_what_stands_beside_it() {
     assert!(budget <= 64 << 20 && budget > 63 << 20, "{budget}");
     assert_eq!(sum.total(), budget + bytes(&sum.beside));
     expect![].assert_eq(&sum.to_string());
-    let many = load("[memory]\nbudget = \"64MiB\"\n[keys]\ntotal = 2000000\n", &[]);
+    let many =
+        load("[memory]\nbudget = \"64MiB\"\n[limits]\nstreams = 8\n[keys]\ncount = 2000000\n", &[]);
     assert!(Sum::of(&many).total() > sum.total() + (200 << 20), "a million keys more are in it");
 }

@@ -7,6 +7,7 @@ use expect_test::expect_file;
 use forebay::catalogue;
 use forebay_pipeline::record::Code;
 use sha2::Digest;
+use tokio::io::AsyncReadExt;
 
 use crate::server::{Answer, Server};
 
@@ -22,6 +23,10 @@ fn the_page_of_errors_is_the_catalogue() {
 async fn every_problem_is_produced_by_some_request_and_its_type_leads_to_its_entry() {
     let plain = Server::start("").await;
     for kind in catalogue::ALL {
+        if kind.code == "unknown-upload" {
+            assert_eq!(head_of_an_unknown_upload(&plain).await, kind.status);
+            continue;
+        }
         let answer = match shared(&plain, kind.code).await {
             Some(answer) => answer,
             None => of_its_own(kind.code).await,
@@ -36,6 +41,17 @@ async fn every_problem_is_produced_by_some_request_and_its_type_leads_to_its_ent
     let list = plain.get("/problems").await;
     assert_eq!(list.text().lines().count(), catalogue::ALL.len());
     plain.stop().await;
+}
+
+/// The status of an answer to HEAD, which has no body.
+async fn head_of_an_unknown_upload(server: &Server) -> u16 {
+    let mut connection = server.connect().await;
+    let request =
+        "HEAD /ingest/s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nIdempotency-Key: new\r\n\r\n";
+    connection.send(request.as_bytes()).await;
+    let mut answer = String::new();
+    connection.socket.read_to_string(&mut answer).await.unwrap();
+    answer.split(' ').nth(1).unwrap().parse().unwrap()
 }
 
 /// What a server with defaults refuses; `None` where the code needs another one.
@@ -75,6 +91,15 @@ async fn shared(server: &Server, code: &str) -> Option<Answer> {
         "stream-settings" => put("{\"schema\":\"a WRONG\"}").await,
         "unknown-ack" => server.post("/ingest/s?ack=soon", CSV, "a\n1\n").await,
         "unknown-parameter" => server.post("/ingest/s?ak=stored", CSV, "a\n1\n").await,
+        "upload-headers" => {
+            server.post("/ingest/s", &format!("{NDJSON}Upload-Offset: 7\r\n"), "{\"a\":1}\n").await
+        }
+        "upload-offset" => {
+            let keyed = format!("{NDJSON}Idempotency-Key: cut\r\n");
+            assert_eq!(server.post("/ingest/k", &keyed, "{\"a\":1}\n").await.status, 202);
+            let elsewhere = format!("{keyed}Upload-Offset: 4711\r\nUpload-Prefix: 0\r\n");
+            server.post("/ingest/k", &elsewhere, "{\"a\":1}\n").await
+        }
         "cross-origin" => {
             server.post("/ingest/s", &format!("{CSV}Origin: https://e.example\r\n"), "a\n1\n").await
         }

@@ -7,5 +7,7 @@ mod errors;
 mod http;
 mod limits;
 mod metrics;
+mod resume;
+mod send;
 mod server;
 mod tokens;

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use forebay_journal::KEY_BYTES;
-use forebay_journal::KEYS_KEPT;
+use forebay_journal::KeyRoom;
 
 use crate::codec::Limits;
 use crate::stream::StreamConfig;
@@ -115,10 +114,9 @@ pub struct EngineConfig {
     pub workers: Workers,
     /// How long an `Idempotency-Key` is remembered.
     pub key_window: Duration,
-    /// How many keys a stream remembers,
+    /// How many keys a stream remembers, and all streams together beyond the
+    /// [`KeyRoom::OWN`] that each always may.
     pub key_count: usize,
-    /// and all streams together. A stream that finds no room forgets its own oldest.
-    pub key_total: usize,
     /// Faults on purpose.
     pub faults: Faults,
     /// How long a drain may take.
@@ -152,7 +150,6 @@ impl EngineConfig {
             workers: Workers::of(cores),
             key_window: Duration::from_secs(24 * 3600),
             key_count: 1_000_000,
-            key_total: 1_000_000,
             faults: Faults::default(),
             drain_deadline: Duration::from_secs(30),
         }
@@ -179,23 +176,35 @@ impl EngineConfig {
     }
 
     /// What each journal keeps in memory for its readers, in bytes: an eighth of the intake share
-    /// over all the streams that may be, at most 8 MiB and at least one small block. It stands beside
-    /// the budget in the memory sum.
+    /// over all the streams that may be, at most 8 MiB and at least one small block.
+    /// Nobody waits for it: it stands beside the shares in the memory sum.
     pub fn journal_cache(&self) -> usize {
         let each = self.memory.intake / 8 / self.max_streams.max(1) as u64;
         usize::try_from(each).unwrap_or(usize::MAX).clamp(64 << 10, 8 << 20)
     }
 
-    /// What the idempotency keys of all streams take in memory at most, in bytes.
+    /// What idempotency keys take in memory at most, in bytes.
     pub fn key_bytes(&self) -> u64 {
-        let wanted = self.key_count.saturating_mul(self.max_streams);
-        let late = self.max_streams.saturating_mul(KEYS_KEPT);
-        let keys = self.key_total.saturating_add(late).min(wanted);
-        (keys as u64).saturating_mul(KEY_BYTES)
+        KeyRoom::new(self.key_count).most(self.max_streams) as u64 * KeyRoom::KEY_BYTES
     }
 
     /// When it is worth coming back to a server that drains.
     pub(crate) fn drain_retry_after(&self) -> Duration {
         self.drain_deadline.max(Duration::from_secs(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f3_the_tails_that_journals_keep_for_readers_fit_the_intake_share_together() {
+        for streams in [1, 10, 100, 1_000] {
+            let mut config = EngineConfig::new(PathBuf::from("data"), 512 << 20, 2);
+            config.max_streams = streams;
+            let all = config.journal_cache() as u64 * streams as u64;
+            assert!(all <= config.memory.intake / 2, "{streams} streams: {all} bytes");
+        }
     }
 }

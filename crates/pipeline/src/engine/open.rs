@@ -118,7 +118,7 @@ impl Engine {
             changing: tokio::sync::Mutex::new(()),
             supervisor: handle,
             writers: Writers::start(ctx, WRITERS).map_err(|e| start(&e))?,
-            key_room: KeyRoom::new(config.key_total),
+            key_room: KeyRoom::new(config.key_count),
             query: Queries::start(config.memory.query, config.workers.query)
                 .map_err(|e| start(&e))?,
             files: pool(ctx, "files", FILE_WORKERS, false)?,

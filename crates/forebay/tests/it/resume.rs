@@ -103,7 +103,7 @@ async fn f2_an_upload_of_any_format_goes_on_where_it_was_cut_and_counts_as_one()
     for (stream, content_type) in ["ndjson", "csv", "json"].into_iter().zip(FORMATS) {
         let whole = body(content_type);
         let [prefix, offset] = cut_upload(&server, stream, content_type).await;
-        assert!((64 << 10..80 << 10).contains(&prefix), "{prefix}");
+        assert!((128 << 10..145 << 10).contains(&prefix), "{prefix}");
         let rest = format!("{}{}", &whole[..prefix], &whole[offset..]);
         let path = format!("{stream}?ack=stored");
         let answer = go_on(&server, &path, content_type, [prefix, offset], &rest).await;

@@ -32,8 +32,8 @@ use crate::stream::Stream;
 use crate::stream::catalog::OnInvalid;
 
 /// The least that a resumed request repeats of the body's start, in bytes (a shorter known part is
-/// repeated whole): what the codecs look at before they settle how a body is written.
-pub const PREFIX_BYTES: u64 = 64 << 10;
+/// repeated whole): more than the codecs look at before they settle how a body is written.
+pub const PREFIX_BYTES: u64 = 128 << 10;
 
 /// Lookups between two chances for other tasks: a walk of a million links must not hold a thread.
 const LOOKUPS: u32 = 256;

@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use axum::response::{IntoResponse, Response};
 use forebay_flow::clock;
-use forebay_pipeline::codec::Format;
+use forebay_pipeline::codec::{Dialect, Format};
 use hyper::StatusCode;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
@@ -200,8 +200,8 @@ fn format_of(headers: &HeaderMap) -> Result<Format, Problem> {
         }
     }
     match essence.trim().to_ascii_lowercase().as_str() {
-        "text/csv" => Ok(Format::Csv { delimiter: b',' }),
-        "text/tab-separated-values" => Ok(Format::Csv { delimiter: b'\t' }),
+        "text/csv" => Ok(Format::Csv(Dialect::default())),
+        "text/tab-separated-values" => Ok(Format::Csv(Dialect::TAB)),
         "application/x-ndjson" | "application/jsonl" => Ok(Format::Ndjson),
         "application/json" => Ok(Format::Json),
         other => {
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn a_content_type_is_read_without_its_parameters_and_in_any_case() {
         for (value, format) in [
-            ("text/csv; charset=UTF-8", Format::Csv { delimiter: b',' }),
+            ("text/csv; charset=UTF-8", Format::Csv(Dialect::default())),
             ("Application/X-NDJSON", Format::Ndjson),
             ("application/json;charset=\"utf-8\"", Format::Json),
         ] {

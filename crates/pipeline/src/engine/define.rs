@@ -233,7 +233,7 @@ impl Inner {
     pub(crate) async fn create_from(
         self: &Arc<Self>,
         name: &str,
-        format: Format,
+        format: &Format,
         chunk: &Chunk,
     ) -> Result<Arc<Stream>, IngestError> {
         if let Some(stream) = self.stream(name) {
@@ -252,9 +252,9 @@ impl Inner {
         }
     }
 
-    async fn infer(&self, format: Format, chunk: &Chunk) -> Result<Schema, IngestError> {
-        let (chunk, limits) = (chunk.clone(), self.config.limits);
-        let inferred = self.validators.run(move || codec::infer(format, &chunk, limits)).await;
+    async fn infer(&self, format: &Format, chunk: &Chunk) -> Result<Schema, IngestError> {
+        let (format, chunk, limits) = (format.clone(), chunk.clone(), self.config.limits);
+        let inferred = self.validators.run(move || codec::infer(&format, &chunk, limits)).await;
         inferred.map_err(|error| IngestError::Internal(error.to_string()))?.map_err(malformed_error)
     }
 
@@ -262,7 +262,7 @@ impl Inner {
     pub(crate) async fn widen(
         self: &Arc<Self>,
         stream: &Arc<Stream>,
-        format: Format,
+        format: &Format,
         chunk: &Chunk,
     ) -> Result<Arc<Plan>, IngestError> {
         let altering = Arc::clone(&stream.altering).lock_owned().await;
@@ -274,7 +274,8 @@ impl Inner {
             )));
         };
         let (job_chunk, limits, schema) = (chunk.clone(), self.config.limits, last.schema.clone());
-        let job = move || codec::widen(&schema, format, &job_chunk, limits);
+        let format = format.clone();
+        let job = move || codec::widen(&schema, &format, &job_chunk, limits);
         let wider = self.validators.run(job).await;
         let wider = wider.map_err(|error| IngestError::Internal(error.to_string()))?;
         let definition = match wider {
@@ -429,6 +430,7 @@ impl Inner {
         let options = Options {
             keys: KeyBounds {
                 count: self.config.key_count,
+                room: self.key_room.clone(),
                 window_micros: i64::try_from(window).unwrap_or(i64::MAX),
             },
             synced: Observer::new(move |took| synced.observe(took.as_secs_f64())),

@@ -22,8 +22,8 @@ use forebay_flow::budget::{Budget, Share};
 use forebay_flow::pool::Pool;
 use forebay_flow::supervise::{self, Child};
 use forebay_flow::{Clock, Scope};
-use forebay_journal::Writers;
 use forebay_journal::disk::Disk;
+use forebay_journal::{KeyRoom, Writers};
 use parking_lot::RwLock;
 
 pub use self::config::{EngineConfig, Faults, MemoryShares, Workers};
@@ -66,6 +66,8 @@ pub(crate) struct Inner {
     changing: tokio::sync::Mutex<()>,
     supervisor: supervise::Handle,
     writers: Writers,
+    /// What the journals of all streams share for idempotency keys.
+    key_room: KeyRoom,
     query: ask::Queries,
     /// Small blocking work on files: checkpoints, attempts, the catalog.
     pub files: Pool,

@@ -78,9 +78,9 @@ impl Chain {
     /// the same key would pass for a longer one.
     pub(super) fn link(&mut self, chunk: &Chunk) -> Link {
         let mut hasher = Xxh3::with_seed(self.digest);
-        if let (0, Some(header)) = (self.end, &chunk.header) {
+        if let (0, Some(layout)) = (self.end, &chunk.header) {
             // The same rows under other column names are another body.
-            header.iter().for_each(|name| hasher.update(format!("{name:?},").as_bytes()));
+            hasher.update(layout.identity().as_bytes());
         }
         hasher.update(&chunk.bytes);
         for record in &chunk.oversized {

@@ -15,7 +15,7 @@ use super::{
     Ack, Due, IngestError, Partial, REPLY_ERRORS, Refusal, Reply, Request, RowError, Standing,
     Validated, validate,
 };
-use crate::codec::{Chunk, Cutter, Malformed};
+use crate::codec::{Chunk, Cutter, Format, Header, Malformed};
 use crate::engine::Inner;
 use crate::entry::Meta;
 use crate::record::Rejected;
@@ -84,7 +84,8 @@ impl Upload {
         stream: Option<Arc<Stream>>,
         permit: Permit,
     ) -> Upload {
-        let cutter = Cutter::new(request.format, engine.config.limits);
+        let format = body_format(&request.format, stream.as_deref());
+        let cutter = Cutter::new(&format, engine.config.limits);
         Upload {
             engine,
             request,
@@ -262,7 +263,7 @@ impl Upload {
             return Ok(Arc::clone(stream));
         }
         let name = &self.request.stream;
-        let created = self.engine.create_from(name, self.request.format, chunk).await;
+        let created = self.engine.create_from(name, &self.request.format, chunk).await;
         let stream = match created {
             Ok(stream) => stream,
             Err(IngestError::Malformed { malformed, .. }) => return Err(self.malformed(malformed)),
@@ -321,8 +322,8 @@ impl Upload {
         loop {
             let meta = self.meta(&plan);
             let (job_plan, job_chunk, format) =
-                (Arc::clone(&plan), chunk.clone(), self.request.format);
-            let job = move || validate(&job_plan, format, &job_chunk, meta, widens);
+                (Arc::clone(&plan), chunk.clone(), self.request.format.clone());
+            let job = move || validate(&job_plan, &format, &job_chunk, meta, widens);
             let validated = match self.engine.validators.run(job).await {
                 Ok(result) => result,
                 Err(error) => return Err(self.pool_error(stream, error)),
@@ -331,7 +332,7 @@ impl Upload {
                 Ok(Some(validated)) => return Ok(validated),
                 // New columns: give the stream a wider version and decode again under it.
                 Ok(None) => {
-                    let next = self.engine.widen(stream, self.request.format, &chunk).await?;
+                    let next = self.engine.widen(stream, &self.request.format, &chunk).await?;
                     // Nothing could be added: what is still unknown becomes dead letters.
                     widens = next.definition.version != plan.definition.version;
                     plan = next;
@@ -504,6 +505,20 @@ impl Upload {
 
 /// The journal's record kind of an [`entry`](crate::entry).
 pub(crate) const ENTRY: u8 = 1;
+
+/// The format as the stream completes it: a CSV body without a header has the stream's columns.
+fn body_format(format: &Format, stream: Option<&Stream>) -> Format {
+    let mut format = format.clone();
+    if let Format::Csv(dialect) = &mut format
+        && dialect.names.is_none()
+        && dialect.header == Some(Header::Absent)
+        && let Some(plan) = stream.and_then(Stream::current)
+    {
+        let columns = &plan.definition.schema.columns;
+        dialect.names = Some(columns.iter().map(|column| column.name.clone()).collect());
+    }
+    format
+}
 
 fn no_plan(stream: &Stream) -> IngestError {
     IngestError::Internal(format!("stream `{}` has no definition", stream.name))

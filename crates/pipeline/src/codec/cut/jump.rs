@@ -12,9 +12,7 @@ impl Cutter {
     /// # Errors
     /// As [`Cutter::push`].
     pub fn jump(&mut self, offset: u64) -> Result<Option<Chunk>, Malformed> {
-        if let Some(start) = self.start.take().filter(|start| !start.is_empty()) {
-            self.scan(start.freeze())?;
-        }
+        self.let_go()?;
         // Some records end by what follows them: a number before a comma, a line that ends in CR.
         let open = match &mut self.scanner {
             Scanner::Json(scanner) => scanner.pause().then_some(true),

@@ -55,6 +55,12 @@ enum Command {
         after_help = "Examples:\n  forebay query 'SELECT count(*) FROM flights'\n  forebay query --data-dir forebay-data --format csv 'SELECT * FROM flights LIMIT 3'"
     )]
     Query(commands::Query),
+    /// Lists, shows, makes, changes and drops streams on a server.
+    #[command(subcommand)]
+    Streams(commands::Streams),
+    /// Lists and shows refused rows, and sends them again.
+    #[command(subcommand)]
+    DeadLetters(commands::DeadLetters),
     /// Looks at a stream's journal on disk, with no server running.
     #[command(subcommand)]
     Journal(commands::Journal),
@@ -67,6 +73,8 @@ pub fn run() -> ExitCode {
         None | Some(Command::Serve) => return serve::run(&cli.settings),
         Some(Command::Check) => commands::check(&cli.settings),
         Some(Command::Query(query)) => commands::query(&query, &cli.settings),
+        Some(Command::Streams(streams)) => commands::streams(&streams),
+        Some(Command::DeadLetters(letters)) => commands::dead_letters(&letters, &cli.settings),
         Some(Command::Journal(journal)) => commands::journal(&journal),
     };
     match outcome {

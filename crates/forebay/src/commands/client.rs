@@ -5,7 +5,8 @@ use bytes::Bytes;
 use forebay_flow::{Ctx, Task};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::{Request, Response, Uri, header};
+use hyper::header::{self, HeaderName};
+use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
@@ -15,6 +16,18 @@ pub(super) async fn post(
     path: &str,
     content_type: &str,
     accept: &str,
+    body: Bytes,
+) -> anyhow::Result<(Response<Incoming>, Task<()>)> {
+    let headers = [(header::CONTENT_TYPE, content_type), (header::ACCEPT, accept)];
+    exchange(url, Method::POST, path, &headers, body).await
+}
+
+/// One request, and its answer's head. The rest can be read while the task lives.
+pub(super) async fn exchange(
+    url: &str,
+    method: Method,
+    path: &str,
+    headers: &[(HeaderName, &str)],
     body: Bytes,
 ) -> anyhow::Result<(Response<Incoming>, Task<()>)> {
     let base: Uri = url.parse().with_context(|| format!("`{url}` is not a URL"))?;
@@ -28,10 +41,11 @@ pub(super) async fn post(
         .with_context(|| format!("no server answers at {url}; is `forebay serve` running?"))?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
-    let mut request = Request::post(path)
-        .header(header::HOST, base.authority().map_or(host, |authority| authority.as_str()))
-        .header(header::CONTENT_TYPE, content_type)
-        .header(header::ACCEPT, accept);
+    let authority = base.authority().map_or(host, |authority| authority.as_str());
+    let mut request = Request::builder().method(method).uri(path).header(header::HOST, authority);
+    for (name, value) in headers {
+        request = request.header(name, *value);
+    }
     if let Ok(token) = std::env::var("FOREBAY_TOKEN") {
         request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
     }

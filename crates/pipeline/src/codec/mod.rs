@@ -17,6 +17,7 @@
 //! | `number`, `datetime` | text into exact values |
 //! | `fault` | why rows are refused |
 //! | `infer` | a schema from a chunk |
+//! | `reread` | a refused row, tried again |
 //!
 //! A format is an arm of [`Format`], a scanner under `cut` and a row reader beside `json_rows`.
 
@@ -34,6 +35,7 @@ mod infer;
 mod json;
 mod json_rows;
 mod number;
+pub mod reread;
 mod target;
 
 pub use cut::Cutter;

@@ -16,5 +16,6 @@ mod validate;
 pub use self::request::{
     Ack, Due, IngestError, Partial, REPLY_ERRORS, Refusal, Reply, Request, RowError,
 };
+pub(crate) use self::upload::ENTRY;
 pub use self::upload::Upload;
 pub(crate) use self::validate::{Validated, validate};

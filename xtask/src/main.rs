@@ -46,7 +46,8 @@ enum Chore {
         /// Connections of the load generator.
         #[arg(long, default_value_t = 16)]
         connections: usize,
-        /// Which scenarios to run; all by default. An unknown name lists them.
+        /// Which scenarios to run, or `codec` for the decoders alone; all scenarios by default. An
+        /// unknown name lists them.
         names: Vec<String>,
     },
 }

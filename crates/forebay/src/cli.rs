@@ -61,6 +61,11 @@ enum Command {
     /// Lists and shows refused rows, and sends them again.
     #[command(subcommand)]
     DeadLetters(commands::DeadLetters),
+    /// Sends files of any size; the same command goes on where the last one was cut.
+    #[command(
+        after_help = "Examples:\n  forebay send flights.csv\n  forebay send --stream events --parallel 4 'logs/*.ndjson.gz'\n  zcat old.csv.gz | forebay send --stream flights --format csv --null NA -\n\nExit codes: 0 all sent, 1 something was not, 130 stopped by Ctrl-C."
+    )]
+    Send(commands::SendFiles),
     /// Looks at a stream's journal on disk, with no server running.
     #[command(subcommand)]
     Journal(commands::Journal),
@@ -75,6 +80,7 @@ pub fn run() -> ExitCode {
         Some(Command::Query(query)) => commands::query(&query, &cli.settings),
         Some(Command::Streams(streams)) => commands::streams(&streams),
         Some(Command::DeadLetters(letters)) => commands::dead_letters(&letters, &cli.settings),
+        Some(Command::Send(send)) => commands::send(&send),
         Some(Command::Journal(journal)) => commands::journal(&journal),
     };
     match outcome {

@@ -40,23 +40,36 @@ pub(super) struct Body {
     pub(super) rows: u64,
 }
 
-/// The sample as CSV: from `FOREBAY_SHARED` or beside the workspace, else what ships with it.
-pub(super) fn sample(root: &Path) -> Result<String> {
+/// Where large samples are kept: `FOREBAY_SHARED`, else beside the workspace.
+pub(super) fn shared(root: &Path) -> PathBuf {
     let shared = std::env::var_os("FOREBAY_SHARED").map(PathBuf::from);
-    let shared = shared.unwrap_or_else(|| root.join("../shared"));
-    let packed = shared.join("data/flights.csv.zst");
+    shared.unwrap_or_else(|| root.join("../shared"))
+}
+
+/// The sample of flights: the large one, packed, else what ships with the workspace.
+pub(super) fn sample_file(root: &Path) -> Result<PathBuf> {
+    let packed = shared(root).join("data/flights.csv.zst");
+    let own = root.join("examples/flights.csv");
+    if packed.is_file() {
+        Ok(packed)
+    } else if own.is_file() {
+        Ok(own)
+    } else {
+        bail!("no sample of flights: neither {} nor {}", packed.display(), own.display())
+    }
+}
+
+/// The sample as CSV.
+pub(super) fn sample(root: &Path) -> Result<String> {
+    let path = sample_file(root)?;
     let mut text = String::new();
-    if let Ok(file) = File::open(&packed) {
+    let mut file = File::open(&path).with_context(|| path.display().to_string())?;
+    if path.extension().is_some_and(|extension| extension == "zst") {
         zstd::Decoder::new(file)?.read_to_string(&mut text)?;
-        return Ok(text);
+    } else {
+        file.read_to_string(&mut text)?;
     }
-    let own = [root.join("tests/data/flights.csv"), root.join("examples/flights.csv")];
-    for path in &own {
-        if let Ok(text) = std::fs::read_to_string(path) {
-            return Ok(text);
-        }
-    }
-    bail!("no sample of flights: neither {} nor {}", packed.display(), own[0].display())
+    Ok(text)
 }
 
 /// Bodies of about `size` bytes, of whole rows, each of other rows as far as the sample reaches.

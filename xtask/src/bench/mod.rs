@@ -3,8 +3,10 @@
 //! Probes first: the device with the journal's pattern, a server that only discards, Arrow's decoders
 //! and Parquet on one core. Then the scenarios, each on a server and a directory of its own. The
 //! generator runs on the same cores, and its own cost is printed beside the server's.
+//! `cargo xtask bench codec` measures the codecs alone.
 
 mod bodies;
+mod codec;
 mod load;
 mod probes;
 mod report;
@@ -41,6 +43,8 @@ struct Scenario {
     transform: bool,
     /// Open loop at half the rate that `ndjson` reached.
     half: bool,
+    /// Every request is logged into a pipe that nobody reads.
+    unread: bool,
 }
 
 const NDJSON: Scenario = Scenario {
@@ -50,9 +54,10 @@ const NDJSON: Scenario = Scenario {
     body_bytes: 256 * 1024,
     transform: false,
     half: false,
+    unread: false,
 };
 
-const SCENARIOS: [Scenario; 5] = [
+const SCENARIOS: [Scenario; 6] = [
     NDJSON,
     Scenario { name: "csv", what: "CSV, 256 KiB, closed loop", shape: Shape::Csv, ..NDJSON },
     Scenario { name: "small", what: "NDJSON, 4 KiB, closed loop", body_bytes: 4096, ..NDJSON },
@@ -62,6 +67,7 @@ const SCENARIOS: [Scenario; 5] = [
         transform: true,
         ..NDJSON
     },
+    Scenario { name: "unread", what: "NDJSON, 256 KiB, log unread", unread: true, ..NDJSON },
     Scenario { name: "half", what: "NDJSON, 256 KiB, open loop, half", half: true, ..NDJSON },
 ];
 
@@ -87,10 +93,12 @@ struct Figures {
 
 /// Builds, probes, measures, prints.
 pub(crate) fn run(root: &Path, plan: &Plan) -> Result<()> {
+    if plan.names == [codec::NAME] {
+        build(root)?;
+        return codec::run(root);
+    }
     let scenarios = pick(&plan.names)?;
-    let mut build = shell::cargo(root);
-    build.args(["build", "--release", "-p", "forebay", "--bin", "forebay", "--example", "probe"]);
-    shell::run(&mut build)?;
+    build(root)?;
     let target = shell::target_dir(root);
     let (binary, example) = (target.join("release/forebay"), target.join("release/examples/probe"));
     let dir = target.join("bench");
@@ -123,6 +131,14 @@ pub(crate) fn run(root: &Path, plan: &Plan) -> Result<()> {
     report.check()
 }
 
+/// Builds all that any bench runs, at once: another choice would be another set of features.
+fn build(root: &Path) -> Result<()> {
+    let mut build = shell::cargo(root);
+    build.args(["build", "--release", "-p", "forebay", "--bin", "forebay"]);
+    build.args(["--example", "probe", "--example", "codec"]);
+    shell::run(&mut build)
+}
+
 fn pick(names: &[String]) -> Result<Vec<Scenario>> {
     if names.is_empty() {
         return Ok(SCENARIOS.to_vec());
@@ -130,7 +146,11 @@ fn pick(names: &[String]) -> Result<Vec<Scenario>> {
     let known = |name: &String| SCENARIOS.iter().any(|scenario| scenario.name == name);
     if let Some(unknown) = names.iter().find(|name| !known(name)) {
         let all: Vec<_> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
-        bail!("no scenario `{unknown}`; there are {}", all.join(", "));
+        bail!(
+            "no scenario `{unknown}`; there are {}, and `{}` by itself",
+            all.join(", "),
+            codec::NAME
+        );
     }
     let wants = |name: &str| names.iter().any(|other| other == name);
     // `half` is half of what `ndjson` reaches in the same run.
@@ -168,7 +188,7 @@ fn measure(
     if dir.exists() {
         std::fs::remove_dir_all(dir)?;
     }
-    let server = Server::start(binary, dir, scenario.transform)?;
+    let server = Server::start(binary, dir, scenario.transform, scenario.unread)?;
     // What a server does just after its start is no rest.
     thread::sleep(Duration::from_secs(1));
     let (idle_bytes, _) = server.resident()?;

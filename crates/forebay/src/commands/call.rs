@@ -3,7 +3,8 @@
 use anyhow::{anyhow, bail};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use http_body_util::BodyExt;
+use forebay_flow::Ctx;
+use http_body_util::{BodyExt, Full};
 use hyper::Method;
 use hyper::header::{self, HeaderName};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -45,7 +46,14 @@ impl Server {
             all.push((header::CONTENT_TYPE, "application/json"));
         }
         let sent = Bytes::from(body.map(Value::to_string).unwrap_or_default());
-        let (response, _driver) = client::exchange(&self.url, method, path, &all, sent).await?;
+        let token = std::env::var("FOREBAY_TOKEN").ok();
+        let server = client::Server::new(&self.url, token.as_deref())?;
+        let mut request = server.request(method, path);
+        for (name, value) in all {
+            request = request.header(name, value);
+        }
+        let request = request.body(Full::new(sent))?;
+        let (response, _driver) = server.send(&Ctx::root("client"), request).await?;
         let status = response.status();
         let read = response.into_body().collect().await;
         let read = read.map_err(|error| anyhow!("the answer broke off: {error}"))?.to_bytes();

@@ -2,7 +2,6 @@
 //! that no server uses.
 
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -104,59 +103,70 @@ pub struct Redrive {
 pub fn dead_letters(command: &DeadLetters, settings: &Settings) -> anyhow::Result<ExitCode> {
     match command {
         DeadLetters::List(list) => block_on(show_list(list, settings))?,
-        DeadLetters::Show { id, server } => {
-            let letter = block_on(async {
-                match &settings.data_dir {
-                    None => server.get(&format!("/api/v1/dead-letters/{}", escaped(id))).await,
-                    Some(dir) => {
-                        offline(settings, dir, async |engine: &Engine| {
-                            letters::show(engine, id).await
-                        })
-                        .await
-                    }
-                }
-            })?;
-            writeln!(std::io::stdout().lock(), "{letter:#}")?;
-        }
+        DeadLetters::Show { id, server } => block_on(show_one(id, server, settings))?,
         DeadLetters::Redrive(redrive) => block_on(again(redrive))?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Opens a data directory and asks it.
-async fn offline(
-    settings: &Settings,
-    dir: &Path,
-    ask: impl AsyncFnOnce(&Engine) -> Result<Value, LettersFailure>,
-) -> anyhow::Result<Value> {
-    if !dir.is_dir() {
-        bail!("there is no data directory {}", dir.display());
+/// Where letters are looked up.
+enum Source<'a> {
+    Server(&'a Server),
+    /// A data directory; its context lives as long.
+    Dir(Engine, Ctx),
+}
+
+impl<'a> Source<'a> {
+    async fn open(server: &'a Server, settings: &Settings) -> anyhow::Result<Source<'a>> {
+        let Some(dir) = &settings.data_dir else { return Ok(Source::Server(server)) };
+        if !dir.is_dir() {
+            bail!("there is no data directory {}", dir.display());
+        }
+        let config = load(settings)?.config;
+        let ctx = Ctx::root("dead-letters");
+        let telemetry = Arc::new(api::Telemetry::new(&prometheus::Registry::new())?);
+        let engine = api::open(&ctx, &config, telemetry).await.map_err(|error| anyhow!(error))?;
+        Ok(Source::Dir(engine, ctx))
     }
-    let config = load(settings)?.config;
-    let ctx = Ctx::root("dead-letters");
-    let telemetry = Arc::new(api::Telemetry::new(&prometheus::Registry::new())?);
-    let engine = api::open(&ctx, &config, telemetry).await.map_err(|error| anyhow!(error))?;
-    ask(&engine).await.map_err(|failure| anyhow!(failure.message))
+
+    async fn list(&self, request: ListRequest) -> anyhow::Result<Value> {
+        match self {
+            Source::Server(server) => server.get(&list_path(&request)).await,
+            Source::Dir(engine, _) => letters::list(engine, request).await.map_err(told),
+        }
+    }
+
+    async fn show(&self, id: &str) -> anyhow::Result<Value> {
+        match self {
+            Source::Server(server) => {
+                server.get(&format!("/api/v1/dead-letters/{}", escaped(id))).await
+            }
+            Source::Dir(engine, _) => letters::show(engine, id).await.map_err(told),
+        }
+    }
+}
+
+fn told(failure: LettersFailure) -> anyhow::Error {
+    anyhow!(failure.message)
+}
+
+async fn show_one(id: &str, server: &Server, settings: &Settings) -> anyhow::Result<()> {
+    let letter = Source::open(server, settings).await?.show(id).await?;
+    Ok(writeln!(std::io::stdout().lock(), "{letter:#}")?)
 }
 
 async fn show_list(list: &List, settings: &Settings) -> anyhow::Result<()> {
+    let source = Source::open(&list.server, settings).await?;
     let (mut left, mut after) = (list.limit, None);
     let mut shown = Vec::new();
     while left > 0 {
-        let page = left.min(LIST_MAX);
         let request = ListRequest {
             stream: list.stream.clone(),
             code: list.code.clone(),
-            limit: Some(page),
+            limit: Some(left.min(LIST_MAX)),
             after: after.take(),
         };
-        let answer = match &settings.data_dir {
-            None => list.server.get(&list_path(&request)).await?,
-            Some(dir) => {
-                offline(settings, dir, async |engine: &Engine| letters::list(engine, request).await)
-                    .await?
-            }
-        };
+        let answer = source.list(request).await?;
         let letters = answer["letters"].as_array().cloned().unwrap_or_default();
         left = left.saturating_sub(letters.len());
         match list.format {

@@ -5,6 +5,7 @@ mod client;
 mod dead_letters;
 mod journal;
 mod query;
+mod send;
 mod streams;
 
 use std::io::Write;
@@ -15,6 +16,7 @@ use anyhow::anyhow;
 pub use dead_letters::{DeadLetters, dead_letters};
 pub use journal::{Journal, journal};
 pub use query::{Query, query};
+pub use send::{SendFiles, send};
 pub use streams::{Streams, streams};
 
 use crate::api;

@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use axum::response::{IntoResponse, Response};
 use forebay_flow::clock;
-use forebay_pipeline::codec::Format;
+use forebay_pipeline::codec::{Dialect, Format};
 use hyper::StatusCode;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
@@ -20,6 +20,7 @@ use super::body::Reader;
 use super::connection::Caller;
 use super::guard::shorten;
 use super::problem::{Problem, reply_json};
+use super::resume::{self, Splice};
 use super::routes::{parameters, stream_of};
 use crate::api::{self, Ack, Due, IngestError, Upload};
 use crate::config::check_stream_name;
@@ -35,7 +36,9 @@ pub(super) async fn ingest(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    let terms = match terms(&app, &caller, &parts) {
+    let (terms, from) = match terms(&app, &caller, &parts)
+        .and_then(|terms| resume::splice(&parts.headers, terms))
+    {
         Ok(terms) => terms,
         Err(problem) => {
             caller.leave(body, true);
@@ -44,12 +47,15 @@ pub(super) async fn ingest(
     };
     let stream = terms.stream.clone();
     let outcome = match app.engine.begin(terms).await {
-        Ok(upload) => transfer(&app, &caller, upload, body).await,
+        Ok(upload) => transfer(&app, &caller, upload, from, body).await,
         Err(error) => {
             caller.leave(body, true);
             Err(Failure::Refused(error))
         }
     };
+    if let Err(Failure::Refused(IngestError::Offset(standing))) = &outcome {
+        return Ok(resume::elsewhere(*standing));
+    }
     let reply = outcome.map_err(|failure| match failure {
         Failure::Body(problem) => problem,
         Failure::Refused(error) => {
@@ -83,8 +89,15 @@ async fn transfer(
     app: &App,
     caller: &Caller,
     mut upload: Upload,
+    from: Option<Splice>,
     body: Body,
 ) -> Result<api::Reply, Failure> {
+    if let Some(Splice { offset, prefix }) = from
+        && let Err(error) = upload.go_on_at(offset, prefix).await
+    {
+        caller.leave(body, true);
+        return Err(Failure::Refused(error));
+    }
     let mut reader = Reader::new(body, &app.config.http, app.config.http.max_body);
     loop {
         match reader.next().await {
@@ -187,8 +200,8 @@ fn format_of(headers: &HeaderMap) -> Result<Format, Problem> {
         }
     }
     match essence.trim().to_ascii_lowercase().as_str() {
-        "text/csv" => Ok(Format::Csv { delimiter: b',' }),
-        "text/tab-separated-values" => Ok(Format::Csv { delimiter: b'\t' }),
+        "text/csv" => Ok(Format::Csv(Dialect::default())),
+        "text/tab-separated-values" => Ok(Format::Csv(Dialect::TAB)),
         "application/x-ndjson" | "application/jsonl" => Ok(Format::Ndjson),
         "application/json" => Ok(Format::Json),
         other => {
@@ -201,7 +214,7 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn key_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+pub(super) fn key_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let wrong = |why: &str| Problem::bad_request("idempotency-key", why);
     let mut keys = headers.get_all("idempotency-key").iter();
     let Some(key) = keys.next() else { return Ok(None) };
@@ -241,7 +254,7 @@ mod tests {
     #[test]
     fn a_content_type_is_read_without_its_parameters_and_in_any_case() {
         for (value, format) in [
-            ("text/csv; charset=UTF-8", Format::Csv { delimiter: b',' }),
+            ("text/csv; charset=UTF-8", Format::Csv(Dialect::default())),
             ("Application/X-NDJSON", Format::Ndjson),
             ("application/json;charset=\"utf-8\"", Format::Json),
         ] {

@@ -15,6 +15,7 @@ mod ingest;
 mod inspect;
 pub mod problem;
 mod query;
+mod resume;
 mod routes;
 pub use routes::Route;
 mod stall;

@@ -6,5 +6,7 @@ mod config;
 mod http;
 mod limits;
 mod metrics;
+mod resume;
+mod send;
 mod server;
 mod tokens;

@@ -369,7 +369,8 @@ impl Columns {
                 Ok(builder)
             }
             Some(builder) => {
-                let mut fault = Fault::new(Code::DuplicateKey, "the record names this key twice");
+                let mut fault =
+                    Fault::new(Code::DuplicateKey, "the record names this key twice; send it once");
                 fault.column = Some(builder.column.name.clone());
                 Err(fault)
             }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::csv_rows::Field;
+use super::csv_rows::Fields;
 use super::json::Reader;
 use super::target::Target;
 use super::{Chunk, Fallible, Fault, Format, Limits, Malformed, cut, shorten};
@@ -23,37 +23,24 @@ pub struct Decoder {
     limits: Limits,
     /// A row's size in the batch, beyond its text.
     width: usize,
-    /// The last CSV header seen, and where each of its fields goes.
-    header: Option<(Arc<Vec<String>>, Vec<Field>)>,
+    /// The last CSV layout seen.
+    fields: Option<Fields>,
 }
 
 impl Decoder {
     /// A decoder of `schema`. Under [`Unknown::Keep`] the schema has the JSON column [`EXTRA`](super::EXTRA).
     pub fn new(schema: Arc<Schema>, unknown: Unknown, limits: Limits) -> Decoder {
         let width = schema.columns.iter().map(|column| width(column.ty)).sum();
-        Decoder { target: Target::new(&schema, unknown, limits), limits, width, header: None }
-    }
-
-    /// Reads an unquoted CSV field of this text as NULL, in TEXT columns too (an empty one always
-    /// is).
-    #[must_use]
-    pub fn with_null_text(mut self, text: &str) -> Decoder {
-        self.target.null_text = Some(text.as_bytes().into());
-        self
+        Decoder { target: Target::new(&schema, unknown, limits), limits, width, fields: None }
     }
 
     /// Decodes a chunk into batches of at most [`Limits::cells`] cells.
-    pub fn decode<'a>(&'a mut self, format: Format, chunk: &'a Chunk) -> Decoding<'a> {
+    pub fn decode<'a>(&'a mut self, format: &'a Format, chunk: &'a Chunk) -> Decoding<'a> {
         self.target.unknown.clear();
-        if let Some(header) = &chunk.header {
-            let same = self.header.as_ref().is_some_and(|(known, _)| known == header);
-            if !same {
-                let fields = header.iter().map(|name| match self.target.index(name.as_bytes()) {
-                    Some(index) => Field::Column(index),
-                    None => Field::Unknown(name.as_bytes().into()),
-                });
-                self.header = Some((Arc::clone(header), fields.collect()));
-            }
+        if let Some(layout) = &chunk.header
+            && self.fields.as_ref().is_none_or(|fields| fields.layout != *layout)
+        {
+            self.fields = Some(Fields::new(layout, &self.target));
         }
         let utf8 = simdutf8::basic::from_utf8(&chunk.bytes).is_ok();
         Decoding {
@@ -65,6 +52,7 @@ impl Decoder {
             seen: 0,
             oversized: 0,
             inside: false,
+            placed: Placed::default(),
             failed: false,
         }
     }
@@ -94,7 +82,7 @@ fn width(ty: Type) -> usize {
 pub struct Decoding<'a> {
     decoder: &'a mut Decoder,
     chunk: &'a Chunk,
-    format: Format,
+    format: &'a Format,
     /// The whole chunk is UTF-8; else each record is looked at by itself.
     utf8: bool,
     at: usize,
@@ -104,7 +92,17 @@ pub struct Decoding<'a> {
     oversized: usize,
     /// JSON: inside the body's array.
     inside: bool,
+    placed: Placed,
     failed: bool,
+}
+
+/// How far lines were counted in a chunk.
+#[derive(Debug, Default)]
+struct Placed {
+    at: usize,
+    lines: u64,
+    /// Where the last of them begins, if it begins in the chunk.
+    line_start: Option<usize>,
 }
 
 impl Decoding<'_> {
@@ -160,7 +158,7 @@ impl Decoding<'_> {
         if self.chunk.bytes.len() > CHUNK_BYTES {
             return Err(self.malformed(format!("a chunk is longer than {CHUNK_BYTES} bytes")));
         }
-        if matches!(self.format, Format::Csv { .. }) && self.chunk.header.is_none() {
+        if matches!(self.format, Format::Csv(_)) && self.chunk.header.is_none() {
             return Err(self.malformed("a CSV chunk without its header".to_owned()));
         }
         Ok(())
@@ -176,6 +174,14 @@ impl Decoding<'_> {
         loop {
             match (bytes.get(self.at)?, self.format) {
                 (b'\n' | b'\r', _) => self.at += 1,
+                (byte, Format::Csv(_)) => {
+                    let layout = self.chunk.header.as_ref()?;
+                    if layout.marks.comment != Some(*byte) {
+                        return Some(self.at);
+                    }
+                    let line = &bytes[self.at..];
+                    self.at += memchr::memchr2(b'\n', b'\r', line).unwrap_or(line.len());
+                }
                 (b' ' | b'\t' | b']', Format::Json) => self.at += 1,
                 (b',', Format::Json) => {
                     self.inside = true;
@@ -239,12 +245,14 @@ impl Decoding<'_> {
                 self.at = start + length;
                 (self.at, done)
             }
-            Format::Csv { delimiter } => {
-                let fields = self.decoder.header.as_ref().map_or(&[][..], |(_, fields)| fields);
-                let whole = |rest| cut::csv_record(rest, delimiter);
+            Format::Csv(_) => {
+                let Some(fields) = &self.decoder.fields else {
+                    self.at = self.chunk.bytes.len();
+                    return (self.at, Err(Fault::new(Code::Syntax, "a chunk without its layout")));
+                };
+                let whole = |rest| cut::csv_record(rest, fields.layout.marks);
                 let record = if self.utf8 { rest } else { &rest[..whole(rest)] };
-                let done = checked(record, self.utf8)
-                    .and_then(|()| target.csv_row(record, fields, delimiter));
+                let done = checked(record, self.utf8).and_then(|()| target.csv_row(record, fields));
                 let length = match &done {
                     Ok(length) => *length,
                     Err(_) => whole(rest),
@@ -259,17 +267,12 @@ impl Decoding<'_> {
     }
 
     #[cold]
-    fn refuse(&self, start: usize, end: usize, fault: Fault) -> Rejected {
+    fn refuse(&mut self, start: usize, end: usize, fault: Fault) -> Rejected {
         let raw = self.chunk.bytes.slice(start..end);
         let message = match (fault.at, self.format) {
             (None, _) => fault.message,
-            (Some(at), Format::Json) => {
-                let before = &self.chunk.bytes[..(start + at).min(self.chunk.bytes.len())];
-                let line = self.chunk.line + memchr::memchr_iter(b'\n', before).count() as u64;
-                let column = match memchr::memrchr(b'\n', before) {
-                    Some(at) => (before.len() - at) as u64,
-                    None => self.chunk.column + before.len() as u64,
-                };
+            (Some(at), Format::Json | Format::Csv(_)) => {
+                let (line, column) = self.place(start + at);
                 format!("line {line}, column {column}: {}", fault.message)
             }
             (Some(at), Format::Ndjson) => {
@@ -281,10 +284,35 @@ impl Decoding<'_> {
                 };
                 format!("column {}: {}{hint}", at + 1, fault.message)
             }
-            (Some(at), Format::Csv { .. }) => format!("byte {}: {}", at + 1, fault.message),
         };
         let column = fault.column.map(|column| shorten(&column));
         Rejected { row: self.seen, column, code: fault.code, message, raw }
+    }
+
+    /// The line and column in the body of a byte of the chunk. Looks only at what lies between it and
+    /// the one asked for before, which must not lie behind it.
+    fn place(&mut self, at: usize) -> (u64, u64) {
+        let bytes = &self.chunk.bytes[..];
+        let at = at.min(bytes.len());
+        let fresh = bytes.get(self.placed.at..at).unwrap_or_default();
+        let returns = matches!(self.format, Format::Csv(_));
+        for end in memchr::memchr2_iter(b'\n', b'\r', fresh) {
+            let end = self.placed.at + end;
+            // The CR of a CRLF ends no line, and in JSON none does.
+            let feed = bytes.get(end) == Some(&b'\n');
+            if feed || returns && bytes.get(end + 1) != Some(&b'\n') {
+                self.placed.lines += 1;
+                self.placed.line_start = Some(end + 1);
+            }
+        }
+        self.placed.at = at;
+        let skipped = self.chunk.oversized.iter().take(self.oversized);
+        let skipped: u64 = skipped.map(|record| record.lines).sum();
+        let column = match self.placed.line_start {
+            Some(start) => (at - start) as u64 + 1,
+            None => self.chunk.column + at as u64,
+        };
+        (self.chunk.line + self.placed.lines + skipped, column)
     }
 }
 

@@ -83,7 +83,15 @@ pub(super) fn unfit(why: Unfit, text: &[u8], ty: Type) -> Box<Fault> {
 #[cold]
 pub(super) fn mismatch(text: &[u8], ty: Type) -> Box<Fault> {
     let value = shorten_bytes(text);
-    Fault::new(Code::TypeMismatch, format!("expected {}, found {value}", type_name(ty)))
+    let hint = match (ty, text.first()) {
+        (Type::Timestamp, Some(b'-' | b'0'..=b'9')) => "; send a text, 2013-01-31T10:00:00Z",
+        (Type::Date, Some(b'-' | b'0'..=b'9')) => "; send a text, 2013-01-31",
+        (Type::SmallInt | Type::Int | Type::BigInt | Type::Real | Type::Double, Some(b'"')) => {
+            "; send it without quotes"
+        }
+        _ => "",
+    };
+    Fault::new(Code::TypeMismatch, format!("expected {}, found {value}{hint}", type_name(ty)))
 }
 
 /// The fault of a text that is no day or no instant.
@@ -94,8 +102,13 @@ pub(super) fn invalid_date(text: &[u8], ty: Type) -> Box<Fault> {
         Type::Date => "a day (YYYY-MM-DD)",
         _ => "a time (YYYY-MM-DDThh:mm:ss, with an offset or in UTC)",
     };
+    // Where the seconds stand in either.
+    let hint = match text.get(16..19) {
+        Some(b":60") => "; clocks of 86,400 seconds a day have no leap second, send :59",
+        _ => "",
+    };
     Fault::new(
         Code::InvalidDate,
-        format!("{value} is not {shape}; the column is {}", type_name(ty)),
+        format!("{value} is not {shape}; the column is {}{hint}", type_name(ty)),
     )
 }

@@ -17,7 +17,9 @@
 
 use std::collections::HashMap;
 
-use super::csv_rows::{field, is_null_word};
+use super::csv_fields::token;
+use super::csv_rows::{is_null, is_null_word};
+use super::dialect::Layout;
 use super::json::{Kind, Reader, unescape};
 use super::number::is_number;
 use super::{Chunk, EXTRA, Fallible, Fault, Format, Limits, Malformed, cut, datetime};
@@ -31,7 +33,7 @@ const RECEIVED_AT: &str = "_received_at";
 ///
 /// # Errors
 /// No record of the chunk is well-formed, or none has a column; or there are too many columns.
-pub fn infer(format: Format, chunk: &Chunk, limits: Limits) -> Result<Schema, Malformed> {
+pub fn infer(format: &Format, chunk: &Chunk, limits: Limits) -> Result<Schema, Malformed> {
     let malformed = |message: String| Malformed { line: chunk.line, column: 1, message };
     let mut seen = gather(format, chunk, limits).map_err(malformed)?;
     if let (0, Some(fault)) = (seen.records, seen.fault.take()) {
@@ -52,7 +54,7 @@ pub fn infer(format: Format, chunk: &Chunk, limits: Limits) -> Result<Schema, Ma
 /// `None` if there are none, or too many.
 ///
 /// Reads the whole chunk: call it when [`super::Decoding::unknown_columns`] names some.
-pub fn widen(schema: &Schema, format: Format, chunk: &Chunk, limits: Limits) -> Option<Schema> {
+pub fn widen(schema: &Schema, format: &Format, chunk: &Chunk, limits: Limits) -> Option<Schema> {
     let seen = gather(format, chunk, limits).ok()?;
     let known = seen.names.iter().zip(&seen.kinds).filter(|(_, kinds)| kinds.0 != 0);
     let new: Vec<_> =
@@ -85,8 +87,8 @@ impl Kinds {
         self.0 & !of == 0
     }
 
-    fn ty(self, format: Format) -> Type {
-        let csv = matches!(format, Format::Csv { .. });
+    fn ty(self, format: &Format) -> Type {
+        let csv = matches!(format, Format::Csv(_));
         let numbers = Kinds::INTEGER | Kinds::FLOAT | if csv { 0 } else { Kinds::LARGE };
         if self.0 == 0 {
             Type::Text
@@ -132,8 +134,8 @@ impl Seen {
         Ok(self.names.len() - 1)
     }
 
-    fn columns(&self, format: Format, wanted: impl Fn(&str) -> bool) -> Vec<Column> {
-        let csv = matches!(format, Format::Csv { .. });
+    fn columns(&self, format: &Format, wanted: impl Fn(&str) -> bool) -> Vec<Column> {
+        let csv = matches!(format, Format::Csv(_));
         let named = self.names.iter().zip(&self.kinds);
         named
             .filter(|(name, kinds)| csv || (kinds.0 != 0 && !name.is_empty()))
@@ -148,7 +150,7 @@ fn column(name: &str, ty: Type) -> Column {
     Column { name: name.to_owned(), ty, nullable: true, default: None }
 }
 
-fn gather(format: Format, chunk: &Chunk, limits: Limits) -> Result<Seen, String> {
+fn gather(format: &Format, chunk: &Chunk, limits: Limits) -> Result<Seen, String> {
     let mut seen = Seen::default();
     match format {
         Format::Ndjson => {
@@ -174,11 +176,13 @@ fn gather(format: Format, chunk: &Chunk, limits: Limits) -> Result<Seen, String>
                 }
             }
         }
-        Format::Csv { delimiter } => {
-            for name in chunk.header.iter().flat_map(|header| header.iter()) {
-                seen.slot(name.as_bytes(), limits)?;
+        Format::Csv(_) => {
+            if let Some(layout) = &chunk.header {
+                for name in &layout.names {
+                    seen.slot(name.as_bytes(), limits)?;
+                }
+                seen.take_csv(&chunk.bytes, layout);
             }
-            seen.take_csv(&chunk.bytes, delimiter);
         }
     }
     Ok(seen)
@@ -204,34 +208,21 @@ impl Seen {
         Ok(())
     }
 
-    fn take_csv(&mut self, bytes: &[u8], delimiter: u8) {
-        let mut scratch = Vec::new();
+    fn take_csv(&mut self, bytes: &[u8], layout: &Layout) {
         let mut kinds = Vec::with_capacity(self.names.len());
         let mut rest = bytes;
         while !rest.is_empty() {
-            let (record, after) = rest.split_at(cut::csv_record(rest, delimiter).max(1));
+            let (record, after) = rest.split_at(cut::csv_record(rest, layout.marks).max(1));
             rest = after;
-            if matches!(record, [b'\n' | b'\r', ..]) {
+            if cut::is_no_record(record, layout.marks) {
                 continue;
             }
             kinds.clear();
-            let mut at = 0;
-            let read = loop {
-                match field(record, at, delimiter, &mut scratch) {
-                    Ok((text, quoted, end)) => {
-                        kinds.push(csv_kind(text, quoted));
-                        at = end + 1;
-                        if record.get(end) != Some(&delimiter) {
-                            break true;
-                        }
-                    }
-                    Err(fault) => {
-                        self.fault.get_or_insert(fault);
-                        break false;
-                    }
-                }
-            };
-            if !read || kinds.len() != self.kinds.len() || std::str::from_utf8(record).is_err() {
+            if let Err(fault) = csv_kinds(record, layout, &mut kinds) {
+                self.fault.get_or_insert(fault);
+                continue;
+            }
+            if kinds.len() != self.kinds.len() || std::str::from_utf8(record).is_err() {
                 let fault = || Fault::new(Code::FieldCount, "another number of fields");
                 self.fault.get_or_insert_with(fault);
                 continue;
@@ -241,6 +232,25 @@ impl Seen {
                 known.0 |= kinds;
             }
         }
+    }
+}
+
+/// The kinds of a record's fields.
+fn csv_kinds(record: &[u8], layout: &Layout, kinds: &mut Vec<u8>) -> Fallible<()> {
+    let mut scratch = Vec::new();
+    let mut at = 0;
+    loop {
+        let token = token(record, at, layout.marks)?;
+        let raw = record.get(token.from..token.to).unwrap_or_default();
+        kinds.push(if !token.quoted && is_null(raw, layout) {
+            0
+        } else {
+            csv_kind(token.text(record, layout.marks, &mut scratch), token.quoted)
+        });
+        if record.get(token.end) != Some(&layout.marks.delimiter) {
+            return Ok(());
+        }
+        at = token.end + 1;
     }
 }
 

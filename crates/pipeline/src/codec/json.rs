@@ -8,6 +8,9 @@ use super::number::number_end;
 use super::{Fallible, Fault, shorten_bytes};
 use crate::record::Code;
 
+/// What to do about a number that is none.
+const NOT_FINITE: &str = "; JSON has no NaN and no Infinity: send null";
+
 /// A string as it stands, without its quotes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Raw<'a> {
@@ -69,8 +72,20 @@ impl<'a> Reader<'a> {
             Some(rest) => {
                 let found = String::from_utf8_lossy(&rest[..rest.len().min(8)]);
                 let found = found.chars().next().unwrap_or(' ');
-                Fault::syntax(self.at, format!("expected {what}, found {found:?}"))
+                let hint = self.hint(rest);
+                Fault::syntax(self.at, format!("expected {what}, found {found:?}{hint}"))
             }
+        }
+    }
+
+    /// What to do about the usual mistakes, by what stands where something else was expected.
+    fn hint(&self, rest: &[u8]) -> &'static str {
+        let before = self.bytes.get(..self.at).unwrap_or_default().trim_ascii_end();
+        match rest {
+            [b'}' | b']', ..] if before.ends_with(b",") => "; remove the comma before it",
+            [b'\'', ..] => "; texts have double quotes",
+            [b'N', b'a', b'N', ..] | [b'I', b'n', b'f', ..] => NOT_FINITE,
+            _ => "",
         }
     }
 
@@ -135,8 +150,16 @@ impl<'a> Reader<'a> {
             }
             Err(at) => {
                 let end = self.bytes.len().min(at + 1).max(self.at);
-                let found = shorten_bytes(&self.bytes[self.at..end]);
-                Err(Fault::syntax(at, format!("not a number of JSON: {found}")))
+                let text = &self.bytes[self.at..end];
+                let hint = match text {
+                    [b'0', b'0'..=b'9'] | [b'-', b'0', b'0'..=b'9'] => {
+                        "; drop the leading zeros, or send it as a text"
+                    }
+                    [b'-', b'I'] => NOT_FINITE,
+                    _ => "",
+                };
+                let found = shorten_bytes(text);
+                Err(Fault::syntax(at, format!("not a number of JSON: {found}{hint}")))
             }
         }
     }
@@ -164,7 +187,10 @@ impl<'a> Reader<'a> {
                 Some(bracket @ (b'{' | b'[')) => {
                     // The record itself is the first level.
                     if open.len() + 1 >= self.depth {
-                        let message = format!("nested deeper than {} levels", self.depth);
+                        let message = format!(
+                            "nested deeper than {} levels; flatten it, or send it as a text",
+                            self.depth
+                        );
                         return Err(Fault::new(Code::TooDeep, message));
                     }
                     self.at += 1;
@@ -320,7 +346,7 @@ fn escape(bytes: &[u8]) -> Result<(char, usize), &'static str> {
 
 /// `\uXXXX`, or two of them that are a surrogate pair.
 fn unicode(bytes: &[u8]) -> Result<(char, usize), &'static str> {
-    const LONE: &str = "a lone surrogate is no character";
+    const LONE: &str = "half a surrogate pair is no character; escape both halves";
     let first = hex(bytes)?;
     if let Some(character) = char::from_u32(first) {
         return Ok((character, 6));

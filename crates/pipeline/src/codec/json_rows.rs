@@ -10,14 +10,16 @@ use super::target::Target;
 use super::{Fallible, Fault, datetime};
 use crate::schema::Type;
 
+/// What is wrong with a line that goes on after its object.
+const AFTER_OBJECT: &str = "bytes after the object; put each object on a line of its own";
+
 impl Target {
     /// Reads a line that must hold one object and nothing else.
     pub(super) fn json_line(&mut self, reader: &mut Reader<'_>) -> Fallible<()> {
-        self.json_object(reader)?;
+        self.json_object(reader).map_err(|fault| of_line(fault, reader.bytes))?;
         reader.space();
         if reader.at < reader.bytes.len() {
-            let message = "bytes after the object; a line holds one object";
-            return Err(Fault::syntax(reader.at, message));
+            return Err(Fault::syntax(reader.at, AFTER_OBJECT));
         }
         self.end_row()
     }
@@ -125,6 +127,20 @@ impl Target {
         }
         Ok(())
     }
+}
+
+/// Says what to do about a line that is no object at all: a part of one, or an array.
+#[cold]
+fn of_line(mut fault: Box<Fault>, line: &[u8]) -> Box<Fault> {
+    match line.trim_ascii_start() {
+        [b'{', ..] => {}
+        [b'[', ..] => fault.message += "; send an array as application/json",
+        _ => {
+            fault.message += "; each line is a record of its own (send records of many lines as \
+                              application/json)";
+        }
+    }
+    fault
 }
 
 /// The text of a string: as it stands, or unescaped into `scratch`.

@@ -12,7 +12,9 @@
 //! | `decode` | rows of a chunk into batches: the loop that all formats share |
 //! | `target` | where rows are written, and what becomes of values without a column |
 //! | `json`, `json_rows` | the strict JSON reader; objects into columns |
-//! | `csv_rows` | separated values into columns |
+//! | `dialect` | how separated values are written |
+//! | `csv_fields`, `csv_rows` | where separated values begin and end; into columns |
+//! | `mask` | bytes found sixty-four at a time |
 //! | `columns` | column buffers that can take back a half-written row |
 //! | `number`, `datetime` | text into exact values |
 //! | `fault` | why rows are refused |
@@ -26,14 +28,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 mod columns;
+mod csv_fields;
 mod csv_rows;
 mod cut;
 mod datetime;
 mod decode;
+mod dialect;
 mod fault;
 mod infer;
 mod json;
 mod json_rows;
+mod mask;
 mod number;
 pub mod reread;
 mod target;
@@ -41,6 +46,7 @@ mod target;
 pub use cut::Cutter;
 pub use datetime::{parse_date, parse_timestamp};
 pub use decode::{Decoder, Decoding};
+pub use dialect::{Dialect, Header, Layout, Marks, Quote};
 pub use infer::{infer, widen};
 pub use number::parse_decimal;
 pub use target::EXTRA;
@@ -48,17 +54,14 @@ pub use target::EXTRA;
 use fault::{Fallible, Fault, shorten, shorten_bytes, type_name};
 
 /// The formats of a body. A new one is a file beside this one and an arm here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Format {
     /// One JSON object a line.
     Ndjson,
     /// One JSON object, or an array of objects; streamed, never held whole.
     Json,
-    /// Separated values with a header line.
-    Csv {
-        /// The field separator: `,` or a tab.
-        delimiter: u8,
-    },
+    /// Separated values.
+    Csv(Dialect),
 }
 
 /// Bounds on what a body may hold.
@@ -110,8 +113,8 @@ pub struct Chunk {
     pub column: u64,
     /// True for the chunk that ends the body.
     pub last: bool,
-    /// The columns of a CSV body, parsed once an upload.
-    pub header: Option<Arc<Vec<String>>>,
+    /// How the separated values of the body are written and named; worked out once an upload.
+    pub header: Option<Arc<Layout>>,
 }
 
 /// A record that was longer than [`Limits::record_bytes`] and was skipped without being held.
@@ -123,6 +126,8 @@ pub struct Oversized {
     pub raw: Bytes,
     /// Its whole length, in bytes.
     pub length: u64,
+    /// Line ends inside it, its own included.
+    pub lines: u64,
 }
 
 /// How many bytes of a record that is too long are kept, for its dead letter.

@@ -31,8 +31,6 @@ pub(super) struct Target {
     /// Names without a column that had a value in this chunk.
     pub(super) unknown: Vec<String>,
     pub(super) scratch: Vec<u8>,
-    /// What an unquoted CSV field says for NULL, in columns of every type.
-    pub(super) null_text: Option<Box<[u8]>>,
 }
 
 impl Target {
@@ -57,7 +55,6 @@ impl Target {
             stranger: None,
             unknown: Vec::new(),
             scratch: Vec::new(),
-            null_text: None,
         }
     }
 
@@ -105,7 +102,8 @@ impl Target {
             return Err(Fault::new(Code::RowTooLarge, message));
         }
         if !self.strangers.insert(name.into()) {
-            let mut fault = Fault::new(Code::DuplicateKey, "the record names this key twice");
+            let mut fault =
+                Fault::new(Code::DuplicateKey, "the record names this key twice; send it once");
             fault.column = Some(String::from_utf8_lossy(name).into_owned());
             return Err(fault);
         }

@@ -28,7 +28,7 @@ impl Inner {
     pub(crate) async fn widen(
         self: &Arc<Self>,
         stream: &Arc<Stream>,
-        format: Format,
+        format: &Format,
         chunk: &Chunk,
     ) -> Result<Arc<Plan>, IngestError> {
         let altering = Arc::clone(&stream.altering).lock_owned().await;
@@ -43,7 +43,8 @@ impl Inner {
             )));
         };
         let (job_chunk, limits, schema) = (chunk.clone(), self.config.limits, last.schema.clone());
-        let job = move || codec::widen(&schema, format, &job_chunk, limits);
+        let format = format.clone();
+        let job = move || codec::widen(&schema, &format, &job_chunk, limits);
         let wider = self.validators.run(job).await;
         let wider = wider.map_err(|error| IngestError::Internal(error.to_string()))?;
         let definition = match wider {

@@ -257,7 +257,7 @@ impl Inner {
     pub(crate) async fn create_from(
         self: &Arc<Self>,
         name: &str,
-        format: Format,
+        format: &Format,
         chunk: &Chunk,
     ) -> Result<Arc<Stream>, IngestError> {
         if let Some(stream) = self.stream(name) {
@@ -276,9 +276,9 @@ impl Inner {
         }
     }
 
-    async fn infer(&self, format: Format, chunk: &Chunk) -> Result<Schema, IngestError> {
-        let (chunk, limits) = (chunk.clone(), self.config.limits);
-        let inferred = self.validators.run(move || codec::infer(format, &chunk, limits)).await;
+    async fn infer(&self, format: &Format, chunk: &Chunk) -> Result<Schema, IngestError> {
+        let (format, chunk, limits) = (format.clone(), chunk.clone(), self.config.limits);
+        let inferred = self.validators.run(move || codec::infer(&format, &chunk, limits)).await;
         inferred.map_err(|error| IngestError::Internal(error.to_string()))?.map_err(malformed_error)
     }
 

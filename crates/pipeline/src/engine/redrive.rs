@@ -371,7 +371,7 @@ fn one(plan: &Plan, decoder: &mut Decoder, letter: &Opened) -> Result<RecordBatc
     })?;
     let (format, chunk) = reread::chunk(reading, &letter.raw).map_err(&refused)?;
     let (mut row, mut fault, mut received) = (None, None, 0);
-    for batch in decoder.decode(format, &chunk) {
+    for batch in decoder.decode(&format, &chunk) {
         let batch = batch.map_err(|malformed| refused(malformed.to_string()))?;
         let mut batch = plan.checks.apply(batch, &chunk.bytes);
         received += batch.received;

@@ -32,7 +32,7 @@ pub(crate) struct Validated {
 /// the schema lacks, so the caller gives the stream a wider version first.
 pub(crate) fn validate(
     plan: &Arc<Plan>,
-    format: Format,
+    format: &Format,
     chunk: &Chunk,
     meta: Meta,
     widens: bool,

@@ -173,7 +173,7 @@ fn a_text_for_null_that_the_caller_names_is_null_in_every_column() {
 #[test]
 fn tabs_separate_when_the_format_says_so() {
     let schema = schema(&[("a", Type::BigInt), ("b", Type::Text)]);
-    let format = Format::Csv { delimiter: b'\t' };
+    let format = Format::Csv(Dialect::TAB);
     let body = b"a\tb\n1\tx,y\n2\t\"p\tq\"\n";
     let batches = decode(format, Limits::default(), &schema, Unknown::DeadLetter, body);
     assert_eq!(rows(&batches.unwrap_or_default()), ["1|x,y", "2|p\tq"]);

@@ -61,7 +61,7 @@ fn a_value_that_does_not_fit_is_refused_with_its_column_value_and_type() {
             TypeMismatch,
             "1.5 has a fraction; the column is INT (alter it to DOUBLE to keep it)",
         ),
-        (Type::Int, "\"5\"", TypeMismatch, "expected INT, found \"5\""),
+        (Type::Int, "\"5\"", TypeMismatch, "expected INT, found \"5\"; send it without quotes"),
         (Type::Int, "true", TypeMismatch, "expected INT, found true"),
         (Type::Int, "[1]", TypeMismatch, "expected INT, found [1]"),
         (Type::Int, "2147483648", OutOfRange, "2147483648 is outside the range of INT"),
@@ -75,7 +75,12 @@ fn a_value_that_does_not_fit_is_refused_with_its_column_value_and_type() {
         (Type::BigInt, "1e400", OutOfRange, "1e400 is outside the range of BIGINT"),
         (Type::Double, "1e400", OutOfRange, "1e400 is outside the range of DOUBLE"),
         (Type::Real, "1e39", OutOfRange, "1e39 is outside the range of REAL"),
-        (Type::Double, "\"1\"", TypeMismatch, "expected DOUBLE, found \"1\""),
+        (
+            Type::Double,
+            "\"1\"",
+            TypeMismatch,
+            "expected DOUBLE, found \"1\"; send it without quotes",
+        ),
         (
             DECIMAL,
             "1.505",
@@ -97,9 +102,14 @@ fn a_value_that_does_not_fit_is_refused_with_its_column_value_and_type() {
             Type::Timestamp,
             "\"2016-12-31T23:59:60Z\"",
             InvalidDate,
-            "2016-12-31T23:59:60Z is not a time (YYYY-MM-DDThh:mm:ss, with an offset or in UTC); the column is TIMESTAMP",
+            "2016-12-31T23:59:60Z is not a time (YYYY-MM-DDThh:mm:ss, with an offset or in UTC); the column is TIMESTAMP; clocks of 86,400 seconds a day have no leap second, send :59",
         ),
-        (Type::Timestamp, "1357034400", TypeMismatch, "expected TIMESTAMP, found 1357034400"),
+        (
+            Type::Timestamp,
+            "1357034400",
+            TypeMismatch,
+            "expected TIMESTAMP, found 1357034400; send a text, 2013-01-31T10:00:00Z",
+        ),
     ];
     for (ty, text, code, message) in cases {
         let found = one(Format::Ndjson, ty, text);
@@ -107,7 +117,7 @@ fn a_value_that_does_not_fit_is_refused_with_its_column_value_and_type() {
     }
     let long = format!("\"{}\"", "ü".repeat(10_000));
     let message = one(Format::Ndjson, Type::Int, &long).err().map(|(_, message)| message);
-    let expected = format!("expected INT, found \"{}…", "ü".repeat(63));
+    let expected = format!("expected INT, found \"{}…; send it without quotes", "ü".repeat(63));
     assert_eq!(message, Some(expected), "a long value is shortened at a character");
 }
 
@@ -123,35 +133,69 @@ fn a_record_that_is_not_json_is_refused_with_its_place() {
             r"{",
             "column 2: expected a key in quotes, but the record ends; each line is a record of its own (send records of many lines as application/json)",
         ),
-        (r#"{"a":1,}"#, "column 8: expected a key in quotes, found '}'"),
+        (
+            r#"{"a":1,}"#,
+            "column 8: expected a key in quotes, found '}'; remove the comma before it",
+        ),
         (r#"{"a":1,,"b":"x"}"#, "column 8: expected a key in quotes, found ','"),
         (r#"{,"a":1}"#, "column 2: expected a key in quotes, found ','"),
         (r#"{"a":1 "b":"x"}"#, "column 8: expected a comma or }, found '\"'"),
         (r#"{"a" 1}"#, "column 6: expected a colon after the key, found '1'"),
         (r"{a:1}", "column 2: expected a key in quotes, found 'a'"),
-        (r"{'a':1}", "column 2: expected a key in quotes, found '\\''"),
+        (r"{'a':1}", "column 2: expected a key in quotes, found '\\''; texts have double quotes"),
         (r#"{"a":}"#, "column 6: expected a value, found '}'"),
-        (r#"{"a":01}"#, "column 7: not a number of JSON: 01"),
+        (
+            r#"{"a":01}"#,
+            "column 7: not a number of JSON: 01; drop the leading zeros, or send it as a text",
+        ),
         (r#"{"a":+1}"#, "column 6: expected a value, found '+'"),
         (r#"{"a":1.}"#, "column 8: not a number of JSON: 1.}"),
         (r#"{"a":-}"#, "column 7: not a number of JSON: -}"),
-        (r#"{"a":NaN}"#, "column 6: expected a value, found 'N'"),
+        (
+            r#"{"a":NaN}"#,
+            "column 6: expected a value, found 'N'; JSON has no NaN and no Infinity: send null",
+        ),
+        (
+            r#"{"a":-Infinity}"#,
+            "column 7: not a number of JSON: -I; JSON has no NaN and no Infinity: send null",
+        ),
         (r#"{"a":nul}"#, "column 6: expected null, found 'n'"),
-        (r#"{"a":1}{"a":2}"#, "column 8: bytes after the object; a line holds one object"),
-        (r#"{"a":1},"#, "column 8: bytes after the object; a line holds one object"),
-        (r#"[{"a":1}]"#, "column 1: expected an object, found '['"),
-        (r"12", "column 1: expected an object, found '1'"),
+        (
+            r#"{"a":1}{"a":2}"#,
+            "column 8: bytes after the object; put each object on a line of its own",
+        ),
+        (r#"{"a":1},"#, "column 8: bytes after the object; put each object on a line of its own"),
+        (
+            r#"[{"a":1}]"#,
+            "column 1: expected an object, found '['; send an array as application/json",
+        ),
+        (
+            r"12",
+            "column 1: expected an object, found '1'; each line is a record of its own (send records of many lines as application/json)",
+        ),
         (r#"{"b":"x"#, "column 6: the string is not closed"),
         (r#"{"b":"\x"}"#, "column 7: this escape does not exist in JSON"),
-        (r#"{"b":"ab\ud800"}"#, "column 9: a lone surrogate is no character"),
-        (r#"{"b":"\udc00\ud800"}"#, "column 7: a lone surrogate is no character"),
-        (r#"{"b":"\ud800\u0041"}"#, "column 7: a lone surrogate is no character"),
+        (
+            r#"{"b":"ab\ud800"}"#,
+            "column 9: half a surrogate pair is no character; escape both halves",
+        ),
+        (
+            r#"{"b":"\udc00\ud800"}"#,
+            "column 7: half a surrogate pair is no character; escape both halves",
+        ),
+        (
+            r#"{"b":"\ud800\u0041"}"#,
+            "column 7: half a surrogate pair is no character; escape both halves",
+        ),
         (r#"{"b":"\u00g0"}"#, "column 7: \\u needs four hexadecimal digits"),
         ("{\"b\":\"a\tb\"}", "column 8: a control character in a string must be escaped"),
-        (r#"{"j":[1,]}"#, "column 9: expected a value, found ']'"),
+        (r#"{"j":[1,]}"#, "column 9: expected a value, found ']'; remove the comma before it"),
         (r#"{"j":[1 2]}"#, "column 9: expected a comma or ], found '2'"),
-        (r#"{"j":{"x":"\ud800"}}"#, "column 12: a lone surrogate is no character"),
-        (r#"{"a":1}x"#, "column 8: bytes after the object; a line holds one object"),
+        (
+            r#"{"j":{"x":"\ud800"}}"#,
+            "column 12: half a surrogate pair is no character; escape both halves",
+        ),
+        (r#"{"a":1}x"#, "column 8: bytes after the object; put each object on a line of its own"),
     ];
     for (record, message) in cases {
         // Good rows around it are kept.
@@ -213,8 +257,8 @@ fn a_refused_row_leaves_nothing_behind() {
         [
             "2 type_mismatch n: 2.5 has a fraction; the column is INT (alter it to DOUBLE to keep it)",
             "3 not_null n: missing, and the column is NOT NULL without a DEFAULT",
-            "4 syntax b: column 18: a lone surrogate is no character",
-            "6 duplicate_key n: the record names this key twice",
+            "4 syntax b: column 18: half a surrogate pair is no character; escape both halves",
+            "6 duplicate_key n: the record names this key twice; send it once",
         ]
     );
     assert_eq!(batches[0].numbers, [1, 5, 7]);
@@ -253,8 +297,13 @@ fn nesting_is_bounded_and_never_overflows_the_stack() {
     let batches = decode(Format::Ndjson, limits, &schema, Unknown::DeadLetter, body.as_bytes());
     let batches = batches.unwrap_or_default();
     assert_eq!(rows(&batches), ["[[[]]]"]);
-    let expected: Vec<_> =
-        [2, 3, 4].map(|row| format!("{row} too_deep v: nested deeper than 4 levels")).into();
+    let expected: Vec<_> = [2, 3, 4]
+        .map(|row| {
+            format!(
+                "{row} too_deep v: nested deeper than 4 levels; flatten it, or send it as a text"
+            )
+        })
+        .into();
     assert_eq!(refusals(&batches), expected);
 }
 
@@ -291,8 +340,8 @@ fn a_value_without_a_column_is_refused_dropped_or_kept_as_the_stream_says() {
     let batches = run(&schema, Unknown::DeadLetter);
     assert_eq!(rows(&batches), ["2", "3"], "a null is no value");
     let faults = [
-        "4 duplicate_key x: the record names this key twice",
-        "5 syntax -: column 15: expected a value, found ']'",
+        "4 duplicate_key x: the record names this key twice; send it once",
+        "5 syntax -: column 15: expected a value, found ']'; remove the comma before it",
     ];
     let unknown = "1 unknown_column x: the schema has no column \"x\"; alter the stream, or set \
                    unknown = \"drop\" or \"keep\"";

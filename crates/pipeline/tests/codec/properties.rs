@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use crate::{CSV, conserved, cut, cut_pieces, refusals, rows, schema};
 
-const FORMATS: [Format; 4] = [Format::Ndjson, Format::Json, CSV, Format::Csv { delimiter: b'\t' }];
+const FORMATS: [Format; 4] = [Format::Ndjson, Format::Json, CSV, Format::Csv(Dialect::TAB)];
 
 fn limits() -> Limits {
     Limits { chunk_bytes: 40, chunk_records: 4, record_bytes: 60, columns: 5, depth: 5, cells: 12 }

@@ -171,6 +171,9 @@ impl From<IngestError> for Problem {
                 "No further stream can be created",
                 format!("{detail}; raise [limits] streams, or drop one"),
             ),
+            IngestError::Incompatible(_) => {
+                Problem::new(S::CONFLICT, "stream-refused", "The stream was left as it is", detail)
+            }
             IngestError::Empty => Problem::bad_request("empty-body", detail),
             IngestError::Malformed { malformed, partial } => {
                 let problem = Problem::bad_request("malformed-body", detail)

@@ -20,6 +20,7 @@
 //! | `number`, `datetime` | text into exact values |
 //! | `fault` | why rows are refused |
 //! | `infer` | a schema from a chunk |
+//! | `reread` | a refused row, tried again |
 //!
 //! A format is an arm of [`Format`], a scanner under `cut` and a row reader beside `json_rows`.
 
@@ -42,6 +43,7 @@ mod json;
 mod json_rows;
 mod mask;
 mod number;
+pub mod reread;
 mod target;
 
 pub use cut::Cutter;

@@ -1,6 +1,9 @@
 //! The one place that knows the pipeline's façade: settings in, plain JSON and bytes out.
 //! HTTP, commands and lifecycle speak to this module only, so a change of the façade ends here.
 
+pub mod edit;
+pub mod letters;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +12,7 @@ use forebay_flow::{Clock, Ctx};
 use forebay_journal::disk::RealDisk;
 use forebay_pipeline::engine;
 use forebay_pipeline::query::{Encoder, ErrorKind, Format, QueryError, QueryStream};
-use forebay_pipeline::stream::catalog::Origin;
+use forebay_pipeline::stream::catalog::{Definition, Origin};
 use serde_json::{Value, json};
 
 pub use forebay_pipeline::engine::{Engine, Receipt};
@@ -23,6 +26,9 @@ use crate::config::{self, Config};
 
 /// A commit to a sink that takes longer is given up; its rows are read from the journal again.
 const SINK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The most versions that are shown of a stream, newest first.
+const VERSIONS: usize = 20;
 
 /// What the engine is built from.
 ///
@@ -136,7 +142,7 @@ pub fn queue_table(config: &Config) -> Vec<QueueLine> {
     ]
 }
 
-/// A stream as `GET /api/v1/streams/NAME` shows it.
+/// A stream as `GET /api/v1/streams` shows it.
 pub fn stream_json(info: &engine::StreamInfo) -> Value {
     let definition = &info.definition;
     json!({
@@ -157,6 +163,27 @@ pub fn stream_json(info: &engine::StreamInfo) -> Value {
         "journal": { "bytes": info.journal_bytes, "max": info.journal_max },
         "lag_bytes": info.lag_bytes,
     })
+}
+
+/// A stream with its versions and its rows, as `GET /api/v1/streams/NAME` shows it; `None` where there is
+/// none.
+pub fn describe_json(engine: &Engine, name: &str) -> Option<Value> {
+    let mut shown = stream_json(&engine.stream(name)?);
+    let versions = engine.versions(name)?;
+    let version = |definition: &Definition| {
+        json!({
+            "version": definition.version,
+            "schema": definition.schema.to_ddl(),
+            "unknown": definition.unknown,
+            "on_invalid": definition.on_invalid,
+            "transform": definition.transform,
+        })
+    };
+    let newest = versions.iter().rev().take(VERSIONS).map(version);
+    shown["versions"] = Value::Array(newest.collect());
+    let Value::Array(rows) = ledger_json(engine) else { return Some(shown) };
+    shown["rows"] = rows.into_iter().find(|row| row["stream"] == name).unwrap_or_default();
+    Some(shown)
 }
 
 /// All streams.
@@ -203,13 +230,14 @@ impl From<engine::StreamError> for StreamFailure {
             E::Unknown(_) => catalogue::UNKNOWN_STREAM,
             E::TooMany(_) => catalogue::TOO_MANY_STREAMS,
             E::Declared(_) | E::Incompatible(_) | E::Busy(_) => catalogue::STREAM_REFUSED,
+            E::Changed { .. } => catalogue::STREAM_CHANGED,
             E::Io(_) | E::Start(_) => catalogue::INTERNAL,
         };
         StreamFailure { kind, message: error.to_string() }
     }
 }
 
-/// Creates or alters a stream.
+/// Creates or alters a stream; `expected` is the version to be changed, 0 for none, where that matters.
 ///
 /// # Errors
 /// [`StreamFailure`]; nothing was changed.
@@ -217,12 +245,13 @@ pub async fn put_stream(
     engine: &Engine,
     name: &str,
     stream: &config::Stream,
+    expected: Option<u32>,
 ) -> Result<Value, StreamFailure> {
     let settings = stream.to_engine().map_err(|error| StreamFailure {
         kind: catalogue::STREAM_SETTINGS,
         message: format!("schema: {error}"),
     })?;
-    Ok(stream_json(&engine.create_or_alter(name, settings).await?))
+    Ok(stream_json(&engine.create_or_alter(name, settings, expected).await?))
 }
 
 /// Drops a stream; without `force` only when nothing of it waits in the journal.

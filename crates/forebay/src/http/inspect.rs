@@ -25,6 +25,8 @@ POST   /ingest/{stream}          rows: text/csv, text/tab-separated-values, appl
                                  ?ack=received|durable|stored, Idempotency-Key, Prefer: wait=
 GET    /api/v1/streams           all streams
 GET    /api/v1/streams/{stream}  one; PUT creates or alters it, DELETE drops it (?force=true)
+GET    /api/v1/dead-letters      refused rows, newest first: ?stream=&code=&limit=&after=
+GET    /api/v1/dead-letters/{id} one, whole; POST /api/v1/dead-letters/redrive sends some again
 POST   /api/v1/query             {\"sql\": \"SELECT …\"} or the SQL as text/plain
 GET    /api/v1/ledger            rows received, stored and in the journal, by stream
 GET    /api/v1/tree              the supervision tree

@@ -9,6 +9,7 @@
 
 pub mod body;
 mod connection;
+mod dead_letters;
 mod guard;
 mod ingest;
 mod inspect;

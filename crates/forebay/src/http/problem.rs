@@ -177,6 +177,7 @@ impl From<IngestError> for Problem {
                 catalogue::TOO_MANY_STREAMS,
                 format!("{detail}; raise [limits] streams, or drop one"),
             ),
+            IngestError::Incompatible(_) => Problem::new(catalogue::STREAM_REFUSED, detail),
             IngestError::Empty => Problem::new(catalogue::EMPTY_BODY, detail),
             IngestError::Malformed { malformed, partial } => {
                 let problem = Problem::new(catalogue::MALFORMED_BODY, detail)

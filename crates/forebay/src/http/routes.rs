@@ -12,7 +12,7 @@ use percent_encoding::percent_decode_str;
 use super::App;
 use super::guard::shorten;
 use super::problem::{self, Problem};
-use super::{ingest, inspect, query, resume, streams};
+use super::{dead_letters, ingest, inspect, query, resume, streams};
 use crate::catalogue;
 
 /// A request's kind: a metric label, and what the outermost layer decides by.
@@ -22,6 +22,8 @@ pub enum Route {
     Ingest,
     /// `/api/v1/streams[/{stream}]`
     Streams,
+    /// `/api/v1/dead-letters[/{id}|/redrive]`
+    DeadLetters,
     /// `/api/v1/query`
     Query,
     /// `/api/v1/ledger`, `tree`, `queues`, `tasks`
@@ -38,6 +40,7 @@ pub enum Route {
 
 const INGEST: &str = "/ingest/";
 const STREAMS: &str = "/api/v1/streams/";
+const DEAD_LETTERS: &str = "/api/v1/dead-letters";
 const PROBLEMS: &str = "/problems/";
 
 impl Route {
@@ -45,6 +48,7 @@ impl Route {
     pub const ALL: [Route; 8] = [
         Route::Ingest,
         Route::Streams,
+        Route::DeadLetters,
         Route::Query,
         Route::Inspect,
         Route::Metrics,
@@ -67,7 +71,11 @@ impl Route {
             _ if path.starts_with(PROBLEMS) => Route::Problems,
             _ if path.starts_with(INGEST) => Route::Ingest,
             _ if path.starts_with(STREAMS) => Route::Streams,
-            _ => Route::Other,
+            _ => match path.strip_prefix(DEAD_LETTERS) {
+                Some("") => Route::DeadLetters,
+                Some(rest) if rest.starts_with('/') => Route::DeadLetters,
+                _ => Route::Other,
+            },
         }
     }
 
@@ -76,6 +84,7 @@ impl Route {
         match self {
             Route::Ingest => "ingest",
             Route::Streams => "streams",
+            Route::DeadLetters => "dead_letters",
             Route::Query => "query",
             Route::Inspect => "inspect",
             Route::Metrics => "metrics",
@@ -158,6 +167,9 @@ pub(super) fn router(app: Arc<App>) -> Router {
             "/api/v1/streams/{stream}",
             get(streams::describe).put(streams::put).delete(streams::delete),
         )
+        .route(DEAD_LETTERS, get(dead_letters::list))
+        .route("/api/v1/dead-letters/redrive", post(dead_letters::redrive))
+        .route("/api/v1/dead-letters/{id}", get(dead_letters::show))
         .route("/api/v1/query", post(query::post).get(query::get))
         .route("/api/v1/ledger", get(inspect::ledger))
         .route("/api/v1/tree", get(inspect::tree))
@@ -218,5 +230,7 @@ mod tests {
         assert_eq!(Route::Ingest.stream("/ingest/%ff"), None);
         assert_eq!(Route::of("/api/v1/streams"), Route::Streams);
         assert_eq!(Route::of("/api/v1/jobs"), Route::Other);
+        assert_eq!(Route::of("/api/v1/dead-letters/redrive"), Route::DeadLetters);
+        assert_eq!(Route::of("/api/v1/dead-lettersx"), Route::Other);
     }
 }

@@ -4,9 +4,11 @@
 mod cli;
 mod config;
 mod http;
+mod letters;
 mod limits;
 mod metrics;
 mod resume;
 mod send;
 mod server;
+mod streams;
 mod tokens;

@@ -13,7 +13,8 @@
 //! | `target` | where rows are written, and what becomes of values without a column |
 //! | `json`, `json_rows` | the strict JSON reader; objects into columns |
 //! | `dialect` | how separated values are written |
-//! | `csv_fields`, `csv_rows` | where separated values begin and end; into columns |
+//! | `csv_fields`, `csv_rows` | where separated values begin and end; records into columns |
+//! | `csv_index`, `csv_columns` | the same for many plain records at once, column by column |
 //! | `mask` | bytes found sixty-four at a time |
 //! | `columns` | column buffers that can take back a half-written row |
 //! | `number`, `datetime` | text into exact values |
@@ -28,7 +29,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 mod columns;
+mod csv_columns;
 mod csv_fields;
+mod csv_index;
 mod csv_rows;
 mod cut;
 mod datetime;

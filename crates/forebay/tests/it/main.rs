@@ -3,6 +3,7 @@
 
 mod cli;
 mod config;
+mod errors;
 mod http;
 mod limits;
 mod metrics;

@@ -13,12 +13,14 @@
 //! | `target` | where rows are written, and what becomes of values without a column |
 //! | `json`, `json_rows` | the strict JSON reader; objects into columns |
 //! | `dialect` | how separated values are written |
-//! | `csv_fields`, `csv_rows` | where separated values begin and end; into columns |
+//! | `csv_fields`, `csv_rows` | where separated values begin and end; records into columns |
+//! | `csv_index`, `csv_columns` | the same for many plain records at once, column by column |
 //! | `mask` | bytes found sixty-four at a time |
 //! | `columns` | column buffers that can take back a half-written row |
 //! | `number`, `datetime` | text into exact values |
 //! | `fault` | why rows are refused |
 //! | `infer` | a schema from a chunk |
+//! | `reread` | a refused row, tried again |
 //!
 //! A format is an arm of [`Format`], a scanner under `cut` and a row reader beside `json_rows`.
 
@@ -27,7 +29,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 mod columns;
+mod csv_columns;
 mod csv_fields;
+mod csv_index;
 mod csv_rows;
 mod cut;
 mod datetime;
@@ -39,6 +43,7 @@ mod json;
 mod json_rows;
 mod mask;
 mod number;
+pub mod reread;
 mod target;
 
 pub use cut::Cutter;

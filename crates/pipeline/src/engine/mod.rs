@@ -4,14 +4,18 @@
 //! Engine ── Inner ┬─ budget: intake │ lanes │ (query: its own pool)
 //!                 ├─ pools: validate │ transform │ persist │ files
 //!                 ├─ streams: journal, plans, sink, one lane each
-//!                 └─ dead letters: one table, one owner
+//!                 └─ dead letters, and marks of the redriven: a table each, one owner
 //! ```
 
+mod alter;
 mod ask;
+mod assemble;
 mod config;
 mod define;
 mod drain;
+mod letters;
 mod open;
+mod redrive;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,11 +33,14 @@ use parking_lot::RwLock;
 pub use self::config::{EngineConfig, Faults, MemoryShares, Workers};
 pub use self::define::{StreamError, StreamInfo};
 pub use self::drain::Receipt;
+pub use self::letters::{Letter, LettersError, Place, Selection};
 pub use self::open::OpenError;
+pub use self::redrive::{Redrive, Redriving, Refused};
 use crate::intake::{self, IngestError, Partial, Refusal, Request, Standing, Upload};
 use crate::ledger::{self, LedgerRow, Totals};
 use crate::sink::dead_letters::DeadLetters;
 use crate::sink::disk_store::DiskStore;
+use crate::sink::redriven::Redriven;
 use crate::stream::Stream;
 use crate::stream::catalog::Catalog;
 use crate::telemetry::Telemetry;
@@ -56,6 +63,7 @@ pub(crate) struct Inner {
     pub transformers: Pool,
     pub persisters: Pool,
     pub dead_letters: DeadLetters,
+    pub redriven: Redriven,
     /// Appends that outlive their request (`ack=received`).
     pub uploads: Scope,
     catalog: Catalog,

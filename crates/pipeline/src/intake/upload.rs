@@ -353,6 +353,7 @@ impl Upload {
             client: self.request.client.clone(),
             request: self.request.request_id.clone(),
             tenant: self.request.tenant.clone(),
+            ..Meta::default()
         }
     }
 

@@ -99,6 +99,8 @@ pub struct Stream {
     state: RwLock<State>,
     /// Held by whoever changes the definition.
     pub(crate) altering: Arc<tokio::sync::Mutex<()>>,
+    /// Held by whoever redrives dead letters into it.
+    pub(crate) redriving: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug)]
@@ -131,6 +133,7 @@ impl Stream {
             wanted: watch::Sender::new(0),
             state: RwLock::new(State { record: parts.record, plans: parts.plans }),
             altering: Arc::default(),
+            redriving: Arc::default(),
         }
     }
 

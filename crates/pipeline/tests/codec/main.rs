@@ -1,6 +1,7 @@
 //! The codecs from outside: bodies in, batches out. Real input beyond what the project keeps is
 //! read from `../shared` and skipped, with a message, where that is absent.
 
+mod csv_dialects;
 mod csv_rows;
 mod cutting;
 mod edges;
@@ -128,7 +129,7 @@ fn refusals(batches: &[Batch]) -> Vec<String> {
 
 /// What becomes of one record's value `v` in a column of type `ty`: its text, or code and message.
 fn one(format: Format, ty: Type, text: &str) -> Result<String, (Code, String)> {
-    let body = match format {
+    let body = match &format {
         Format::Csv(_) => format!("v,w\n{text},\n"),
         _ => format!("{{\"v\":{text}}}\n"),
     };

@@ -112,27 +112,30 @@ pub fn dead_letters(command: &DeadLetters, settings: &Settings) -> anyhow::Resul
 /// Where letters are looked up.
 enum Source<'a> {
     Server(&'a Server),
-    /// A data directory; its context lives as long.
-    Dir(Engine, Ctx),
+    Dir(Engine),
 }
 
 impl<'a> Source<'a> {
-    async fn open(server: &'a Server, settings: &Settings) -> anyhow::Result<Source<'a>> {
+    /// A data directory where the settings name one, opened under `ctx`.
+    async fn open(
+        ctx: &Ctx,
+        server: &'a Server,
+        settings: &Settings,
+    ) -> anyhow::Result<Source<'a>> {
         let Some(dir) = &settings.data_dir else { return Ok(Source::Server(server)) };
         if !dir.is_dir() {
             bail!("there is no data directory {}", dir.display());
         }
         let config = load(settings)?.config;
-        let ctx = Ctx::root("dead-letters");
         let telemetry = Arc::new(api::Telemetry::new(&prometheus::Registry::new())?);
-        let engine = api::open(&ctx, &config, telemetry).await.map_err(|error| anyhow!(error))?;
-        Ok(Source::Dir(engine, ctx))
+        let engine = api::open(ctx, &config, telemetry).await.map_err(|error| anyhow!(error))?;
+        Ok(Source::Dir(engine))
     }
 
     async fn list(&self, request: ListRequest) -> anyhow::Result<Value> {
         match self {
             Source::Server(server) => server.get(&list_path(&request)).await,
-            Source::Dir(engine, _) => letters::list(engine, request).await.map_err(told),
+            Source::Dir(engine) => letters::list(engine, request).await.map_err(told),
         }
     }
 
@@ -141,7 +144,7 @@ impl<'a> Source<'a> {
             Source::Server(server) => {
                 server.get(&format!("/api/v1/dead-letters/{}", escaped(id))).await
             }
-            Source::Dir(engine, _) => letters::show(engine, id).await.map_err(told),
+            Source::Dir(engine) => letters::show(engine, id).await.map_err(told),
         }
     }
 }
@@ -151,12 +154,14 @@ fn told(failure: LettersFailure) -> anyhow::Error {
 }
 
 async fn show_one(id: &str, server: &Server, settings: &Settings) -> anyhow::Result<()> {
-    let letter = Source::open(server, settings).await?.show(id).await?;
+    let ctx = Ctx::root("dead-letters");
+    let letter = Source::open(&ctx, server, settings).await?.show(id).await?;
     Ok(writeln!(std::io::stdout().lock(), "{letter:#}")?)
 }
 
 async fn show_list(list: &List, settings: &Settings) -> anyhow::Result<()> {
-    let source = Source::open(&list.server, settings).await?;
+    let ctx = Ctx::root("dead-letters");
+    let source = Source::open(&ctx, &list.server, settings).await?;
     let (mut left, mut after) = (list.limit, None);
     let mut shown = Vec::new();
     while left > 0 {

@@ -22,7 +22,7 @@ pub(crate) struct Server {
     pub(crate) app: Arc<App>,
     ctx: Ctx,
     tree: Ctx,
-    engine: api::Engine,
+    pub(crate) engine: api::Engine,
     root: Task<Result<(), GaveUp>>,
     dir: tempfile::TempDir,
 }

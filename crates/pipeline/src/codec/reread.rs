@@ -136,7 +136,7 @@ mod tests {
 
     /// What a row gives when it is read again: accepted and refused.
     fn again(format: Format, body: &str, raw: &str) -> (usize, usize) {
-        let mut cutter = Cutter::new(format.clone(), Limits::default());
+        let mut cutter = Cutter::new(&format, Limits::default());
         cutter.push(body.to_owned().into()).unwrap();
         let first = cutter.finish().unwrap().unwrap();
         let (format, chunk) =

@@ -10,6 +10,7 @@
 mod clients;
 mod hostile;
 mod http;
+mod letters;
 mod metrics;
 mod oracle;
 mod poison;

@@ -59,7 +59,10 @@ async fn what_stored_rows_allow_is_a_version_and_the_rest_says_what_to_do_instea
         schema("a INT, b TEXT, c DOUBLE"),
         schema("a INT, b TEXT, c DOUBLE, CHECK (a > -9)"),
         json!({"schema": "a INT, b TEXT, c DOUBLE", "transform": "SELECT *, a + 1 AS d FROM s"}),
-        json!({"schema": "a INT, b TEXT, c DOUBLE, e INT NOT NULL DEFAULT 7"}),
+        json!({
+            "schema": "a INT, b TEXT, c DOUBLE, e INT NOT NULL DEFAULT 7",
+            "transform": "SELECT *, a + 1 AS d FROM s",
+        }),
     ];
     for (n, step) in steps.into_iter().enumerate() {
         assert_eq!(made(&server, "s", step.clone()).await, n as u64 + 2, "{step}");

@@ -86,7 +86,9 @@ pub fn run() -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("forebay: {error:#}");
+            for line in format!("{error:#}").lines() {
+                eprintln!("forebay: {line}");
+            }
             ExitCode::FAILURE
         }
     }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{Engine, QueryFailure};
+use crate::catalogue::{self, Kind};
 
 /// Letters of a list, unless told otherwise; a list has at most ten times as many.
 pub const LIST: usize = 100;
@@ -22,10 +23,8 @@ const REDRIVE_MAX: usize = 10_000;
 /// Why dead letters were not shown, or not redriven.
 #[derive(Debug)]
 pub struct LettersFailure {
-    /// The HTTP status.
-    pub status: u16,
-    /// A stable word.
-    pub code: &'static str,
+    /// Which of the catalogue's kinds.
+    pub kind: &'static Kind,
     /// Why, for people.
     pub message: String,
     /// When it is worth coming back.
@@ -34,29 +33,29 @@ pub struct LettersFailure {
 
 impl LettersFailure {
     fn malformed(message: String) -> LettersFailure {
-        LettersFailure { status: 400, code: "dead-letters-request", message, retry_after: None }
+        LettersFailure { kind: catalogue::DEAD_LETTERS_REQUEST, message, retry_after: None }
     }
 }
 
 impl From<LettersError> for LettersFailure {
     fn from(error: LettersError) -> LettersFailure {
         let message = error.to_string();
-        let (status, code, retry_after) = match error {
-            LettersError::UnknownStream(_) => (404, "unknown-stream", None),
-            LettersError::UnknownLetter(_) => (404, "unknown-dead-letter", None),
-            LettersError::Busy(_) => (409, "redrive-under-way", None),
+        let (kind, retry_after) = match error {
+            LettersError::UnknownStream(_) => (catalogue::UNKNOWN_STREAM, None),
+            LettersError::UnknownLetter(_) => (catalogue::UNKNOWN_DEAD_LETTER, None),
+            LettersError::Busy(_) => (catalogue::REDRIVE_UNDER_WAY, None),
             LettersError::Behind { retry_after, .. } | LettersError::NoRoom { retry_after, .. } => {
-                (503, "overloaded", Some(retry_after))
+                (catalogue::OVERLOADED, Some(retry_after))
             }
             LettersError::DiskFull { retry_after } => (507, "disk-full", Some(retry_after)),
             LettersError::Stopping => (503, "overloaded", Some(Duration::from_secs(1))),
             LettersError::Query(error) => {
-                let QueryFailure { status, code, .. } = QueryFailure::from(error);
-                (status, code, (status == 503).then_some(Duration::from_secs(1)))
+                let QueryFailure { kind, .. } = QueryFailure::from(error);
+                (kind, (kind.status == 503).then_some(Duration::from_secs(1)))
             }
-            LettersError::Internal(_) => (500, "internal", None),
+            LettersError::Internal(_) => (catalogue::INTERNAL, None),
         };
-        LettersFailure { status, code, message, retry_after }
+        LettersFailure { kind, message, retry_after }
     }
 }
 

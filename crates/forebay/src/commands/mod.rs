@@ -50,7 +50,6 @@ pub(crate) fn check(settings: &Settings) -> anyhow::Result<ExitCode> {
     for warning in &loaded.warnings {
         eprintln!("forebay: {warning}");
     }
-    api::engine_config(&loaded.config).map_err(|error| anyhow!(error))?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "memory\n{}\n\nqueues", Sum::of(&loaded.config))?;
     writeln!(out, "  {:<24} {:>12}  {:<8} why", "queue", "bound", "when full")?;

@@ -9,7 +9,9 @@
 
 pub mod load;
 pub mod memory;
+mod places;
 pub mod raw;
+mod sql;
 pub mod tokens;
 pub mod units;
 mod validate;
@@ -20,7 +22,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use forebay_pipeline::stream::check_stream_name;
-pub use load::{ConfigError, Flags, Loaded, Sources};
+pub use load::{ConfigError, ConfigErrors, Flags, Loaded, Sources};
 pub use raw::{OnInvalid, Unknown};
 pub use tokens::{Token, Tokens};
 
@@ -51,7 +53,8 @@ pub struct Config {
     pub workers: Workers,
     /// How long idempotency keys are remembered.
     pub key_window: Duration,
-    /// How many idempotency keys a stream remembers.
+    /// How many idempotency keys a stream remembers, and all streams together beyond the first 1000 of each.
+    /// Then a stream forgets its own oldest.
     pub key_count: usize,
     /// The longest time a query may take.
     pub query_timeout: Duration,

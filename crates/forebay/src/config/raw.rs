@@ -265,6 +265,8 @@ pub struct Faults {
     pub disk_bytes_per_second: Option<u64>,
     /// Fails the journal's disk after so many bytes.
     pub disk_error_after_bytes: Option<u64>,
+    /// The journal's disk is full after so many bytes.
+    pub disk_full_after_bytes: Option<u64>,
     /// Sinks of these streams never finish a commit.
     pub stall_sinks: Option<Vec<String>>,
     /// A transform worker panics on a row that holds this text.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Extension, Request, State};
-use hyper::StatusCode;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
@@ -14,20 +13,14 @@ use super::connection::Caller;
 use super::problem::Problem;
 use super::routes::parameters;
 use crate::api::letters::{self, Asker, LettersFailure, ListRequest, RedriveRequest};
+use crate::catalogue;
 
 /// The longest body of a redrive: ten thousand ids.
 const BODY_BYTES: u64 = 1 << 20;
 
 impl From<LettersFailure> for Problem {
     fn from(failure: LettersFailure) -> Problem {
-        let status =
-            StatusCode::from_u16(failure.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let title = match failure.status {
-            400 => "The request is malformed",
-            404 => "It is not there",
-            _ => "Nothing more was redriven or shown",
-        };
-        let problem = Problem::new(status, failure.code, title, failure.message);
+        let problem = Problem::new(failure.kind, failure.message);
         match failure.retry_after {
             Some(wait) => problem.retry_after(wait),
             None => problem,
@@ -47,7 +40,7 @@ pub(super) async fn list(
             "after" => asked.after = Some(value),
             _ => {
                 let limit = value.parse().map_err(|_| {
-                    Problem::bad_request("dead-letters-request", "`limit` is a number of letters")
+                    Problem::new(catalogue::DEAD_LETTERS_REQUEST, "`limit` is a number of letters")
                 })?;
                 asked.limit = Some(limit);
             }
@@ -83,7 +76,7 @@ pub(super) async fn redrive(
         let why = format!(
             "not a redrive: {error}; send {{\"stream\": …, \"code\"?, \"ids\"?, \"limit\"?}}"
         );
-        Problem::bad_request("malformed-body", why)
+        Problem::new(catalogue::MALFORMED_BODY, why)
             .with("line", error.line())
             .with("column", error.column())
     })?;

@@ -23,6 +23,7 @@ use super::problem::{Problem, reply_json};
 use super::resume::{self, Splice};
 use super::routes::{parameters, stream_of};
 use crate::api::{self, Ack, Due, IngestError, Upload};
+use crate::catalogue;
 use crate::config::check_stream_name;
 
 /// The longest `Idempotency-Key`.
@@ -122,7 +123,7 @@ async fn transfer(
 
 fn terms(app: &App, caller: &Caller, parts: &Parts) -> Result<api::Request, Problem> {
     let stream = stream_of(&parts.uri)?;
-    check_stream_name(&stream).map_err(|why| Problem::bad_request("stream-name", why))?;
+    check_stream_name(&stream).map_err(|why| Problem::new(catalogue::STREAM_NAME, why))?;
     check_encoding(&parts.headers)?;
     let format = format_of(&parts.headers)?;
     let content_length = content_length(&parts.headers);
@@ -134,8 +135,8 @@ fn terms(app: &App, caller: &Caller, parts: &Parts) -> Result<api::Request, Prob
     let mut ack = Ack::default();
     for (_, value) in parameters(&parts.uri, &["ack"])? {
         ack = Ack::parse(&value).ok_or_else(|| {
-            Problem::bad_request(
-                "unknown-ack",
+            Problem::new(
+                catalogue::UNKNOWN_ACK,
                 format!("`ack={}` is none of received, durable, stored", shorten(&value)),
             )
         })?;
@@ -158,9 +159,7 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
         let encoding = encoding.to_str().unwrap_or("?").trim();
         if !encoding.eq_ignore_ascii_case("identity") {
             return Err(Problem::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "unsupported-encoding",
-                "The Content-Encoding is not supported",
+                catalogue::UNSUPPORTED_ENCODING,
                 format!(
                     "`{}` is not supported; send the body as it is (identity)",
                     shorten(encoding)
@@ -172,14 +171,7 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 fn format_of(headers: &HeaderMap) -> Result<Format, Problem> {
-    let unsupported = |detail: String| {
-        Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported-type",
-            "The Content-Type is not supported",
-            detail,
-        )
-    };
+    let unsupported = |detail: String| Problem::new(catalogue::UNSUPPORTED_TYPE, detail);
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
         return Err(unsupported(format!("the Content-Type is missing; supported: {FORMATS}")));
     };
@@ -215,7 +207,7 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 pub(super) fn key_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let wrong = |why: &str| Problem::bad_request("idempotency-key", why);
+    let wrong = |why: &str| Problem::new(catalogue::IDEMPOTENCY_KEY, why);
     let mut keys = headers.get_all("idempotency-key").iter();
     let Some(key) = keys.next() else { return Ok(None) };
     if keys.next().is_some() {
@@ -262,7 +254,7 @@ mod tests {
         }
         for value in ["text/plain", "text/csv; charset=latin1", "", "text"] {
             let problem = format_of(&headers("content-type", value)).unwrap_err();
-            assert_eq!(problem.status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{value}");
+            assert_eq!(problem.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "{value}");
         }
     }
 

@@ -49,7 +49,6 @@ pub struct App {
     registry: Registry,
     telemetry: Arc<Telemetry>,
     metrics: Metrics,
-    ready: AtomicBool,
     draining: AtomicBool,
     in_flight: AtomicUsize,
     idle: Notify,
@@ -70,7 +69,6 @@ impl App {
             registry,
             telemetry,
             metrics,
-            ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
             idle: Notify::new(),
@@ -167,7 +165,6 @@ pub async fn serve(
     let control = Arc::new(Semaphore::new(CONTROL_CONNECTIONS));
     let scope = Scope::new(&ctx, "connections");
     let router = routes::router(Arc::clone(&app));
-    app.ready.store(true, Ordering::Release);
     ctx.ready();
     while let Ok(accepted) = ctx.run(listener.accept()).await {
         let (socket, peer) = match accepted {

@@ -16,6 +16,7 @@ use super::guard::shorten;
 use super::problem::Problem;
 use super::routes::{parameters, stream_of};
 use crate::api::{self, StreamFailure};
+use crate::catalogue;
 use crate::config::{Stream, check_stream_name, raw};
 
 /// The longest description of a stream.
@@ -55,32 +56,26 @@ fn expected(headers: &HeaderMap) -> Result<Option<u32>, Problem> {
         (Some(tag), None) => {
             let version = tag.trim_matches('"').parse::<u32>().ok().filter(|version| *version > 0);
             version.map(Some).ok_or_else(|| {
-                Problem::bad_request(
-                    "precondition",
+                Problem::new(
+                    catalogue::PRECONDITION,
                     "If-Match is the stream's version as `ETag` has it, like \"3\"",
                 )
             })
         }
-        _ => Err(Problem::bad_request(
-            "precondition",
+        _ => Err(Problem::new(
+            catalogue::PRECONDITION,
             "send If-Match with a version, or If-None-Match: * for a stream that must be new",
         )),
     }
 }
 
 fn unknown(name: &str) -> Problem {
-    Problem::new(
-        StatusCode::NOT_FOUND,
-        "unknown-stream",
-        "There is no such stream",
-        format!("no stream named `{}`", shorten(name)),
-    )
+    Problem::new(catalogue::UNKNOWN_STREAM, format!("no stream named `{}`", shorten(name)))
 }
 
 impl From<StreamFailure> for Problem {
     fn from(failure: StreamFailure) -> Problem {
-        let status = StatusCode::from_u16(failure.status).unwrap_or(StatusCode::CONFLICT);
-        Problem::new(status, "stream-refused", "The stream was left as it is", failure.message)
+        Problem::new(failure.kind, failure.message)
     }
 }
 
@@ -99,18 +94,18 @@ pub(super) async fn put(
         }
     };
     let name = stream_of(&parts.uri)?;
-    check_stream_name(&name).map_err(|why| Problem::bad_request("stream-name", why))?;
+    check_stream_name(&name).map_err(|why| Problem::new(catalogue::STREAM_NAME, why))?;
     let written: raw::Stream = if read.is_empty() {
         raw::Stream::default()
     } else {
         serde_json::from_slice(&read).map_err(|error| {
-            Problem::bad_request("malformed-body", format!("not a stream's settings: {error}"))
+            Problem::new(catalogue::MALFORMED_BODY, format!("not a stream's settings: {error}"))
                 .with("line", error.line())
                 .with("column", error.column())
         })?
     };
     let stream =
-        Stream::from_raw(written).map_err(|why| Problem::bad_request("stream-settings", why))?;
+        Stream::from_raw(written).map_err(|why| Problem::new(catalogue::STREAM_SETTINGS, why))?;
     let expected = expected(&parts.headers)?;
     Ok(tagged(api::put_stream(&app.engine, &name, &stream, expected).await?))
 }
@@ -126,7 +121,7 @@ pub(super) async fn delete(
             "" | "true" | "1" => true,
             "false" | "0" => false,
             _ => {
-                return Err(Problem::bad_request("unknown-parameter", "`force` is true or false"));
+                return Err(Problem::new(catalogue::UNKNOWN_PARAMETER, "`force` is true or false"));
             }
         },
     };

@@ -4,6 +4,7 @@
 mod cli;
 mod commands;
 mod config;
+mod errors;
 mod http;
 mod letters;
 mod limits;

@@ -83,6 +83,7 @@ impl Inner {
         let options = Options {
             keys: KeyBounds {
                 count: self.config.key_count,
+                room: self.key_room.clone(),
                 window_micros: i64::try_from(window).unwrap_or(i64::MAX),
                 room: self.key_room.clone(),
             },

@@ -78,11 +78,6 @@ pub fn reading(format: &Format, chunk: &Chunk) -> Reading {
     }
 }
 
-/// How a row is read that was kept as a JSON object.
-pub fn as_object() -> Reading {
-    Reading { format: NDJSON.to_owned(), header: None }
-}
-
 /// A chunk that holds one row's bytes and nothing else.
 ///
 /// # Errors
@@ -163,6 +158,7 @@ mod tests {
         };
         assert_eq!(again(Format::Csv(odd), "NA\tx\n", "'it\\'s\t'\t7"), (1, 0));
         assert_eq!(again(Format::Ndjson, "{}\n", "{\"a\":1}"), (1, 0));
+        assert_eq!(reading(&Format::Ndjson, &alone(Bytes::new(), None)), Reading::object());
         assert_eq!(again(Format::Json, "[{\n}]", "{\n\"a\":1}"), (1, 0));
     }
 

@@ -11,6 +11,7 @@ use forebay_flow::supervise::{Strategy, Supervisor};
 use forebay_flow::{Cause, Clock, Ctx};
 use forebay_journal::disk::{Disk, SimDisk};
 use forebay_pipeline::codec::Format;
+use forebay_pipeline::codec::unpack::Packing;
 use forebay_pipeline::engine::{Engine, EngineConfig};
 use forebay_pipeline::intake::{Ack, Due, IngestError, Request};
 use forebay_pipeline::telemetry::Telemetry;
@@ -176,6 +177,7 @@ async fn send(
     let request = Request {
         stream: STREAM.to_owned(),
         format: Format::Ndjson,
+        packing: Packing::default(),
         ack,
         key,
         tenant: "client".to_owned(),

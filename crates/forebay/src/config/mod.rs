@@ -103,6 +103,8 @@ pub struct Limits {
     pub chunk: usize,
     /// The longest body, in bytes, that is taken or refused as a whole.
     pub spool: u64,
+    /// Bytes that each byte of a compressed body may become, beyond the first 64 MiB.
+    pub expansion: u64,
 }
 
 /// When a lane commits: at the first of both.
@@ -136,6 +138,8 @@ pub struct Stream {
     pub on_invalid: OnInvalid,
     /// The SQL as written; `None`: rows pass as they are.
     pub transform: Option<String>,
+    /// How lines of text are read, where the request does not say; `None`: a line is a column.
+    pub pattern: Option<Pattern>,
     /// The most bytes of its journal; `None`: `[journal] max`.
     pub journal_max: Option<u64>,
     /// Whether the column `_received_at` is added.

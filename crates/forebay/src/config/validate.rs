@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use forebay_pipeline::codec::Pattern;
+use forebay_pipeline::codec::unpack::Expansion;
 use forebay_pipeline::engine::{self, MemoryShares};
 
 use super::raw::{self, Raw};
@@ -241,6 +243,12 @@ fn limits(written: raw::Limits, shares: MemoryShares) -> Result<Limits, Fault> {
             4 << 10,
             shares.intake / 2,
         )?,
+        expansion: within(
+            "limits.expansion",
+            written.expansion.unwrap_or(Expansion::default().ratio),
+            1,
+            1_000_000,
+        )?,
     };
     // Room for one maximal record is reserved at an upload's start; it must fit beside a chunk.
     let largest = (limits.row + limits.chunk) as u64;
@@ -309,7 +317,10 @@ pub(super) fn stream(path: &str, written: raw::Stream) -> Result<Stream, Fault> 
             within(&format!("{path}.workers.{stage}"), count, 1, 256)?;
         }
     }
+    let pattern = written.pattern.as_deref().map(Pattern::parse).transpose();
+    let pattern = pattern.map_err(|why| fault(&format!("{path}.pattern"), why))?;
     Ok(Stream {
+        pattern,
         schema: written.schema,
         unknown: written.unknown.unwrap_or(raw::Unknown::DeadLetter),
         on_invalid: written.on_invalid.unwrap_or(raw::OnInvalid::DeadLetter),

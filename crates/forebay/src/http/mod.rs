@@ -12,6 +12,7 @@ mod connection;
 mod guard;
 mod ingest;
 mod inspect;
+mod media;
 pub mod problem;
 mod query;
 mod routes;
@@ -47,6 +48,7 @@ pub struct App {
     registry: Registry,
     telemetry: Arc<Telemetry>,
     metrics: Metrics,
+    patterns: media::Patterns,
     ready: AtomicBool,
     draining: AtomicBool,
     in_flight: AtomicUsize,
@@ -68,6 +70,7 @@ impl App {
             registry,
             telemetry,
             metrics,
+            patterns: media::Patterns::default(),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use forebay_pipeline::codec::unpack::{Coding, UnpackError};
 use hyper::header::{self, HeaderValue};
 use hyper::{HeaderMap, StatusCode};
 use serde_json::{Map, Value, json};
@@ -93,6 +94,10 @@ impl Problem {
             let seconds = wait.as_millis().div_ceil(1000).max(1) as u64;
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if self.code == "unsupported-encoding" {
+            let supported = HeaderValue::from_static(Coding::SUPPORTED);
+            response.headers_mut().insert(header::ACCEPT_ENCODING, supported);
+        }
         if self.status == StatusCode::UNAUTHORIZED {
             response
                 .headers_mut()
@@ -176,6 +181,29 @@ impl From<IngestError> for Problem {
                 let problem = Problem::bad_request("malformed-body", detail)
                     .with("line", malformed.line)
                     .with("column", malformed.column);
+                with_partial(problem, partial)
+            }
+            IngestError::Unpack { error, partial } => {
+                let problem = match error {
+                    UnpackError::Broken { at, .. } => Problem::bad_request(
+                        "broken-encoding",
+                        format!("the body cannot be decoded: {detail}"),
+                    )
+                    .with("byte", at),
+                    UnpackError::Window { .. } => Problem::new(
+                        S::UNSUPPORTED_MEDIA_TYPE,
+                        "unsupported-encoding",
+                        "The Content-Encoding is not supported",
+                        detail,
+                    ),
+                    UnpackError::Expansion { most, .. } => Problem::new(
+                        S::PAYLOAD_TOO_LARGE,
+                        "expansion-limit",
+                        "The body expands too far",
+                        format!("{detail}; send it in parts, or less compressed"),
+                    )
+                    .with("limit_bytes", most),
+                };
                 with_partial(problem, partial)
             }
             IngestError::NoValidRow(reply) => with_reply(

@@ -3,8 +3,10 @@
 
 mod cli;
 mod config;
+mod framing;
 mod http;
 mod limits;
+mod media;
 mod metrics;
 mod server;
 mod tokens;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::csv_rows::Fields;
 use super::json::Reader;
 use super::target::Target;
+use super::text_rows::Matcher;
 use super::{Chunk, Fallible, Fault, Format, Limits, Malformed, cut, shorten};
 use crate::record::{Batch, Code, Rejected};
 use crate::schema::{Schema, Type, Unknown};
@@ -25,13 +26,16 @@ pub struct Decoder {
     width: usize,
     /// The last CSV layout seen.
     fields: Option<Fields>,
+    /// The last pattern of lines of text seen.
+    matcher: Option<Matcher>,
 }
 
 impl Decoder {
     /// A decoder of `schema`. Under [`Unknown::Keep`] the schema has the JSON column [`EXTRA`](super::EXTRA).
     pub fn new(schema: Arc<Schema>, unknown: Unknown, limits: Limits) -> Decoder {
         let width = schema.columns.iter().map(|column| width(column.ty)).sum();
-        Decoder { target: Target::new(&schema, unknown, limits), limits, width, fields: None }
+        let target = Target::new(&schema, unknown, limits);
+        Decoder { target, limits, width, fields: None, matcher: None }
     }
 
     /// Decodes a chunk into batches of at most [`Limits::cells`] cells.
@@ -41,6 +45,11 @@ impl Decoder {
             && self.fields.as_ref().is_none_or(|fields| fields.layout != *layout)
         {
             self.fields = Some(Fields::new(layout, &self.target));
+        }
+        if let Format::Text(pattern) = format
+            && self.matcher.as_ref().is_none_or(|matcher| matcher.pattern != *pattern)
+        {
+            self.matcher = Some(Matcher::new(pattern, &self.target));
         }
         let utf8 = simdutf8::basic::from_utf8(&chunk.bytes).is_ok();
         Decoding {
@@ -173,7 +182,16 @@ impl Decoding<'_> {
         let bytes = &self.chunk.bytes[..];
         loop {
             match (bytes.get(self.at)?, self.format) {
-                (b'\n' | b'\r', _) => self.at += 1,
+                (b'\n', _) => self.at += 1,
+                (b' ' | b'\t' | b'\r', Format::Ndjson | Format::Text(_)) => {
+                    let line = &bytes[self.at..];
+                    let end = memchr::memchr(b'\n', line).unwrap_or(line.len());
+                    if !cut::is_blank(&line[..end]) {
+                        return Some(self.at);
+                    }
+                    self.at += end;
+                }
+                (b'\r', _) => self.at += 1,
                 (byte, Format::Csv(_)) => {
                     let layout = self.chunk.header.as_ref()?;
                     if layout.marks.comment != Some(*byte) {
@@ -191,14 +209,6 @@ impl Decoding<'_> {
                 (b'[', Format::Json) if !self.inside => {
                     self.inside = true;
                     self.at += 1;
-                }
-                (b' ' | b'\t', Format::Ndjson) => {
-                    let line = &bytes[self.at..];
-                    let end = memchr::memchr(b'\n', line).unwrap_or(line.len());
-                    if !cut::is_blank(&line[..end]) {
-                        return Some(self.at);
-                    }
-                    self.at += end;
                 }
                 _ => return Some(self.at),
             }
@@ -236,6 +246,20 @@ impl Decoding<'_> {
                     .and_then(|()| target.json_line(&mut Reader::new(line, 0, depth)));
                 (start + line.len(), done)
             }
+            Format::Text(_) => {
+                let length = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+                self.at = start + length + 1;
+                let line = &rest[..length];
+                let line = line.strip_suffix(b"\r").unwrap_or(line);
+                let Some(matcher) = &mut self.decoder.matcher else {
+                    return (
+                        self.at,
+                        Err(Fault::new(Code::NoMatch, "a chunk without its pattern")),
+                    );
+                };
+                let done = checked(line, self.utf8).and_then(|()| target.text_line(line, matcher));
+                (start + line.len(), done)
+            }
             Format::Json => {
                 let whole = |rest| cut::json_record(rest);
                 let record = if self.utf8 { rest } else { &rest[..whole(rest)] };
@@ -252,8 +276,7 @@ impl Decoding<'_> {
                 };
                 let whole = |rest| cut::csv_record(rest, fields.layout.marks);
                 let record = if self.utf8 { rest } else { &rest[..whole(rest)] };
-                let done =
-                    checked(record, self.utf8).and_then(|()| target.csv_row(record, fields));
+                let done = checked(record, self.utf8).and_then(|()| target.csv_row(record, fields));
                 let length = match &done {
                     Ok(length) => *length,
                     Err(_) => whole(rest),
@@ -285,6 +308,7 @@ impl Decoding<'_> {
                 };
                 format!("column {}: {}{hint}", at + 1, fault.message)
             }
+            (Some(at), Format::Text(_)) => format!("column {}: {}", at + 1, fault.message),
         };
         let column = fault.column.map(|column| shorten(&column));
         Rejected { row: self.seen, column, code: fault.code, message, raw }

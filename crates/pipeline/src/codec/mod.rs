@@ -2,12 +2,13 @@
 //! Sans-I/O: nothing here reads, waits or spawns.
 //!
 //! ```text
-//! pieces ─► Cutter ─► Chunk ─► Decoder ─► Decoding ─► Batch (good rows, refused rows)
-//!                       └────► infer, widen ─► Schema
+//! pieces ─► Unpacker ─► Cutter ─► Chunk ─► Decoder ─► Decoding ─► Batch (good rows, refused rows)
+//!                                   └────► infer, widen ─► Schema
 //! ```
 //!
 //! | module | what |
 //! |---|---|
+//! | [`unpack`] | decompression and charset: what was sent into UTF-8 |
 //! | `cut` | where chunks end; one scanner a format |
 //! | `decode` | rows of a chunk into batches: the loop that all formats share |
 //! | `target` | where rows are written, and what becomes of values without a column |
@@ -16,7 +17,8 @@
 //! | `csv_fields`, `csv_rows` | where separated values begin and end; into columns |
 //! | `mask` | bytes found sixty-four at a time |
 //! | `columns` | column buffers that can take back a half-written row |
-//! | `number`, `datetime` | text into exact values |
+//! | `pattern`, `text_rows` | how lines of text are read; into columns |
+//! | `number`, `datetime`, `log_time` | text into exact values |
 //! | `fault` | why rows are refused |
 //! | `infer` | a schema from a chunk |
 //!
@@ -37,9 +39,13 @@ mod fault;
 mod infer;
 mod json;
 mod json_rows;
+mod log_time;
 mod mask;
 mod number;
+mod pattern;
 mod target;
+mod text_rows;
+pub mod unpack;
 
 pub use cut::Cutter;
 pub use datetime::{parse_date, parse_timestamp};
@@ -47,6 +53,7 @@ pub use decode::{Decoder, Decoding};
 pub use dialect::{Dialect, Header, Layout, Marks, Quote};
 pub use infer::{infer, widen};
 pub use number::parse_decimal;
+pub use pattern::Pattern;
 pub use target::EXTRA;
 
 use fault::{Fallible, Fault, shorten, shorten_bytes, type_name};
@@ -60,6 +67,8 @@ pub enum Format {
     Json,
     /// Separated values.
     Csv(Dialect),
+    /// Lines of text.
+    Text(Pattern),
 }
 
 /// Bounds on what a body may hold.

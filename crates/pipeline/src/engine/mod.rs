@@ -30,6 +30,7 @@ pub use self::config::{EngineConfig, Faults, MemoryShares, Workers};
 pub use self::define::{StreamError, StreamInfo};
 pub use self::drain::Receipt;
 pub use self::open::OpenError;
+use crate::codec::Pattern;
 use crate::intake::{IngestError, Partial, Refusal, Request, Upload};
 use crate::ledger::{self, LedgerRow, Totals};
 use crate::sink::dead_letters::DeadLetters;
@@ -116,13 +117,24 @@ impl Engine {
             }
             Some(_) => {}
         }
-        let bytes = inner.config.upload_bytes(request.content_length);
+        let state = request.packing.state_bytes();
+        let bytes = inner.config.upload_bytes(request.content_length) + state;
+        let bytes = bytes.min(inner.config.memory.intake);
         let wait = request.wait.unwrap_or(Duration::MAX).min(inner.config.admission_wait);
         let until = inner.clock.now() + wait;
         let Ok(permit) = inner.intake.acquire_within(bytes, until).await else {
             return Err(inner.refuse(Refusal::Memory, Duration::from_secs(1)));
         };
         Ok(Upload::new(Arc::clone(inner), request, stream, permit))
+    }
+
+    /// How the stream of that name reads lines of text, where it says so.
+    pub fn pattern(&self, name: &str) -> Option<Pattern> {
+        match self.inner.stream(name).and_then(|stream| stream.current()) {
+            Some(plan) => plan.definition.pattern.clone(),
+            // Declared without a schema: it has no definition before its first row.
+            None => self.inner.config.streams.get(name)?.pattern.clone(),
+        }
     }
 
     /// The ledger, a line a stream.

@@ -10,6 +10,7 @@
 //! what the journal took stays.
 
 mod request;
+mod unpacking;
 mod upload;
 mod validate;
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_flow::budget::Permit;
@@ -11,6 +12,7 @@ use forebay_journal::{Append, AppendError, Appended, Key, Lsn};
 use futures_util::future::BoxFuture;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128_with_seed};
 
+use super::unpacking::{Failed, Unpacking};
 use super::{
     Ack, Due, IngestError, Partial, REPLY_ERRORS, Refusal, Reply, Request, RowError, Validated,
     validate,
@@ -34,6 +36,7 @@ pub struct Upload {
     request: Request,
     /// `None` until the first chunk of a stream that does not exist yet.
     stream: Option<Arc<Stream>>,
+    unpacking: Unpacking,
     cutter: Cutter,
     /// Shared with appends that outlive the request (`ack=received`).
     permit: Arc<Permit>,
@@ -82,10 +85,12 @@ impl Upload {
     ) -> Upload {
         let format = body_format(&request.format, stream.as_deref());
         let cutter = Cutter::new(&format, engine.config.limits);
+        let unpacking = Unpacking::new(&engine, request.packing);
         Upload {
             engine,
             request,
             stream,
+            unpacking,
             cutter,
             permit: Arc::new(permit),
             checksum: Xxh3::new(),
@@ -110,7 +115,40 @@ impl Upload {
     /// # Errors
     /// Any [`IngestError`] but those of [`finish`](Upload::finish) alone. The upload is over then.
     pub async fn push(&mut self, bytes: Bytes) -> Result<(), IngestError> {
-        self.cutter.push(bytes).map_err(|malformed| self.malformed(malformed))?;
+        if self.unpacking.is_plain(&bytes) {
+            return self.push_text(bytes).await;
+        }
+        if self.unpacking.feed(&bytes) {
+            self.unpack(false).await?;
+        }
+        Ok(())
+    }
+
+    /// Unpacks what was fed, and cuts what comes out.
+    async fn unpack(&mut self, last: bool) -> Result<(), IngestError> {
+        loop {
+            let text = self.unpacking.next(&self.engine, last).await;
+            let text = text.map_err(|failed| self.unpack_error(failed))?;
+            let Some(text) = text else { return Ok(()) };
+            self.push_text(text).await?;
+        }
+    }
+
+    fn unpack_error(&self, failed: Failed) -> IngestError {
+        let partial = self.partial();
+        match failed {
+            Failed::Body(error) => IngestError::Unpack { error, partial },
+            Failed::NoRoom => {
+                self.engine.telemetry.refused(Refusal::Memory);
+                let retry_after = Duration::from_secs(1);
+                IngestError::Overloaded { reason: Refusal::Memory, retry_after, partial }
+            }
+            Failed::Pool(error) => self.pool_error(self.stream.as_deref(), error),
+        }
+    }
+
+    async fn push_text(&mut self, text: Bytes) -> Result<(), IngestError> {
+        self.cutter.push(text).map_err(|malformed| self.malformed(malformed))?;
         while let Some(chunk) = self.cutter.next() {
             self.take(chunk).await?;
         }
@@ -157,6 +195,7 @@ impl Upload {
     }
 
     async fn end(&mut self) -> Result<(), IngestError> {
+        self.unpack(true).await?;
         let last = self.cutter.finish().map_err(|malformed| self.malformed(malformed))?;
         if let Some(chunk) = last {
             self.take(chunk).await?;
@@ -303,7 +342,7 @@ impl Upload {
             let job = move || validate(&job_plan, &format, &job_chunk, meta, widens);
             let validated = match self.engine.validators.run(job).await {
                 Ok(result) => result,
-                Err(error) => return Err(self.pool_error(stream, error)),
+                Err(error) => return Err(self.pool_error(Some(stream), error)),
             };
             match validated {
                 Ok(Some(validated)) => return Ok(validated),
@@ -330,8 +369,10 @@ impl Upload {
         }
     }
 
-    fn pool_error(&self, stream: &Stream, error: PoolError) -> IngestError {
-        stream.metrics.error(Stage::Validate);
+    fn pool_error(&self, stream: Option<&Stream>, error: PoolError) -> IngestError {
+        if let Some(stream) = stream {
+            stream.metrics.error(Stage::Validate);
+        }
         match error {
             PoolError::Stopped | PoolError::Cancelled => IngestError::Overloaded {
                 reason: Refusal::Draining,

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 pub use self::name::check_stream_name;
 pub use self::plan::{Plan, RECEIVED_AT};
+use crate::codec::Pattern;
 use crate::ledger::Totals;
 use crate::schema::{Schema, Unknown};
 use crate::sink::{Counts, Sink};
@@ -29,6 +30,8 @@ pub struct StreamConfig {
     pub on_invalid: OnInvalid,
     /// One `SELECT` over the stream's own rows.
     pub transform: Option<String>,
+    /// How lines of text are read, where the request does not say; `None`: a line is a column.
+    pub pattern: Option<Pattern>,
     /// The journal's bound in bytes; `None`: the process's default.
     pub journal_max: Option<u64>,
     /// Whether the table gets `_received_at`.
@@ -42,6 +45,7 @@ impl Default for StreamConfig {
             unknown: Unknown::default(),
             on_invalid: OnInvalid::default(),
             transform: None,
+            pattern: None,
             journal_max: None,
             received_at: true,
         }
@@ -62,6 +66,7 @@ impl StreamConfig {
             unknown: self.unknown,
             on_invalid: self.on_invalid,
             transform: self.transform.clone(),
+            pattern: self.pattern.clone(),
             received_at: self.received_at,
         }
     }

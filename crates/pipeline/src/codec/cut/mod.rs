@@ -21,8 +21,8 @@ mod skip;
 mod sniff;
 
 use lines::Lines;
-use skip::Skipping;
 pub(super) use lines::is_blank;
+use skip::Skipping;
 pub(super) use sniff::is_no_record;
 
 use std::collections::VecDeque;
@@ -117,7 +117,7 @@ impl Cutter {
     pub fn new(format: &Format, limits: Limits) -> Cutter {
         let mut dialect = None;
         let scanner = match format {
-            Format::Ndjson => Scanner::Lines(lines::Scanner::default()),
+            Format::Ndjson | Format::Text(_) => Scanner::Lines(lines::Scanner::default()),
             Format::Json => Scanner::Json(json::Scanner::default()),
             Format::Csv(said) => {
                 dialect = Some(said.clone());

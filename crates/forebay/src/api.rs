@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 pub use forebay_pipeline::engine::{Engine, Receipt};
 pub use forebay_pipeline::intake::{
-    Ack, Due, IngestError, Partial, Refusal, Reply, Request, RowError, Upload,
+    Ack, Due, IngestError, Partial, Refusal, Reply, Request, RowError, Standing, Upload,
 };
 pub use forebay_pipeline::telemetry::Telemetry;
 

@@ -3,6 +3,7 @@
 mod client;
 mod journal;
 mod query;
+mod send;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -11,6 +12,7 @@ use anyhow::anyhow;
 
 pub use journal::{Journal, journal};
 pub use query::{Query, query};
+pub use send::{SendFiles, send};
 
 use crate::api;
 use crate::cli::Settings;

@@ -21,6 +21,7 @@ use super::connection::Caller;
 use super::guard::shorten;
 use super::media::{self, Media};
 use super::problem::{Problem, reply_json};
+use super::resume::{self, Splice};
 use super::routes::{parameters, stream_of};
 use crate::api::{self, Ack, Due, IngestError, Upload};
 use crate::config::check_stream_name;
@@ -39,7 +40,8 @@ pub(super) async fn ingest(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    let terms = match terms(&app, &caller, &parts).await {
+    let terms = terms(&app, &caller, &parts).await;
+    let (terms, from) = match terms.and_then(|terms| resume::splice(&parts.headers, terms)) {
         Ok(terms) => terms,
         Err(problem) => {
             caller.leave(body, true);
@@ -48,12 +50,15 @@ pub(super) async fn ingest(
     };
     let stream = terms.stream.clone();
     let outcome = match app.engine.begin(terms).await {
-        Ok(upload) => transfer(&app, &caller, upload, body).await,
+        Ok(upload) => transfer(&app, &caller, upload, from, body).await,
         Err(error) => {
             caller.leave(body, true);
             Err(Failure::Refused(error))
         }
     };
+    if let Err(Failure::Refused(IngestError::Offset(standing))) = &outcome {
+        return Ok(resume::elsewhere(*standing));
+    }
     let reply = outcome.map_err(|failure| match failure {
         Failure::Body(problem) => problem,
         Failure::Refused(error) => {
@@ -87,8 +92,15 @@ async fn transfer(
     app: &App,
     caller: &Caller,
     mut upload: Upload,
+    from: Option<Splice>,
     body: Body,
 ) -> Result<api::Reply, Failure> {
+    if let Some(Splice { offset, prefix }) = from
+        && let Err(error) = upload.go_on_at(offset, prefix).await
+    {
+        caller.leave(body, true);
+        return Err(Failure::Refused(error));
+    }
     let mut reader = Reader::new(body, &app.config.http, app.config.http.max_body);
     loop {
         match reader.next().await {
@@ -152,7 +164,7 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn key_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+pub(super) fn key_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let wrong = |why: &str| Problem::bad_request("idempotency-key", why);
     let mut keys = headers.get_all("idempotency-key").iter();
     let Some(key) = keys.next() else { return Ok(None) };

@@ -15,6 +15,7 @@ mod inspect;
 mod media;
 pub mod problem;
 mod query;
+mod resume;
 mod routes;
 pub use routes::Route;
 mod stall;

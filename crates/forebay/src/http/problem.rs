@@ -240,6 +240,15 @@ impl From<IngestError> for Problem {
                 ),
                 partial,
             ),
+            IngestError::Offset(standing) => Problem::new(
+                S::CONFLICT,
+                "upload-offset",
+                "The upload does not go on there",
+                detail,
+            )
+            .with("offset", standing.offset)
+            .with("prefix", standing.prefix)
+            .with("complete", standing.complete),
             IngestError::Overloaded { reason, retry_after, partial } => with_partial(
                 Problem::new(S::SERVICE_UNAVAILABLE, "overloaded", "No room now", detail)
                     .with("reason", reason.as_str())

@@ -12,7 +12,7 @@ use percent_encoding::percent_decode_str;
 use super::App;
 use super::guard::shorten;
 use super::problem::Problem;
-use super::{ingest, inspect, query, streams};
+use super::{ingest, inspect, query, resume, streams};
 
 /// A request's kind: a metric label, and what the outermost layer decides by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,7 +144,7 @@ pub(super) fn parameters(
 pub(super) fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/", get(inspect::home))
-        .route("/ingest/{stream}", post(ingest::ingest))
+        .route("/ingest/{stream}", post(ingest::ingest).head(resume::head))
         .route("/api/v1/streams", get(streams::list))
         .route(
             "/api/v1/streams/{stream}",

@@ -14,6 +14,7 @@ mod metrics;
 mod oracle;
 mod poison;
 mod scrape;
+mod send;
 mod server;
 mod signals;
 mod stall;

@@ -8,5 +8,7 @@ mod http;
 mod limits;
 mod media;
 mod metrics;
+mod resume;
+mod send;
 mod server;
 mod tokens;

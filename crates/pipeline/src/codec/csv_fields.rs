@@ -147,15 +147,9 @@ fn quoted(bytes: &[u8], at: usize, marks: Marks) -> Fallible<Token> {
 
 /// Takes the first of each pair away: of doubled quotes (in a quoted field), and of an escape and
 /// what stands behind it.
-fn unescape<'a>(
-    content: &[u8],
-    quoted: bool,
-    marks: Marks,
-    scratch: &'a mut Vec<u8>,
-) -> &'a [u8] {
-    let is_first = |byte: &u8| {
-        marks.escape == Some(*byte) || (quoted && marks.quote == Some(*byte))
-    };
+fn unescape<'a>(content: &[u8], quoted: bool, marks: Marks, scratch: &'a mut Vec<u8>) -> &'a [u8] {
+    let is_first =
+        |byte: &u8| marks.escape == Some(*byte) || (quoted && marks.quote == Some(*byte));
     scratch.clear();
     let mut rest = content;
     while let Some(first) = rest.iter().position(is_first) {

@@ -12,7 +12,7 @@ use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::columns::{Builder, Texts, Values};
+use super::columns::{Builder, Values};
 use super::csv_fields::{Token, count, line_end, token};
 use super::dialect::{Header, Layout};
 use super::fault::{invalid_date, mismatch, unfit};
@@ -86,7 +86,7 @@ impl Fields {
     /// The fault of a record that does not fit the body's columns at all: it has another number of
     /// fields, or it names the columns once more.
     #[cold]
-    fn misfit(&self, bytes: &[u8]) -> Option<Box<Fault>> {
+    pub(super) fn misfit(&self, bytes: &[u8]) -> Option<Box<Fault>> {
         let layout = &self.layout;
         let (found, expected) = (count(bytes, layout.marks)?, layout.names.len());
         let columns = |count: usize| if count == 1 { "column" } else { "columns" };
@@ -290,10 +290,11 @@ fn quick(bytes: &[u8], from: usize, to: usize, values: &mut Values) -> bool {
         Values::SmallInt(v) => push(v, integer(bytes, from, to)),
         Values::Int(v) => push(v, integer(bytes, from, to)),
         Values::BigInt(v) => push(v, integer(bytes, from, to)),
-        Values::Double(v) => push(v, double(bytes, from, to)),
+        Values::Double(v) => push(v, number::double_between(bytes, from, to)),
+        Values::Date(v) => push(v, bytes.get(from..to).and_then(datetime::date)),
         Values::Timestamp(v) => push(v, bytes.get(from..to).and_then(datetime::timestamp)),
         Values::Text(texts) => {
-            push_text(texts, bytes, from, to);
+            texts.push_from(bytes, from, to);
             true
         }
         _ => false,
@@ -307,21 +308,8 @@ fn push<T>(values: &mut Vec<T>, value: Option<T>) -> bool {
 
 /// The whole number at `from..to`, if it is of a common spelling and fits.
 #[inline]
-pub(super) fn integer<T: TryFrom<i64>>(bytes: &[u8], from: usize, to: usize) -> Option<T> {
-    let (value, end) = number::read_integer(bytes, from)?;
-    if end == to { T::try_from(value).ok() } else { None }
-}
-
-/// The number at `from..to`, if it is of a common spelling.
-#[inline]
-pub(super) fn double(bytes: &[u8], from: usize, to: usize) -> Option<f64> {
-    let (value, end) = number::read_double(bytes, from)?;
-    (end == to).then_some(value)
-}
-
-#[inline]
-pub(super) fn push_text(texts: &mut Texts, bytes: &[u8], from: usize, to: usize) {
-    texts.push_from(bytes, from, to);
+fn integer<T: TryFrom<i64>>(bytes: &[u8], from: usize, to: usize) -> Option<T> {
+    T::try_from(number::integer_between(bytes, from, to)?).ok()
 }
 
 fn fit<T: TryFrom<i64>>(value: i64, text: &[u8], ty: Type) -> Fallible<T> {

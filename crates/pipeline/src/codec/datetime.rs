@@ -34,20 +34,64 @@ pub(super) fn timestamp(text: &[u8]) -> Option<i64> {
     tail(seconds, rest)
 }
 
+/// Reads times that follow each other: the day of one is mostly that of the one before.
+#[derive(Debug)]
+pub(super) struct Days {
+    /// The last `YYYY-MM-DD` seen, and the seconds up to it.
+    text: [u8; 10],
+    seconds: i64,
+}
+
+impl Default for Days {
+    fn default() -> Days {
+        Days { text: *b"1970-01-01", seconds: 0 }
+    }
+}
+
+impl Days {
+    /// As [`timestamp`].
+    #[inline]
+    pub(super) fn timestamp(&mut self, text: &[u8]) -> Option<i64> {
+        let (day, rest) = text.split_first_chunk::<10>()?;
+        let (head, rest) = rest.split_first_chunk::<9>()?;
+        if *day != self.text {
+            self.seconds = i64::from(days(day)?) * DAY_SECONDS;
+            self.text = *day;
+        }
+        let [b'T' | b't' | b' ', clock @ ..] = head else { return None };
+        let seconds = self.seconds + i64::from(clock_seconds(*clock)?);
+        if rest == b"Z" { Some(seconds * MICROS) } else { tail(seconds, rest) }
+    }
+}
+
+/// `hh:mm:ss`, as seconds.
+#[inline]
+fn clock_seconds(text: [u8; 8]) -> Option<u32> {
+    // What each byte may not reach: ten for a digit, one for what is left of a colon.
+    const BOUNDS: u64 = u64::from_le_bytes([0x76, 0x76, 0x7F, 0x76, 0x76, 0x7F, 0x76, 0x76]);
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let digits = u64::from_le_bytes(text) ^ u64::from_le_bytes(*b"00:00:00");
+    if ((digits & !HIGH).wrapping_add(BOUNDS) | digits) & HIGH != 0 {
+        return None;
+    }
+    // Tens and ones, in the byte of the tens.
+    let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8);
+    let pair = |at: u32| (pairs >> (8 * at)) as u8;
+    let (hour, minute, second) = (pair(0), pair(3), pair(6));
+    let fits = hour < 24 && minute < 60 && second < 60;
+    fits.then(|| u32::from(hour) * 3600 + u32::from(minute) * 60 + u32::from(second))
+}
+
 /// `YYYY-MM-DDThh:mm:ss`, as seconds.
 #[inline]
 fn head_seconds(head: &[u8; 19]) -> Option<i64> {
     let day = days(head.first_chunk::<10>()?)?;
-    if !matches!(head[10], b'T' | b't' | b' ') || head[13] != b':' || head[16] != b':' {
+    if !matches!(head[10], b'T' | b't' | b' ') {
         return None;
     }
-    let hour = two(head[11], head[12])?;
-    let minute = two(head[14], head[15])?;
-    let second = two(head[17], head[18])?;
-    if hour > 23 || minute > 59 || second > 59 {
-        return None;
-    }
-    Some(i64::from(day) * DAY_SECONDS + i64::from(hour * 3600 + minute * 60 + second))
+    let [.., a, b, c, d, e, f, g, h] = *head;
+    let seconds = clock_seconds([a, b, c, d, e, f, g, h])?;
+    Some(i64::from(day) * DAY_SECONDS + i64::from(seconds))
 }
 
 /// What may follow the seconds: a fraction, then an offset.
@@ -171,6 +215,10 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(parse_timestamp(text), expected, "{text}");
+            let mut days = Days::default();
+            for _ in 0..2 {
+                assert_eq!(days.timestamp(text.as_bytes()), expected, "{text}");
+            }
         }
     }
 }

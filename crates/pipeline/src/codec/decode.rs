@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use super::csv_columns::Run;
+use super::csv_index::Index;
 use super::csv_rows::Fields;
 use super::json::Reader;
 use super::target::Target;
@@ -24,18 +26,27 @@ pub struct Decoder {
     limits: Limits,
     /// A row's size in the batch, beyond its text.
     width: usize,
-    /// The last CSV layout seen.
+    /// The last CSV layout seen, and whether its records may be read column by column.
     fields: Option<Fields>,
     /// The last pattern of lines of text seen.
     matcher: Option<Matcher>,
+    columnar: bool,
+    index: Index,
 }
 
 impl Decoder {
     /// A decoder of `schema`. Under [`Unknown::Keep`] the schema has the JSON column [`EXTRA`](super::EXTRA).
     pub fn new(schema: Arc<Schema>, unknown: Unknown, limits: Limits) -> Decoder {
         let width = schema.columns.iter().map(|column| width(column.ty)).sum();
-        let target = Target::new(&schema, unknown, limits);
-        Decoder { target, limits, width, fields: None, matcher: None }
+        Decoder {
+            target: Target::new(&schema, unknown, limits),
+            limits,
+            width,
+            fields: None,
+            columnar: false,
+            index: Index::default(),
+            matcher: None,
+        }
     }
 
     /// Decodes a chunk into batches of at most [`Limits::cells`] cells.
@@ -44,7 +55,9 @@ impl Decoder {
         if let Some(layout) = &chunk.header
             && self.fields.as_ref().is_none_or(|fields| fields.layout != *layout)
         {
-            self.fields = Some(Fields::new(layout, &self.target));
+            let fields = Fields::new(layout, &self.target);
+            self.columnar = self.target.takes_columns(&fields);
+            self.fields = Some(fields);
         }
         if let Format::Text(pattern) = format
             && self.matcher.as_ref().is_none_or(|matcher| matcher.pattern != *pattern)
@@ -52,6 +65,12 @@ impl Decoder {
             self.matcher = Some(Matcher::new(pattern, &self.target));
         }
         let utf8 = simdutf8::basic::from_utf8(&chunk.bytes).is_ok();
+        self.index.clear();
+        let columnar = self.columnar
+            && utf8
+            && matches!(format, Format::Csv(_))
+            && chunk.header.is_some()
+            && chunk.oversized.is_empty();
         Decoding {
             decoder: self,
             chunk,
@@ -61,6 +80,10 @@ impl Decoder {
             seen: 0,
             oversized: 0,
             inside: false,
+            columnar,
+            line: 0,
+            alone: 0,
+            patience: 1,
             placed: Placed::default(),
             failed: false,
         }
@@ -101,8 +124,26 @@ pub struct Decoding<'a> {
     oversized: usize,
     /// JSON: inside the body's array.
     inside: bool,
+    /// CSV: plain records are read column by column.
+    columnar: bool,
+    /// The next line of the decoder's index.
+    line: usize,
+    /// Records to read one by one before plain ones are looked for again, and how many the next time.
+    alone: u32,
+    patience: u32,
     placed: Placed,
     failed: bool,
+}
+
+/// The most records that are read alone between two looks for plain ones.
+const MOST_ALONE: u32 = 32;
+
+/// What a batch gathers beside its columns.
+#[derive(Debug)]
+struct Rows {
+    numbers: Vec<u32>,
+    spans: Vec<(u32, u32)>,
+    rejected: Vec<Rejected>,
 }
 
 /// How far lines were counted in a chunk.
@@ -127,15 +168,22 @@ impl Decoding<'_> {
         let left = usize::try_from(self.chunk.records.saturating_sub(self.seen));
         let expected = left.unwrap_or(most).min(most);
         self.decoder.target.columns.reserve(expected);
-        let mut numbers = Vec::with_capacity(expected);
-        let mut spans = Vec::with_capacity(expected);
-        let mut rejected = Vec::new();
+        let mut out = Rows {
+            numbers: Vec::with_capacity(expected),
+            spans: Vec::with_capacity(expected),
+            rejected: Vec::new(),
+        };
         let mut received = 0;
         while received < most && !self.decoder.target.columns.is_full() {
+            let run = self.run(most - received, &mut out);
+            if run > 0 {
+                received += run;
+                continue;
+            }
             let start = self.next_record();
             if let Some(refused) = self.take_oversized(start) {
                 received += 1;
-                rejected.push(refused);
+                out.rejected.push(refused);
                 continue;
             }
             let Some(start) = start else { break };
@@ -144,12 +192,12 @@ impl Decoding<'_> {
             let (end, done) = self.record(start);
             match done {
                 Ok(()) => {
-                    numbers.push(self.seen as u32);
-                    spans.push((start as u32, (end - start) as u32));
+                    out.numbers.push(self.seen as u32);
+                    out.spans.push((start as u32, (end - start) as u32));
                 }
                 Err(fault) => {
                     self.decoder.target.columns.undo_row();
-                    rejected.push(self.refuse(start, end, *fault));
+                    out.rejected.push(self.refuse(start, end, *fault));
                 }
             }
         }
@@ -160,7 +208,66 @@ impl Decoding<'_> {
             self.decoder.target.columns.finish().map_err(|error| {
                 self.malformed(format!("the columns do not fit together: {error}"))
             })?;
+        let Rows { numbers, spans, rejected } = out;
         Ok(Some(Batch { rows, numbers, spans, rejected, received: received as u64 }))
+    }
+
+    /// Reads the plain CSV records that come next column by column, at most `most` of them. Returns how
+    /// many there were; none if the next one is to be read alone.
+    fn run(&mut self, most: usize, out: &mut Rows) -> usize {
+        if !self.columnar {
+            return 0;
+        }
+        if self.alone > 0 {
+            self.alone -= 1;
+            return 0;
+        }
+        let Decoder { target, index, fields: Some(fields), .. } = &mut *self.decoder else {
+            return 0;
+        };
+        let bytes = &self.chunk.bytes[..];
+        // Lines that were read alone, and blank ones, are behind us.
+        while self.line < index.len() && index.start(self.line).is_some_and(|at| at < self.at) {
+            self.line += 1;
+        }
+        if self.line >= index.len() {
+            index.build(bytes, self.at, fields.layout.marks);
+            self.line = 0;
+            if index.len() == 0 {
+                // Quotes in every record: what is looked for in vain is looked for less often.
+                self.alone = self.patience - 1;
+                self.patience = (self.patience * 2).min(MOST_ALONE);
+                return 0;
+            }
+            self.patience = 1;
+        }
+        let lines = index.alike(self.line, most, fields.all.len());
+        if lines == 0 || index.start(self.line) != Some(self.at) {
+            return 0;
+        }
+        let run = Run { bytes, index, line: self.line, lines };
+        let mut faults = target.csv_run(run, fields);
+        let first = self.seen;
+        let mut refused = Vec::new();
+        for (at, (start, end)) in run.spans().enumerate() {
+            match faults.remove(&at) {
+                None => {
+                    out.numbers.push((first + at as u64 + 1) as u32);
+                    out.spans.push((start as u32, (end - start) as u32));
+                }
+                Some(fault) => refused.push((at, start, end, fault)),
+            }
+        }
+        self.at = index.start(self.line + lines).unwrap_or(bytes.len());
+        self.line += lines;
+        for (at, start, end, fault) in refused {
+            self.seen = first + at as u64 + 1;
+            let record = self.chunk.bytes.slice(start..end);
+            let misfit = self.decoder.fields.as_ref().and_then(|fields| fields.misfit(&record));
+            out.rejected.push(self.refuse(start, end, *misfit.unwrap_or(fault)));
+        }
+        self.seen = first + lines as u64;
+        lines
     }
 
     fn check(&self) -> Result<(), Malformed> {

@@ -263,14 +263,8 @@ mod tests {
     #[test]
     fn a_parameter_that_makes_no_sense_is_refused_in_words() {
         let cases: [(&[(&str, &str)], &str); 10] = [
-            (
-                &[("delimiter", "")],
-                "`delimiter` must be one byte, a character like `;` or `tab`",
-            ),
-            (
-                &[("delimiter", "||")],
-                "`delimiter` must be one byte, a character like `;` or `tab`",
-            ),
+            (&[("delimiter", "")], "`delimiter` must be one byte, a character like `;` or `tab`"),
+            (&[("delimiter", "||")], "`delimiter` must be one byte, a character like `;` or `tab`"),
             (
                 &[("delimiter", "none")],
                 "`delimiter` must be one byte, a character like `;` or `tab`",
@@ -280,10 +274,7 @@ mod tests {
                 &[("escape", "\n")],
                 "`escape` must be one byte, a character like `backslash`, or `none`",
             ),
-            (
-                &[("null", "a\nb")],
-                "`null` must be a text of at most 64 bytes without line ends",
-            ),
+            (&[("null", "a\nb")], "`null` must be a text of at most 64 bytes without line ends"),
             (&[("header", "yes")], "`header` must be `present` or `absent`"),
             (
                 &[("separator", ";")],

@@ -4,14 +4,25 @@
 pub(super) const BLOCK: usize = 64;
 
 /// A bit for each byte of the block that is `byte`; the first byte's is the lowest.
-#[cfg(target_arch = "x86_64")]
 #[inline]
 pub(super) fn equal(block: &[u8; BLOCK], byte: u8) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the function needs SSE2 and nothing else, and every x86-64 has it.
+    return unsafe { vector(block, byte) };
+    #[cfg(not(target_arch = "x86_64"))]
+    portable(block, byte)
+}
+
+/// As [`equal`], sixteen bytes at a time.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "sse2")]
+fn vector(block: &[u8; BLOCK], byte: u8) -> u64 {
     use std::arch::x86_64::{_mm_cmpeq_epi8, _mm_movemask_epi8, _mm_set_epi64x, _mm_set1_epi8};
     let wanted = _mm_set1_epi8(byte as i8);
     let mut bits = 0;
-    // Every x86-64 has SSE2. The halves are put together by the compiler: it is one load.
     for (index, part) in block.as_chunks::<16>().0.iter().enumerate() {
+        // The compiler makes one load of the halves.
         let [low, high] = halves(part);
         let same = _mm_movemask_epi8(_mm_cmpeq_epi8(_mm_set_epi64x(high, low), wanted));
         bits |= u64::from(same as u16) << (16 * index);
@@ -24,13 +35,6 @@ pub(super) fn equal(block: &[u8; BLOCK], byte: u8) -> u64 {
 fn halves(part: &[u8; 16]) -> [i64; 2] {
     let whole = u128::from_le_bytes(*part);
     [whole as i64, (whole >> 64) as i64]
-}
-
-/// A bit for each byte of the block that is `byte`; the first byte's is the lowest.
-#[cfg(not(target_arch = "x86_64"))]
-#[inline]
-pub(super) fn equal(block: &[u8; BLOCK], byte: u8) -> u64 {
-    portable(block, byte)
 }
 
 /// As [`equal`], eight bytes at a time.

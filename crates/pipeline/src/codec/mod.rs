@@ -14,7 +14,8 @@
 //! | `target` | where rows are written, and what becomes of values without a column |
 //! | `json`, `json_rows` | the strict JSON reader; objects into columns |
 //! | `dialect` | how separated values are written |
-//! | `csv_fields`, `csv_rows` | where separated values begin and end; into columns |
+//! | `csv_fields`, `csv_rows` | where separated values begin and end; records into columns |
+//! | `csv_index`, `csv_columns` | the same for many plain records at once, column by column |
 //! | `mask` | bytes found sixty-four at a time |
 //! | `columns` | column buffers that can take back a half-written row |
 //! | `pattern`, `text_rows` | how lines of text are read; into columns |
@@ -29,7 +30,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 mod columns;
+mod csv_columns;
 mod csv_fields;
+mod csv_index;
 mod csv_rows;
 mod cut;
 mod datetime;

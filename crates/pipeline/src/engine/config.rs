@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use forebay_journal::KeyRoom;
+
 use crate::codec::Limits;
 use crate::codec::unpack::Expansion;
 use crate::stream::StreamConfig;
@@ -113,7 +115,8 @@ pub struct EngineConfig {
     pub workers: Workers,
     /// How long an `Idempotency-Key` is remembered.
     pub key_window: Duration,
-    /// How many keys a stream remembers.
+    /// How many keys a stream remembers, and all streams together beyond the
+    /// [`KeyRoom::OWN`] that each always may.
     pub key_count: usize,
     /// Faults on purpose.
     pub faults: Faults,
@@ -181,8 +184,28 @@ impl EngineConfig {
         usize::try_from(each).unwrap_or(usize::MAX).clamp(64 << 10, 8 << 20)
     }
 
+    /// What idempotency keys take in memory at most, in bytes.
+    pub fn key_bytes(&self) -> u64 {
+        KeyRoom::new(self.key_count).most(self.max_streams) as u64 * KeyRoom::KEY_BYTES
+    }
+
     /// When it is worth coming back to a server that drains.
     pub(crate) fn drain_retry_after(&self) -> Duration {
         self.drain_deadline.max(Duration::from_secs(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f3_the_tails_that_journals_keep_for_readers_fit_the_intake_share_together() {
+        for streams in [1, 10, 100, 1_000] {
+            let mut config = EngineConfig::new(PathBuf::from("data"), 512 << 20, 2);
+            config.max_streams = streams;
+            let all = config.journal_cache() as u64 * streams as u64;
+            assert!(all <= config.memory.intake / 2, "{streams} streams: {all} bytes");
+        }
     }
 }

@@ -430,6 +430,7 @@ impl Inner {
         let options = Options {
             keys: KeyBounds {
                 count: self.config.key_count,
+                room: self.key_room.clone(),
                 window_micros: i64::try_from(window).unwrap_or(i64::MAX),
             },
             synced: Observer::new(move |took| synced.observe(took.as_secs_f64())),

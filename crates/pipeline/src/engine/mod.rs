@@ -22,8 +22,8 @@ use forebay_flow::budget::{Budget, Share};
 use forebay_flow::pool::Pool;
 use forebay_flow::supervise::{self, Child};
 use forebay_flow::{Clock, Scope};
-use forebay_journal::Writers;
 use forebay_journal::disk::Disk;
+use forebay_journal::{KeyRoom, Writers};
 use parking_lot::RwLock;
 
 pub use self::config::{EngineConfig, Faults, MemoryShares, Workers};
@@ -31,7 +31,7 @@ pub use self::define::{StreamError, StreamInfo};
 pub use self::drain::Receipt;
 pub use self::open::OpenError;
 use crate::codec::Pattern;
-use crate::intake::{IngestError, Partial, Refusal, Request, Upload};
+use crate::intake::{self, IngestError, Partial, Refusal, Request, Standing, Upload};
 use crate::ledger::{self, LedgerRow, Totals};
 use crate::sink::dead_letters::DeadLetters;
 use crate::sink::disk_store::DiskStore;
@@ -67,6 +67,8 @@ pub(crate) struct Inner {
     changing: tokio::sync::Mutex<()>,
     supervisor: supervise::Handle,
     writers: Writers,
+    /// What the journals of all streams share for idempotency keys.
+    key_room: KeyRoom,
     query: ask::Queries,
     /// Small blocking work on files: checkpoints, attempts, the catalog.
     pub files: Pool,
@@ -135,6 +137,22 @@ impl Engine {
             // Declared without a schema: it has no definition before its first row.
             None => self.inner.config.streams.get(name)?.pattern.clone(),
         }
+    }
+
+    /// How far the upload under a tenant's key has come. Nothing known: offset 0. Cancel safe.
+    ///
+    /// # Errors
+    /// `InvalidName`, `UnknownStream`.
+    pub async fn standing(
+        &self,
+        stream: &str,
+        tenant: &str,
+        key: &str,
+    ) -> Result<Standing, IngestError> {
+        define::check_name(stream)?;
+        let unknown = || IngestError::UnknownStream(stream.to_owned());
+        let stream = self.inner.stream(stream).ok_or_else(unknown)?;
+        Ok(intake::walk(&stream, tenant, key, u64::MAX).await)
     }
 
     /// The ledger, a line a stream.

@@ -11,8 +11,8 @@ use forebay_flow::pool::Pool;
 use forebay_flow::queue::Bound;
 use forebay_flow::supervise::{Child, Strategy, Supervisor};
 use forebay_flow::{Backoff, Clock, Ctx, Scope};
-use forebay_journal::Writers;
 use forebay_journal::disk::{Disk, read_file, replace_file};
+use forebay_journal::{KeyRoom, Writers};
 
 use super::ask::Queries;
 use super::{Engine, EngineConfig, Inner};
@@ -118,6 +118,7 @@ impl Engine {
             changing: tokio::sync::Mutex::new(()),
             supervisor: handle,
             writers: Writers::start(ctx, WRITERS).map_err(|e| start(&e))?,
+            key_room: KeyRoom::new(config.key_count),
             query: Queries::start(config.memory.query, config.workers.query)
                 .map_err(|e| start(&e))?,
             files: pool(ctx, "files", FILE_WORKERS, false)?,

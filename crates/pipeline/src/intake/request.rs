@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use forebay_flow::Instant;
 
+use super::Standing;
 use crate::codec::Format;
 use crate::codec::unpack::{Packing, UnpackError};
 use crate::record::Code;
@@ -162,6 +163,9 @@ pub enum IngestError {
         /// What is durable nevertheless.
         partial: Partial,
     },
+    /// The upload under this key does not go on where the request says.
+    #[error("{}", describe(.0))]
+    Offset(Standing),
     /// No room in memory within the wait.
     #[error("no room: {reason}")]
     Overloaded {
@@ -192,6 +196,20 @@ pub enum IngestError {
     /// A fault of our own; the request was not kept.
     #[error("internal error: {0}")]
     Internal(String),
+}
+
+fn describe(standing: &Standing) -> String {
+    let Standing { offset, prefix, complete, .. } = standing;
+    match (complete, offset) {
+        (true, _) => {
+            format!("the upload under this key is complete: all {offset} bytes are durable")
+        }
+        (false, 0) => "nothing is known under this key: send the body from its start".to_owned(),
+        (false, _) => format!(
+            "the upload under this key goes on at byte {offset}: send the first {prefix} bytes, then \
+             those from byte {offset} on"
+        ),
+    }
 }
 
 /// The bound that refused a request.

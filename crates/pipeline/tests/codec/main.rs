@@ -1,13 +1,18 @@
 //! The codecs from outside: bodies in, batches out. Real input beyond what the project keeps is
 //! read from `../shared` and skipped, with a message, where that is absent.
 
+mod conformance;
+mod csv_dialects;
 mod csv_rows;
 mod cutting;
 mod edges;
 mod inference;
 mod json_rows;
+mod jumping;
 mod properties;
 mod suites;
+mod text;
+mod unpacking;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -127,7 +132,7 @@ fn refusals(batches: &[Batch]) -> Vec<String> {
 
 /// What becomes of one record's value `v` in a column of type `ty`: its text, or code and message.
 fn one(format: Format, ty: Type, text: &str) -> Result<String, (Code, String)> {
-    let body = match format {
+    let body = match &format {
         Format::Csv(_) => format!("v,w\n{text},\n"),
         _ => format!("{{\"v\":{text}}}\n"),
     };

@@ -150,7 +150,7 @@ fn logfmt_pairs_become_columns_like_the_members_of_an_object() {
             "info|a \"b\"|1.5|true|~|~",
             "~|~|2.0|~|x|~",
             "3 no_match -: the line does not match the pattern `logfmt`: \"no pairs at all\"",
-            "4 duplicate_key a: the record names this key twice",
+            "4 duplicate_key a: the record names this key twice; send it once",
             "5 syntax -: column 5: the quoted value that begins here does not end well",
             "6 syntax -: column 1: expected a key, as in key=value",
         ]

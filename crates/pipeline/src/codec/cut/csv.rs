@@ -136,9 +136,9 @@ impl Scanner {
             (Some(quote), None) => memchr::memchr3(quote, b'\n', b'\r', bytes),
             (None, Some(escape)) => memchr::memchr3(escape, b'\n', b'\r', bytes),
             (None, None) => memchr::memchr2(b'\n', b'\r', bytes),
-            (Some(quote), Some(escape)) => bytes
-                .iter()
-                .position(|b| matches!(b, b'\n' | b'\r') || *b == quote || *b == escape),
+            (Some(quote), Some(escape)) => {
+                bytes.iter().position(|b| matches!(b, b'\n' | b'\r') || *b == quote || *b == escape)
+            }
         }
     }
 

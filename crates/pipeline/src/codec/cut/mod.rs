@@ -15,6 +15,7 @@
 
 mod csv;
 mod json;
+mod jump;
 mod lines;
 mod opening;
 mod skip;
@@ -184,15 +185,7 @@ impl Cutter {
     /// The body ends inside a JSON array or object, or inside a quoted CSV field that grew longer
     /// than a record may be.
     pub fn finish(&mut self) -> Result<Option<Chunk>, Malformed> {
-        // What stands in `start` came before anything could come into `prefix`.
-        let held = self.start.take().filter(|start| !start.is_empty());
-        let sniffed = self.prefix.take().map(|prefix| held.clone().unwrap_or(prefix));
-        if let Some(prefix) = &sniffed {
-            self.sniff(prefix, true);
-        }
-        if let Some(bytes) = sniffed.or(held) {
-            self.scan(bytes.freeze())?;
-        }
+        self.let_go()?;
         match &mut self.scanner {
             Scanner::Json(scanner) => match scanner.finish() {
                 json::End::Nothing => return Ok(None),

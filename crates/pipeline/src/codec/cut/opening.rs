@@ -59,6 +59,20 @@ impl Cutter {
         Some(bytes)
     }
 
+    /// Nothing follows that could tell more: scans what was held back.
+    pub(super) fn let_go(&mut self) -> Result<(), Malformed> {
+        // What stands in `start` came before anything could come into `prefix`.
+        let held = self.start.take().filter(|start| !start.is_empty());
+        let sniffed = self.prefix.take().map(|prefix| held.clone().unwrap_or(prefix));
+        if let Some(prefix) = &sniffed {
+            self.sniff(prefix, true);
+        }
+        if let Some(bytes) = sniffed.or(held) {
+            self.scan(bytes.freeze())?;
+        }
+        Ok(())
+    }
+
     /// Finds the delimiter in the first bytes of the body, or in all of them.
     pub(super) fn sniff(&mut self, prefix: &[u8], whole: bool) {
         if let Some(dialect) = &mut self.dialect {

@@ -16,11 +16,11 @@ use forebay_flow::{Ctx, clock};
 use futures_util::FutureExt;
 use http_body::Body as _;
 use http_body_util::BodyExt;
+use hyper::Request;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
@@ -33,6 +33,7 @@ use super::problem::Problem;
 use super::routes::Route;
 use super::stall::StallGuard;
 use crate::api::Refusal;
+use crate::catalogue;
 use crate::config::memory::CONNECTION_BUFFER;
 use crate::telemetry::http::ConnectionGauge;
 
@@ -176,9 +177,7 @@ async fn handle(
         Err(_) => {
             tracing::error!(route = route.as_str(), request_id, "a request handler panicked");
             axum::response::IntoResponse::into_response(Problem::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "internal",
-                "A fault of the server",
+                catalogue::INTERNAL,
                 "the request ended by a fault of the server; its outcome is unknown",
             ))
         }

@@ -24,6 +24,7 @@ use super::problem::{Problem, reply_json};
 use super::resume::{self, Splice};
 use super::routes::{parameters, stream_of};
 use crate::api::{self, Ack, Due, IngestError, Upload};
+use crate::catalogue;
 use crate::config::check_stream_name;
 
 /// The longest `Idempotency-Key`.
@@ -125,10 +126,10 @@ async fn transfer(
 
 async fn terms(app: &App, caller: &Caller, parts: &Parts) -> Result<api::Request, Problem> {
     let stream = stream_of(&parts.uri)?;
-    check_stream_name(&stream).map_err(|why| Problem::bad_request("stream-name", why))?;
+    check_stream_name(&stream).map_err(|why| Problem::new(catalogue::STREAM_NAME, why))?;
     let parameters = parameters(&parts.uri, &PARAMETERS)?;
     let pattern = app.patterns.of(&app.engine, &parameters).await?;
-    let usual = || app.engine.pattern(&stream);
+    let usual = app.engine.usual(&stream);
     let Media { format, packing } = media::of(&parts.headers, &parameters, pattern, usual)?;
     let content_length = content_length(&parts.headers);
     if let (Some(length), Some(limit)) = (content_length, app.config.http.max_body)
@@ -139,8 +140,8 @@ async fn terms(app: &App, caller: &Caller, parts: &Parts) -> Result<api::Request
     let mut ack = Ack::default();
     for (_, value) in parameters.iter().filter(|(name, _)| *name == "ack") {
         ack = Ack::parse(value).ok_or_else(|| {
-            Problem::bad_request(
-                "unknown-ack",
+            Problem::new(
+                catalogue::UNKNOWN_ACK,
                 format!("`ack={}` is none of received, durable, stored", shorten(&value)),
             )
         })?;
@@ -165,7 +166,7 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 pub(super) fn key_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let wrong = |why: &str| Problem::bad_request("idempotency-key", why);
+    let wrong = |why: &str| Problem::new(catalogue::IDEMPOTENCY_KEY, why);
     let mut keys = headers.get_all("idempotency-key").iter();
     let Some(key) = keys.next() else { return Ok(None) };
     if keys.next().is_some() {

@@ -4,14 +4,15 @@
 use std::collections::VecDeque;
 
 use forebay_pipeline::codec::unpack::{Charset, Coding, Packing};
-use forebay_pipeline::codec::{Dialect, Format, Pattern};
-use hyper::StatusCode;
+use forebay_pipeline::codec::{Dialect, Format, FormatName, Pattern};
+use forebay_pipeline::stream::Usual;
 use hyper::header::{self, HeaderMap};
 use parking_lot::Mutex;
 
 use super::guard::shorten;
 use super::problem::Problem;
 use crate::api::Engine;
+use crate::catalogue;
 
 /// The parameters of the query that say what the body is.
 pub(super) const PARAMETERS: [&str; 9] =
@@ -30,55 +31,26 @@ pub(super) struct Media {
     pub(super) packing: Packing,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Csv,
-    Tsv,
-    Ndjson,
-    Json,
-    Text,
+/// The format that a type names.
+fn of_type(essence: &str) -> Option<FormatName> {
+    match essence {
+        "text/csv" => Some(FormatName::Csv),
+        "text/tab-separated-values" => Some(FormatName::Tsv),
+        "application/x-ndjson" | "application/ndjson" | "application/jsonl" => {
+            Some(FormatName::Ndjson)
+        }
+        "application/json" => Some(FormatName::Json),
+        "text/plain" => Some(FormatName::Text),
+        _ => None,
+    }
 }
 
-impl Kind {
-    /// The kind of a word of `?format=`.
-    fn of_word(word: &str) -> Option<Kind> {
-        match word {
-            "csv" => Some(Kind::Csv),
-            "tsv" => Some(Kind::Tsv),
-            "ndjson" | "jsonl" => Some(Kind::Ndjson),
-            "json" => Some(Kind::Json),
-            "text" => Some(Kind::Text),
-            _ => None,
-        }
-    }
-
-    fn of_type(essence: &str) -> Option<Kind> {
-        match essence {
-            "text/csv" => Some(Kind::Csv),
-            "text/tab-separated-values" => Some(Kind::Tsv),
-            "application/x-ndjson" | "application/ndjson" | "application/jsonl" => {
-                Some(Kind::Ndjson)
-            }
-            "application/json" => Some(Kind::Json),
-            "text/plain" => Some(Kind::Text),
-            _ => None,
-        }
-    }
-
-    fn separated(self) -> bool {
-        matches!(self, Kind::Csv | Kind::Tsv)
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Kind::Csv => "CSV",
-            Kind::Tsv => "TSV",
-            Kind::Ndjson => "NDJSON",
-            Kind::Json => "JSON",
-            Kind::Text => "text",
-        }
-    }
+/// True for types that say nothing of the format; the last is what curl says when it is not told.
+fn says_little(essence: &str) -> bool {
+    matches!(essence, "" | "text/plain" | "application/octet-stream" | FORM)
 }
+
+const FORM: &str = "application/x-www-form-urlencoded";
 
 type Parameters = [(&'static str, String)];
 
@@ -87,10 +59,10 @@ fn parameter<'a>(parameters: &'a Parameters, name: &str) -> Option<&'a str> {
 }
 
 fn bad_parameter(detail: impl Into<String>) -> Problem {
-    Problem::bad_request("bad-parameter", detail)
+    Problem::new(catalogue::BAD_PARAMETER, detail)
 }
 
-/// Judges the head. `pattern` is that of the query, compiled; `usual` is the stream's own.
+/// Judges the head. `pattern` is that of the query, compiled; `usual` is what the stream says.
 ///
 /// # Errors
 /// 415 for a body that is not understood, 400 for a setting that makes no sense.
@@ -98,11 +70,11 @@ pub(super) fn of(
     headers: &HeaderMap,
     parameters: &Parameters,
     pattern: Option<Pattern>,
-    usual: impl FnOnce() -> Option<Pattern>,
+    usual: Usual,
 ) -> Result<Media, Problem> {
     let coding = coding_of(headers)?;
     let content_type = ContentType::of(headers)?;
-    let kind = kind_of(&content_type, parameters, pattern.is_some())?;
+    let kind = kind_of(&content_type, parameters, pattern.is_some(), usual.format)?;
     let label = parameter(parameters, "charset").or_else(|| content_type.parameter("charset"));
     let charset = match label {
         None => Charset::default(),
@@ -114,23 +86,26 @@ pub(super) fn of(
             ))
         })?,
     };
-    if pattern.is_some() && kind != Kind::Text {
+    if pattern.is_some() && kind != FormatName::Text {
         return Err(bad_parameter(format!(
             "`pattern` is for text/plain; the body is {}",
-            kind.name()
+            kind.as_str()
         )));
     }
     let format = match kind {
-        Kind::Ndjson => Format::Ndjson,
-        Kind::Json => Format::Json,
-        Kind::Text => Format::Text(pattern.or_else(usual).unwrap_or_default()),
-        Kind::Csv | Kind::Tsv => Format::Csv(dialect_of(kind, &content_type, parameters)?),
+        FormatName::Ndjson => Format::Ndjson,
+        FormatName::Json => Format::Json,
+        FormatName::Text => Format::Text(pattern.or(usual.pattern).unwrap_or_default()),
+        FormatName::Csv | FormatName::Tsv => {
+            Format::Csv(dialect_of(kind, &content_type, parameters)?)
+        }
     };
     let csv_only = parameters.iter().find(|(name, _)| Dialect::PARAMETERS.contains(name));
-    if let (Some((name, _)), false) = (csv_only, kind.separated()) {
+    let separated = matches!(kind, FormatName::Csv | FormatName::Tsv);
+    if let (Some((name, _)), false) = (csv_only, separated) {
         return Err(bad_parameter(format!(
             "`{name}` is for text/csv; the body is {}",
-            kind.name()
+            kind.as_str()
         )));
     }
     Ok(Media { format, packing: Packing { coding, charset } })
@@ -140,9 +115,10 @@ fn kind_of(
     content_type: &ContentType,
     parameters: &Parameters,
     patterned: bool,
-) -> Result<Kind, Problem> {
+    usual: Option<FormatName>,
+) -> Result<FormatName, Problem> {
     if let Some(word) = parameter(parameters, "format") {
-        return Kind::of_word(word).ok_or_else(|| {
+        return FormatName::parse(word).ok_or_else(|| {
             bad_parameter(format!(
                 "`format={}` is none of csv, tsv, ndjson, json, text",
                 shorten(word)
@@ -150,12 +126,15 @@ fn kind_of(
         });
     }
     let essence = content_type.essence.as_str();
-    if let Some(kind) = Kind::of_type(essence) {
-        return Ok(kind);
+    if says_little(essence) {
+        // A pattern says what the body is as well as a type would.
+        let said = if patterned { Some(FormatName::Text) } else { usual };
+        if let Some(said) = said {
+            return Ok(said);
+        }
     }
-    // A pattern says what the body is as well as a type would.
-    if patterned && essence.is_empty() {
-        return Ok(Kind::Text);
+    if let Some(named) = of_type(essence) {
+        return Ok(named);
     }
     let line = "-H 'Content-Type: text/csv'";
     Err(unsupported_type(match essence {
@@ -164,7 +143,7 @@ fn kind_of(
              (supported: {TYPES})"
         ),
         // What curl says when it is told nothing else.
-        "application/x-www-form-urlencoded" => format!(
+        FORM => format!(
             "`{essence}` is what curl says of --data and --data-binary by itself; say what the body \
              is: {line}, and send it with --data-binary @FILE (supported: {TYPES})"
         ),
@@ -173,20 +152,15 @@ fn kind_of(
 }
 
 fn unsupported_type(detail: String) -> Problem {
-    Problem::new(
-        StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        "unsupported-type",
-        "The Content-Type is not supported",
-        detail,
-    )
+    Problem::new(catalogue::UNSUPPORTED_TYPE, detail)
 }
 
 fn dialect_of(
-    kind: Kind,
+    kind: FormatName,
     content_type: &ContentType,
     parameters: &Parameters,
 ) -> Result<Dialect, Problem> {
-    let mut dialect = if kind == Kind::Tsv { Dialect::TAB } else { Dialect::default() };
+    let mut dialect = if kind == FormatName::Tsv { Dialect::TAB } else { Dialect::default() };
     let of_type = content_type.parameters.iter().map(|(name, value)| (name.as_str(), value));
     let of_query = parameters.iter().map(|(name, value)| (*name, value));
     for (name, value) in of_type.chain(of_query) {
@@ -199,14 +173,7 @@ fn dialect_of(
 }
 
 fn coding_of(headers: &HeaderMap) -> Result<Coding, Problem> {
-    let refused = |detail: String| {
-        Err(Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported-encoding",
-            "The Content-Encoding is not supported",
-            detail,
-        ))
-    };
+    let refused = |detail: String| Err(Problem::new(catalogue::UNSUPPORTED_ENCODING, detail));
     let mut found = Coding::Identity;
     for value in headers.get_all(header::CONTENT_ENCODING) {
         for name in value.to_str().unwrap_or("?").split(',').map(str::trim) {
@@ -242,10 +209,8 @@ impl ContentType {
         let mut values = headers.get_all(header::CONTENT_TYPE).iter();
         let Some(value) = values.next() else { return Ok(ContentType::default()) };
         if values.next().is_some() {
-            return Err(Problem::bad_request(
-                "bad-header",
-                "there is more than one Content-Type; send one",
-            ));
+            let detail = "there is more than one Content-Type; send one";
+            return Err(Problem::new(catalogue::BAD_HEADER, detail));
         }
         Ok(ContentType::parse(value.to_str().unwrap_or("?")))
     }
@@ -319,12 +284,7 @@ impl Patterns {
         let [validators, ..] = engine.pools();
         let owned = text.to_owned();
         let parsed = validators.run(move || Pattern::parse(&owned)).await.map_err(|error| {
-            Problem::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "internal",
-                "A fault of the server",
-                format!("the pattern could not be compiled: {error}"),
-            )
+            Problem::new(catalogue::INTERNAL, format!("the pattern could not be compiled: {error}"))
         })?;
         let pattern = parsed.map_err(bad_parameter)?;
         let mut kept = self.0.lock();
@@ -355,7 +315,7 @@ mod tests {
         let query: Vec<_> =
             query.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
         let pattern = parameter(&query, "pattern").map(|text| Pattern::parse(text).unwrap());
-        of(&headers(pairs), &query, pattern, || None)
+        of(&headers(pairs), &query, pattern, Usual::default())
     }
 
     fn typed(value: &'static str) -> Result<Format, Problem> {
@@ -377,9 +337,9 @@ mod tests {
         }
         for value in ["image/png", "text/csv; charset=klingon", "", "text"] {
             let problem = typed(value).unwrap_err();
-            assert_eq!(problem.status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{value}");
+            assert_eq!(problem.kind.status, 415, "{value}");
         }
-        assert_eq!(typed("text/csv; header=yes").unwrap_err().code, "bad-parameter");
+        assert_eq!(typed("text/csv; header=yes").unwrap_err().kind.code, "bad-parameter");
     }
 
     #[test]
@@ -393,10 +353,23 @@ mod tests {
         let logfmt = Format::Text(Pattern::parse("logfmt").unwrap());
         assert_eq!(media(&[], &[("pattern", "logfmt")]).unwrap().format, logfmt);
         for query in [("pattern", "logfmt"), ("format", "xml"), ("header", "maybe")] {
-            assert_eq!(media(&csv, &[query]).unwrap_err().code, "bad-parameter", "{query:?}");
+            assert_eq!(media(&csv, &[query]).unwrap_err().kind.code, "bad-parameter", "{query:?}");
         }
         let json = [("content-type", "application/json")];
-        assert_eq!(media(&json, &[("delimiter", ";")]).unwrap_err().code, "bad-parameter");
+        assert_eq!(media(&json, &[("delimiter", ";")]).unwrap_err().kind.code, "bad-parameter");
+    }
+
+    #[test]
+    fn a_stream_says_what_a_body_is_whose_type_says_little() {
+        let csv = Usual { format: Some(FormatName::Csv), pattern: None };
+        let judged = |value| {
+            of(&headers(&[("content-type", value)]), &[], None, csv.clone()).map(|m| m.format)
+        };
+        for value in ["", "text/plain", "application/octet-stream", FORM] {
+            assert_eq!(judged(value).unwrap(), Format::Csv(Dialect::default()), "{value}");
+        }
+        assert_eq!(judged("application/json").unwrap(), Format::Json);
+        assert!(judged("image/png").is_err());
     }
 
     #[test]
@@ -410,7 +383,7 @@ mod tests {
         assert_eq!(coded("deflate").unwrap(), Coding::Deflate);
         for value in ["gzip, gzip", "br", "gzip, br"] {
             let problem = coded(value).unwrap_err();
-            assert_eq!(problem.code, "unsupported-encoding", "{value}");
+            assert_eq!(problem.kind.code, "unsupported-encoding", "{value}");
             assert!(problem.detail.contains("gzip, zstd, deflate"), "{}", problem.detail);
         }
     }

@@ -9,6 +9,7 @@
 
 pub mod body;
 mod connection;
+mod dead_letters;
 mod guard;
 mod ingest;
 mod inspect;
@@ -50,7 +51,6 @@ pub struct App {
     telemetry: Arc<Telemetry>,
     metrics: Metrics,
     patterns: media::Patterns,
-    ready: AtomicBool,
     draining: AtomicBool,
     in_flight: AtomicUsize,
     idle: Notify,
@@ -72,7 +72,6 @@ impl App {
             telemetry,
             metrics,
             patterns: media::Patterns::default(),
-            ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
             idle: Notify::new(),
@@ -169,7 +168,6 @@ pub async fn serve(
     let control = Arc::new(Semaphore::new(CONTROL_CONNECTIONS));
     let scope = Scope::new(&ctx, "connections");
     let router = routes::router(Arc::clone(&app));
-    app.ready.store(true, Ordering::Release);
     ctx.ready();
     while let Ok(accepted) = ctx.run(listener.accept()).await {
         let (socket, peer) = match accepted {

@@ -3,12 +3,15 @@
 
 mod cli;
 mod config;
+mod errors;
 mod framing;
 mod http;
+mod letters;
 mod limits;
 mod media;
 mod metrics;
 mod resume;
 mod send;
 mod server;
+mod streams;
 mod tokens;

@@ -148,6 +148,11 @@ async fn dialects_of_csv_are_said_in_the_type_or_in_the_query() {
     let wrong = server.post("/ingest/d?delimiter=ab", typed, "1;2\n").await;
     wrong.problem(400, "bad-parameter");
     server.post("/ingest/d?delimiter=,", NDJSON, "{}\n").await.problem(400, "bad-parameter");
+    let put = "{\"schema\": \"a INT\", \"format\": \"csv\"}";
+    let put = server.raw(server.request("PUT", "/api/v1/streams/f", "", put).as_bytes()).await;
+    assert_eq!((put.status, &put.json()["format"]), (200, &json!("csv")), "{}", put.text());
+    let bare = server.post("/ingest/f", "", "a\n1\n").await;
+    assert_eq!(bare.status, 202, "{}", bare.text());
     let said = server.post("/ingest/e?format=csv", "", "a\n1\n").await;
     assert_eq!(said.status, 202, "{}", said.text());
     server.stop().await;

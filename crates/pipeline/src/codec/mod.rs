@@ -22,12 +22,14 @@
 //! | `number`, `datetime`, `log_time` | text into exact values |
 //! | `fault` | why rows are refused |
 //! | `infer` | a schema from a chunk |
+//! | `reread` | a refused row, tried again |
 //!
 //! A format is an arm of [`Format`], a scanner under `cut` and a row reader beside `json_rows`.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 mod columns;
 mod csv_columns;
@@ -46,6 +48,7 @@ mod log_time;
 mod mask;
 mod number;
 mod pattern;
+pub mod reread;
 mod target;
 mod text_rows;
 pub mod unpack;
@@ -72,6 +75,47 @@ pub enum Format {
     Csv(Dialect),
     /// Lines of text.
     Text(Pattern),
+}
+
+/// The name of a format, as settings and clients write it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FormatName {
+    /// Comma-separated values; the delimiter is found where it is not said.
+    Csv,
+    /// Values separated by tabs.
+    Tsv,
+    /// One JSON object a line.
+    Ndjson,
+    /// A JSON object, or an array of them.
+    Json,
+    /// Lines of text.
+    Text,
+}
+
+impl FormatName {
+    /// The format of a word; `jsonl` is NDJSON too.
+    pub fn parse(word: &str) -> Option<FormatName> {
+        match word {
+            "csv" => Some(FormatName::Csv),
+            "tsv" => Some(FormatName::Tsv),
+            "ndjson" | "jsonl" => Some(FormatName::Ndjson),
+            "json" => Some(FormatName::Json),
+            "text" => Some(FormatName::Text),
+            _ => None,
+        }
+    }
+
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FormatName::Csv => "csv",
+            FormatName::Tsv => "tsv",
+            FormatName::Ndjson => "ndjson",
+            FormatName::Json => "json",
+            FormatName::Text => "text",
+        }
+    }
 }
 
 /// Bounds on what a body may hold.

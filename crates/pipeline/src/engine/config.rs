@@ -74,6 +74,8 @@ pub struct Faults {
     pub disk_bytes_per_second: Option<u64>,
     /// The journal's device fails after so many bytes.
     pub disk_error_after_bytes: Option<u64>,
+    /// The journal's device is full after so many bytes.
+    pub disk_full_after_bytes: Option<u64>,
     /// Streams whose sink never answers.
     pub stall_sinks: Vec<String>,
     /// A transform worker panics on a row that holds this text.
@@ -179,7 +181,8 @@ impl EngineConfig {
 
     /// What each journal keeps in memory for its readers, in bytes: an eighth of the intake share
     /// over all the streams that may be, at most 8 MiB and at least one small block.
-    pub(crate) fn journal_cache(&self) -> usize {
+    /// Nobody waits for it: it stands beside the shares in the memory sum.
+    pub fn journal_cache(&self) -> usize {
         let each = self.memory.intake / 8 / self.max_streams.max(1) as u64;
         usize::try_from(each).unwrap_or(usize::MAX).clamp(64 << 10, 8 << 20)
     }

@@ -4,14 +4,18 @@
 //! Engine ── Inner ┬─ budget: intake │ lanes │ (query: its own pool)
 //!                 ├─ pools: validate │ transform │ persist │ files
 //!                 ├─ streams: journal, plans, sink, one lane each
-//!                 └─ dead letters: one table, one owner
+//!                 └─ dead letters, and marks of the redriven: a table each, one owner
 //! ```
 
+mod alter;
 mod ask;
+mod assemble;
 mod config;
 mod define;
 mod drain;
+mod letters;
 mod open;
+mod redrive;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,14 +33,17 @@ use parking_lot::RwLock;
 pub use self::config::{EngineConfig, Faults, MemoryShares, Workers};
 pub use self::define::{StreamError, StreamInfo};
 pub use self::drain::Receipt;
+pub use self::letters::{Letter, LettersError, Place, Selection};
 pub use self::open::OpenError;
-use crate::codec::Pattern;
+pub use self::redrive::{Redrive, Redriving, Refused};
 use crate::intake::{self, IngestError, Partial, Refusal, Request, Standing, Upload};
 use crate::ledger::{self, LedgerRow, Totals};
 use crate::sink::dead_letters::DeadLetters;
 use crate::sink::disk_store::DiskStore;
-use crate::stream::Stream;
+use crate::sink::redriven::Redriven;
 use crate::stream::catalog::Catalog;
+use crate::stream::catalog::Definition;
+use crate::stream::{Stream, Usual};
 use crate::telemetry::Telemetry;
 
 /// A cheap handle; clones share everything.
@@ -57,6 +64,7 @@ pub(crate) struct Inner {
     pub transformers: Pool,
     pub persisters: Pool,
     pub dead_letters: DeadLetters,
+    pub redriven: Redriven,
     /// Appends that outlive their request (`ack=received`).
     pub uploads: Scope,
     catalog: Catalog,
@@ -130,13 +138,18 @@ impl Engine {
         Ok(Upload::new(Arc::clone(inner), request, stream, permit))
     }
 
-    /// How the stream of that name reads lines of text, where it says so.
-    pub fn pattern(&self, name: &str) -> Option<Pattern> {
-        match self.inner.stream(name).and_then(|stream| stream.current()) {
-            Some(plan) => plan.definition.pattern.clone(),
-            // Declared without a schema: it has no definition before its first row.
-            None => self.inner.config.streams.get(name)?.pattern.clone(),
+    /// How the stream of that name reads a body whose head does not say; nothing for a new stream.
+    pub fn usual(&self, name: &str) -> Usual {
+        if let Some(plan) = self.inner.stream(name).and_then(|stream| stream.current()) {
+            let Definition { format, pattern, .. } = &plan.definition;
+            return Usual { format: *format, pattern: pattern.clone() };
         }
+        // Declared without a schema: it has no definition before its first row.
+        let declared = self.inner.config.streams.get(name);
+        declared.map_or_else(Usual::default, |stream| Usual {
+            format: stream.format,
+            pattern: stream.pattern.clone(),
+        })
     }
 
     /// How far the upload under a tenant's key has come. Nothing known: offset 0. Cancel safe.

@@ -124,6 +124,9 @@ pub enum IngestError {
         /// `limits.streams`
         limit: usize,
     },
+    /// The stream cannot be made from these rows: a table of its name is there, and they do not fit it.
+    #[error("{0}")]
+    Incompatible(String),
     /// The body is empty.
     #[error("the body is empty")]
     Empty,

@@ -28,6 +28,9 @@ use crate::telemetry::Stage;
 /// Appends of one upload that may wait for their sync while the next chunk is decoded.
 const IN_FLIGHT: usize = 2;
 
+/// A chunk's key in the journal and its place in the upload.
+type Keyed = (Key, Link);
+
 type Pending = BoxFuture<'static, Result<Appended, AppendError>>;
 
 /// An upload that was admitted. Push the body's bytes, then finish.
@@ -50,7 +53,7 @@ pub struct Upload {
     tally: Tally,
     pending: VecDeque<(Pending, Waiting)>,
     /// `on_invalid = "reject"`: nothing is appended before the whole body is known to be good.
-    spool: Vec<(Validated, Option<(Key, Link)>, u64)>,
+    spool: Vec<(Validated, Option<Keyed>, u64)>,
     cut: u64,
 }
 
@@ -313,7 +316,7 @@ impl Upload {
     }
 
     /// The chunk's identity: (stream, tenant, key, offset) and everything sent up to its end.
-    fn key(&self, stream: &Stream, link: Link) -> Option<(Key, Link)> {
+    fn key(&self, stream: &Stream, link: Link) -> Option<Keyed> {
         let name = self.request.key.as_ref()?;
         let hash = resume::hash(&stream.journal, &self.request.tenant, name, link.from);
         Some((Key { hash, checksum: link.checksum, note: 0 }, link))
@@ -389,6 +392,7 @@ impl Upload {
             client: self.request.client.clone(),
             request: self.request.request_id.clone(),
             tenant: self.request.tenant.clone(),
+            ..Meta::default()
         }
     }
 
@@ -406,7 +410,7 @@ impl Upload {
         }
     }
 
-    fn spool(&mut self, validated: Validated, key: Option<(Key, Link)>) -> Result<(), IngestError> {
+    fn spool(&mut self, validated: Validated, key: Option<Keyed>) -> Result<(), IngestError> {
         let limit = self.engine.config.spool_bytes;
         if self.cut > limit {
             return Err(IngestError::TooLargeToReject { limit });
@@ -453,7 +457,7 @@ impl Upload {
         &mut self,
         stream: &Arc<Stream>,
         validated: Validated,
-        key: Option<(Key, Link)>,
+        key: Option<Keyed>,
         offset: u64,
     ) -> Result<(), IngestError> {
         if validated.plan.definition.on_invalid != OnInvalid::Reject {

@@ -52,10 +52,8 @@ pub(crate) const CASES: &[Case] = &[
             let body = b"{\"id\":1}\n{\"id\":2,\"name\":\"\xff\xfe\"}\n{\"id\":3}\n";
             rows(server, "typed", NDJSON, body, 2, &[(2, "invalid_utf8")]);
             rows(server, "typed", CSV, b"id,name\n1,\xc3\x28\n2,ok\n", 1, &[(1, "invalid_utf8")]);
-            let kept = select(
-                server,
-                "SELECT count(*) AS n FROM _dead_letters WHERE raw = decode('312cc328', 'hex')",
-            );
+            let kept =
+                select(server, "SELECT count(*) AS n FROM _dead_letters WHERE raw = X'312cc328'");
             assert!(kept[0]["n"].as_u64() > Some(0), "{kept:?}");
         },
     },

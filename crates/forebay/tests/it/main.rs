@@ -4,9 +4,11 @@
 mod cli;
 mod config;
 mod errors;
+mod framing;
 mod http;
 mod letters;
 mod limits;
+mod media;
 mod metrics;
 mod resume;
 mod send;

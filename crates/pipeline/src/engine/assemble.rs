@@ -85,7 +85,6 @@ impl Inner {
                 count: self.config.key_count,
                 room: self.key_room.clone(),
                 window_micros: i64::try_from(window).unwrap_or(i64::MAX),
-                room: self.key_room.clone(),
             },
             synced: Observer::new(move |took| synced.observe(took.as_secs_f64())),
             cache: self.config.journal_cache(),

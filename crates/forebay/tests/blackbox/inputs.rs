@@ -157,7 +157,8 @@ pub(crate) fn rows(
 ) -> Vec<String> {
     static POSTS: AtomicU64 = AtomicU64::new(0);
     let id = format!("bad-{}", POSTS.fetch_add(1, Ordering::Relaxed));
-    let path = format!("/ingest/{stream}?ack=stored");
+    let and = if stream.contains('?') { '&' } else { '?' };
+    let path = format!("/ingest/{stream}{and}ack=stored");
     let request = Request::post(&path, kind, body).header("X-Request-Id", &id);
     let answer = request.send(server.address).unwrap();
     let text = answer.text();

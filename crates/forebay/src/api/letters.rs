@@ -47,8 +47,8 @@ impl From<LettersError> for LettersFailure {
             LettersError::Behind { retry_after, .. } | LettersError::NoRoom { retry_after, .. } => {
                 (catalogue::OVERLOADED, Some(retry_after))
             }
-            LettersError::DiskFull { retry_after } => (507, "disk-full", Some(retry_after)),
-            LettersError::Stopping => (503, "overloaded", Some(Duration::from_secs(1))),
+            LettersError::DiskFull { retry_after } => (catalogue::DISK_FULL, Some(retry_after)),
+            LettersError::Stopping => (catalogue::OVERLOADED, Some(Duration::from_secs(1))),
             LettersError::Query(error) => {
                 let QueryFailure { kind, .. } = QueryFailure::from(error);
                 (kind, (kind.status == 503).then_some(Duration::from_secs(1)))

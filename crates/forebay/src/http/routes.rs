@@ -45,7 +45,7 @@ const PROBLEMS: &str = "/problems/";
 
 impl Route {
     /// Every kind, for metrics that must exist from the start.
-    pub const ALL: [Route; 8] = [
+    pub const ALL: [Route; 9] = [
         Route::Ingest,
         Route::Streams,
         Route::DeadLetters,

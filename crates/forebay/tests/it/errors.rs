@@ -100,6 +100,20 @@ async fn shared(server: &Server, code: &str) -> Option<Answer> {
             let elsewhere = format!("{keyed}Upload-Offset: 4711\r\nUpload-Prefix: 0\r\n");
             server.post("/ingest/k", &elsewhere, "{\"a\":1}\n").await
         }
+        "dead-letters-request" => server.get("/api/v1/dead-letters?limit=x").await,
+        "unknown-dead-letter" => {
+            server.get("/api/v1/dead-letters/00000000-0000-0000-0000-000000000000:0:1").await
+        }
+        "precondition" | "stream-changed" => {
+            assert_eq!(server.post("/ingest/v", CSV, "a\n1\n").await.status, 202);
+            let header = match code {
+                "precondition" => "If-Match: yesterday\r\n",
+                _ => "If-None-Match: *\r\n",
+            };
+            let put =
+                server.request("PUT", "/api/v1/streams/v", header, "{\"schema\":\"a BIGINT\"}");
+            server.raw(put.as_bytes()).await
+        }
         "cross-origin" => {
             server.post("/ingest/s", &format!("{CSV}Origin: https://e.example\r\n"), "a\n1\n").await
         }
@@ -198,6 +212,23 @@ async fn of_its_own(code: &str) -> Answer {
             let server = server(slow).await;
             let answer = until(&server, 504).await;
             (server, answer)
+        }
+        "redrive-under-way" => {
+            ends_well = false;
+            let server =
+                server("[faults]\nstall_sinks = [\"s\"]\n[streams.s]\nschema = \"a INT\"\n").await;
+            assert_eq!(server.ndjson("s", "{\"a\":1}\n{\"a\":\"x\"}\n").await.status, 202);
+            // Both wait for the sink, which never answers; one of them is refused at once.
+            let body = "{\"stream\":\"s\"}";
+            let redrive = server.request("POST", "/api/v1/dead-letters/redrive", "", body);
+            let (mut one, mut other) = (server.connect().await, server.connect().await);
+            one.send(redrive.as_bytes()).await;
+            other.send(redrive.as_bytes()).await;
+            let answer = tokio::select! {
+                answer = one.answer() => answer,
+                answer = other.answer() => answer,
+            };
+            (server, answer.unwrap())
         }
         "overloaded" => {
             let server = server("").await;

@@ -313,6 +313,17 @@ async fn make(create: &Create) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What a description says that is no setting; everything else is sent back, lest a change of one setting
+/// puts another back to its default.
+const SHOWN_ONLY: [&str; 9] =
+    ["name", "id", "created_by", "version", "table", "journal", "lag_bytes", "versions", "rows"];
+
+fn settings_of(stream: &Value) -> Map<String, Value> {
+    let mut settings = stream.as_object().cloned().unwrap_or_default();
+    settings.retain(|name, _| !SHOWN_ONLY.contains(&name.as_str()));
+    settings
+}
+
 async fn change(alter: &Alter) -> anyhow::Result<()> {
     let path = path(&alter.name);
     let now = alter.server.get(&path).await?;
@@ -323,28 +334,32 @@ async fn change(alter: &Alter) -> anyhow::Result<()> {
         drop_checks: alter.drop_check.clone(),
     };
     let written = alter.schema.read()?;
-    let settings = alter.transform.is_some() || alter.no_transform || alter.pattern.is_some();
+    let transforms = alter.transform.is_some() || alter.no_transform || alter.pattern.is_some();
     let policies = alter.unknown.is_some() || alter.on_invalid.is_some();
-    if edits.is_empty() && written.is_none() && !settings && !policies {
+    if edits.is_empty() && written.is_none() && !transforms && !policies {
         bail!("nothing to change: see `forebay streams alter --help`");
     }
     let before = cell(&now["schema"]);
     let schema =
         edit::edit(written.as_ref().unwrap_or(&before), &edits).map_err(|why| anyhow!(why))?;
-    let transform = match &alter.transform {
-        Some(sql) => json!(sql),
-        None if alter.no_transform => Value::Null,
-        None => now["transform"].clone(),
-    };
-    let body = json!({
-        "schema": schema,
-        "transform": transform,
-        "format": now["format"],
-        "pattern": alter.pattern.as_ref().map_or_else(|| now["pattern"].clone(), |text| json!(text)),
-        "unknown": alter.unknown.as_ref().map_or_else(|| now["unknown"].clone(), word),
-        "on_invalid": alter.on_invalid.as_ref().map_or_else(|| now["on_invalid"].clone(), word),
-        "received_at": now["received_at"],
-    });
+    let mut body = settings_of(&now);
+    let mut put = |name: &str, value: Value| body.insert(name.to_owned(), value);
+    put("schema", json!(schema));
+    match &alter.transform {
+        Some(sql) => drop(put("transform", json!(sql))),
+        None if alter.no_transform => drop(put("transform", Value::Null)),
+        None => {}
+    }
+    if let Some(pattern) = &alter.pattern {
+        put("pattern", json!(pattern));
+    }
+    if let Some(unknown) = &alter.unknown {
+        put("unknown", word(unknown));
+    }
+    if let Some(on_invalid) = &alter.on_invalid {
+        put("on_invalid", word(on_invalid));
+    }
+    let body = Value::Object(body);
     let version = format!("\"{}\"", now["version"]);
     let seen = [(header::IF_MATCH, version.as_str())];
     let altered = alter.server.call(Method::PUT, &path, &seen, Some(&body)).await?;

@@ -16,6 +16,7 @@ mod inputs_http;
 mod inputs_start;
 mod inputs_suite;
 mod inputs_values;
+mod letters;
 mod metrics;
 mod oracle;
 mod poison;

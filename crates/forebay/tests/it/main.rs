@@ -2,6 +2,7 @@
 //! over a real engine in a temporary directory; tests from outside are in `blackbox`.
 
 mod cli;
+mod commands;
 mod config;
 mod errors;
 mod framing;

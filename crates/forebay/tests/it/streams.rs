@@ -59,7 +59,10 @@ async fn what_stored_rows_allow_is_a_version_and_the_rest_says_what_to_do_instea
         schema("a INT, b TEXT, c DOUBLE"),
         schema("a INT, b TEXT, c DOUBLE, CHECK (a > -9)"),
         json!({"schema": "a INT, b TEXT, c DOUBLE", "transform": "SELECT *, a + 1 AS d FROM s"}),
-        json!({"schema": "a INT, b TEXT, c DOUBLE, e INT NOT NULL DEFAULT 7"}),
+        json!({
+            "schema": "a INT, b TEXT, c DOUBLE, e INT NOT NULL DEFAULT 7",
+            "transform": "SELECT *, a + 1 AS d FROM s",
+        }),
     ];
     for (n, step) in steps.into_iter().enumerate() {
         assert_eq!(made(&server, "s", step.clone()).await, n as u64 + 2, "{step}");
@@ -72,7 +75,7 @@ async fn what_stored_rows_allow_is_a_version_and_the_rest_says_what_to_do_instea
         ("a INT, b TEXT NOT NULL, c DOUBLE, e INT NOT NULL DEFAULT 7", "CHECK (b IS NOT NULL)"),
         ("a INT, b TEXT, c DOUBLE, e INT NOT NULL DEFAULT 7, f INT NOT NULL", "give it a DEFAULT"),
     ] {
-        let problem = put(&server, "s", schema(ddl)).await.problem(400, "stream-refused");
+        let problem = put(&server, "s", schema(ddl)).await.problem(409, "stream-refused");
         assert!(problem["detail"].as_str().unwrap().contains(told), "{problem}");
     }
     store(&server, "s", "{}\n").await;
@@ -94,15 +97,15 @@ async fn a_change_made_on_an_older_view_is_412() {
     let one = json!({"schema": "a INT"});
     assert_eq!(put_if(&server, "s", "If-None-Match: *\r\n", one.clone()).await.status, 200);
     let again = put_if(&server, "s", "If-None-Match: *\r\n", json!({"schema": "b INT"})).await;
-    let problem = again.problem(412, "stream-refused");
+    let problem = again.problem(412, "stream-changed");
     assert!(problem["detail"].as_str().unwrap().contains("exists already"), "{problem}");
     let two = json!({"schema": "a INT, b INT"});
     assert_eq!(put_if(&server, "s", "If-Match: \"1\"\r\n", two).await.status, 200);
     let late = put_if(&server, "s", "If-Match: \"1\"\r\n", one.clone()).await;
-    late.problem(412, "stream-refused");
+    late.problem(412, "stream-changed");
     put_if(&server, "none", "If-Match: \"1\"\r\n", one.clone())
         .await
-        .problem(412, "stream-refused");
+        .problem(412, "stream-changed");
     put_if(&server, "s", "If-Match: x\r\n", one).await.problem(400, "precondition");
     server.stop().await;
 }
@@ -127,7 +130,7 @@ async fn a_stream_made_again_must_fit_the_table_that_was_kept() {
     store(&server, "s", "{\"a\":1,\"b\":\"x\"}\n").await;
     assert_eq!(delete(&server, "s").await.status, 204);
     let problem =
-        put(&server, "s", json!({"schema": "a TEXT"})).await.problem(400, "stream-refused");
+        put(&server, "s", json!({"schema": "a TEXT"})).await.problem(409, "stream-refused");
     let detail = problem["detail"].as_str().unwrap();
     assert!(detail.contains("\"a\"") && detail.contains("move the table away"), "{detail}");
     // By itself it would get a BIGINT: as little.
@@ -140,7 +143,7 @@ async fn a_stream_made_again_must_fit_the_table_that_was_kept() {
     assert_eq!(rows, json!([{"a": 1, "b": "x", "c": null}, {"a": 2, "b": null, "c": 0.5}]));
     // Nor may a change make a column of what the table holds as another.
     let problem = put(&server, "s", json!({"schema": "a INT, c DOUBLE, b INT"})).await;
-    let problem = problem.problem(400, "stream-refused");
+    let problem = problem.problem(409, "stream-refused");
     assert!(problem["detail"].as_str().unwrap().contains("\"b\""), "{problem}");
     store(&server, "s", "{\"a\":3}\n").await;
     server.stop().await;
@@ -169,7 +172,7 @@ async fn a_transform_whose_output_the_table_cannot_take_is_refused_and_rows_go_o
     made(&server, "s", with("SELECT a, a + 1 AS b FROM s")).await;
     store(&server, "s", "{\"a\":1}\n").await;
     for sql in ["SELECT a, 'x' AS b FROM s", "SELECT CAST(a AS DOUBLE) AS a, a + 1 AS b FROM s"] {
-        put(&server, "s", with(sql)).await.problem(400, "stream-refused");
+        put(&server, "s", with(sql)).await.problem(409, "stream-refused");
     }
     store(&server, "s", "{\"a\":2}\n").await;
     assert_eq!(query(&server, "SELECT sum(b) AS b FROM s").await, json!([{"b": 5}]));
@@ -247,7 +250,7 @@ async fn f1_rows_acknowledged_while_their_stream_is_dropped_are_kept() {
             api::drop_stream(&server.engine, "s", false)
         );
         acknowledged += ended.into_iter().filter(|ok| *ok).count();
-        assert!(dropped.is_ok() || dropped.is_err_and(|why| why.status == 409));
+        assert!(dropped.is_ok() || dropped.is_err_and(|why| why.kind.status == 409));
     }
     made(&server, "s", settings).await;
     eventually(async || server.engine.ledger()[0].in_journal == 0).await;
@@ -269,7 +272,7 @@ async fn f3_the_number_of_streams_is_bounded_however_they_come() {
         let problem = answer.problem(409, "too-many-streams");
         assert!(problem["detail"].as_str().unwrap().contains("[limits] streams"), "{problem}");
     }
-    put(&server, "more", json!({"schema": "a INT"})).await.problem(409, "stream-refused");
+    put(&server, "more", json!({"schema": "a INT"})).await.problem(409, "too-many-streams");
     let there = server.get("/api/v1/streams").await.json();
     let names: Vec<&str> =
         there.as_array().unwrap().iter().map(|stream| stream["name"].as_str().unwrap()).collect();

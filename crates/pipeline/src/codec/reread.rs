@@ -85,11 +85,6 @@ pub fn reading(format: &Format, chunk: &Chunk, usual: Option<&Pattern>) -> Readi
     }
 }
 
-/// How a row is read that was kept as a JSON object.
-pub fn as_object() -> Reading {
-    Reading { format: NDJSON.to_owned(), header: None }
-}
-
 /// A chunk that holds one row's bytes and nothing else; `usual` is the stream's own pattern now.
 ///
 /// # Errors
@@ -186,6 +181,7 @@ mod tests {
         assert_eq!(again(pairs.clone(), "none\n", "a=1 b=x"), (1, 0));
         assert_eq!(again(pairs, "none\n", "none"), (0, 1));
         assert_eq!(again(Format::Ndjson, "{}\n", "{\"a\":1}"), (1, 0));
+        assert_eq!(reading(&Format::Ndjson, &alone(Bytes::new(), None), None), Reading::object());
         assert_eq!(again(Format::Json, "[{\n}]", "{\n\"a\":1}"), (1, 0));
     }
 

@@ -234,7 +234,7 @@ async fn open(tables: &Tables<'_>, some: &[LetterId]) -> Result<Vec<Opened>, Let
             let code = Code::parse(codes.value(at));
             // What a transform refused has always been kept as an object.
             let object = matches!(code, Some(Code::Transform | Code::Poison));
-            let reading = reading.or_else(|| object.then(reread::as_object));
+            let reading = reading.or_else(|| object.then(Reading::object));
             opened.push(Opened { id, code, reading, raw: Bytes::copy_from_slice(raws.value(at)) });
         }
     }

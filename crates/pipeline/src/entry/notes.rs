@@ -32,6 +32,13 @@ pub struct Reading {
     pub header: Option<String>,
 }
 
+impl Reading {
+    /// How a row is read that is kept as one JSON object.
+    pub fn object() -> Reading {
+        Reading { format: "ndjson".to_owned(), header: None }
+    }
+}
+
 /// A dead letter's identity: the journal entry that it came in, and its row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LetterId {

@@ -11,8 +11,7 @@ use arrow::error::ArrowError;
 use forebay_journal::Record;
 
 use super::LaneError;
-use crate::codec::reread;
-use crate::entry::{self, Entry, EntryBatch, LetterId};
+use crate::entry::{self, Entry, EntryBatch, LetterId, Reading};
 use crate::ledger::Totals;
 use crate::query::{Encoder, Format};
 use crate::record::{Code, Rejected};
@@ -241,7 +240,7 @@ impl Out<'_> {
         let row = self.batch.base + u64::from(number);
         let letter =
             DeadLetter::new(self.origin, Rejected { row, column: None, code, message, raw });
-        let format = Some(Arc::from(reread::as_object().format));
+        let format = Some(Arc::from(Reading::object().format));
         self.applied.dead.push(DeadLetter { format, ..letter });
         Ok(())
     }

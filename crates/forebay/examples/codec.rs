@@ -107,7 +107,7 @@ impl Case {
                 time(|| {
                     let nothing = Bytes::new();
                     let rows = |batch| checks.apply(batch, &nothing).rows.num_rows();
-                    Ok(batches.iter().cloned().map(rows).sum())
+                    Ok(batches.iter().cloned().map(rows).sum::<usize>())
                 })?,
                 time(|| self.arrow())?,
                 time(|| self.grammar())?,

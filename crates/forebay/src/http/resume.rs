@@ -27,6 +27,7 @@ use super::ingest::key_of;
 use super::problem::Problem;
 use super::routes::{parameters, stream_of};
 use crate::api::{self, IngestError, Standing};
+use crate::catalogue;
 use crate::config::check_stream_name;
 
 const OFFSET: &str = "upload-offset";
@@ -48,20 +49,18 @@ pub(super) async fn head(
     let (parts, body) = request.into_parts();
     caller.leave(body, true);
     let stream = stream_of(&parts.uri)?;
-    check_stream_name(&stream).map_err(|why| Problem::bad_request("stream-name", why))?;
+    check_stream_name(&stream).map_err(|why| Problem::new(catalogue::STREAM_NAME, why))?;
     parameters(&parts.uri, &[])?;
     let key = key_of(&parts.headers)?.ok_or_else(|| {
-        Problem::bad_request(
-            "idempotency-key",
+        Problem::new(
+            catalogue::IDEMPOTENCY_KEY,
             "HEAD asks how far an upload has come; send its Idempotency-Key",
         )
     })?;
     let standing = app.engine.standing(&stream, &caller.tenant, &key).await?;
     if standing.offset == 0 {
         return Err(Problem::new(
-            StatusCode::NOT_FOUND,
-            "unknown-upload",
-            "Nothing is known under this key",
+            catalogue::UNKNOWN_UPLOAD,
             "nothing is known under this Idempotency-Key: send the body from its start",
         ));
     }
@@ -96,7 +95,7 @@ pub(super) fn splice(
     terms: api::Request,
 ) -> Result<(api::Request, Option<Splice>), Problem> {
     let (offset, prefix) = (number(headers, OFFSET)?, number(headers, PREFIX)?);
-    let wrong = |why| Err(Problem::bad_request(OFFSET, why));
+    let wrong = |why| Err(Problem::new(catalogue::UPLOAD_HEADERS, why));
     match (offset, prefix) {
         (None, None) | (Some(0), None | Some(0)) => Ok((terms, None)),
         _ if terms.key.is_none() => {
@@ -116,8 +115,8 @@ fn number(headers: &HeaderMap, name: &'static str) -> Result<Option<u64>, Proble
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse() {
         Ok(number) if digits && values.next().is_none() => Ok(Some(number)),
-        _ => Err(Problem::bad_request(
-            OFFSET,
+        _ => Err(Problem::new(
+            catalogue::UPLOAD_HEADERS,
             format!("`{name}: {}` is not one number of bytes", shorten(text)),
         )),
     }

@@ -10,6 +10,13 @@
 mod clients;
 mod hostile;
 mod http;
+mod inputs;
+mod inputs_bodies;
+mod inputs_http;
+mod inputs_start;
+mod inputs_suite;
+mod inputs_values;
+mod letters;
 mod metrics;
 mod oracle;
 mod poison;

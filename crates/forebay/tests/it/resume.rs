@@ -235,7 +235,7 @@ async fn numbers_that_are_none_and_numbers_without_a_key_are_refused() {
     for case in cases {
         let headers = format!("Content-Type: application/x-ndjson\r\n{case}");
         let answer = server.post("/ingest/s", &headers, "{\"n\":1}\n").await;
-        answer.problem(400, "upload-offset");
+        answer.problem(400, "upload-headers");
     }
     server.get("/api/v1/streams/s").await.problem(404, "unknown-stream");
     server.stop().await;

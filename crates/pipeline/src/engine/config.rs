@@ -7,6 +7,7 @@ use std::time::Duration;
 use forebay_journal::KeyRoom;
 
 use crate::codec::Limits;
+use crate::codec::unpack::Expansion;
 use crate::stream::StreamConfig;
 
 /// The fixed shares of the memory budget, in bytes. Full intake cannot starve the draining side.
@@ -73,6 +74,8 @@ pub struct Faults {
     pub disk_bytes_per_second: Option<u64>,
     /// The journal's device fails after so many bytes.
     pub disk_error_after_bytes: Option<u64>,
+    /// The journal's device is full after so many bytes.
+    pub disk_full_after_bytes: Option<u64>,
     /// Streams whose sink never answers.
     pub stall_sinks: Vec<String>,
     /// A transform worker panics on a row that holds this text.
@@ -96,6 +99,8 @@ pub struct EngineConfig {
     pub admission_wait: Duration,
     /// Bounds on bodies, records and batches.
     pub limits: Limits,
+    /// How far a compressed body may expand.
+    pub expansion: Expansion,
     /// The largest body, in bytes, that `on_invalid = "reject"` can refuse whole.
     pub spool_bytes: u64,
     /// A journal's bound in bytes, where the stream names none.
@@ -139,6 +144,7 @@ impl EngineConfig {
             max_streams: 1000,
             admission_wait: Duration::from_millis(100),
             limits: Limits::default(),
+            expansion: Expansion::default(),
             spool_bytes: 8 << 20,
             journal_max: 4 << 30,
             flush_bytes: 64 << 20,
@@ -175,7 +181,8 @@ impl EngineConfig {
 
     /// What each journal keeps in memory for its readers, in bytes: an eighth of the intake share
     /// over all the streams that may be, at most 8 MiB and at least one small block.
-    pub(crate) fn journal_cache(&self) -> usize {
+    /// Nobody waits for it: it stands beside the shares in the memory sum.
+    pub fn journal_cache(&self) -> usize {
         let each = self.memory.intake / 8 / self.max_streams.max(1) as u64;
         usize::try_from(each).unwrap_or(usize::MAX).clamp(64 << 10, 8 << 20)
     }

@@ -11,6 +11,7 @@
 
 mod request;
 mod resume;
+mod unpacking;
 mod upload;
 mod validate;
 
@@ -19,5 +20,6 @@ pub use self::request::{
 };
 pub(crate) use self::resume::walk;
 pub use self::resume::{PREFIX_BYTES, Standing};
+pub(crate) use self::upload::ENTRY;
 pub use self::upload::Upload;
 pub(crate) use self::validate::{Validated, validate};

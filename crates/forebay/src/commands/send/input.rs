@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -36,8 +37,12 @@ pub(super) enum Input {
 }
 
 impl Input {
-    pub(super) fn stdin() -> Input {
-        Input::Stdin(Arc::new(Mutex::new(Replay::new(Box::new(tokio::io::stdin())))))
+    /// # Errors
+    /// Stdin is closed.
+    pub(super) fn stdin() -> io::Result<Input> {
+        let stdin = std::fs::File::from(io::stdin().as_fd().try_clone_to_owned()?);
+        let stdin = Box::new(tokio::fs::File::from_std(stdin));
+        Ok(Input::Stdin(Arc::new(Mutex::new(Replay::new(stdin)))))
     }
 
     /// The bytes there are, where that is known.

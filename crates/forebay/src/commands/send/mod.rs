@@ -228,35 +228,46 @@ impl Run {
     async fn one(&self, ctx: &Ctx, item: Item) {
         let began = clock::now();
         let line = self.report.line(&item);
-        let input = match &item.place {
-            Place::File(path, identity) => Input::File { path: path.clone(), size: identity.size },
-            Place::Stdin => {
-                let again =
-                    format!("stdin: after a cut, send the same bytes with --key {}", item.key);
-                self.report.say(&again);
-                Input::stdin()
+        let verdict = match self.input(&item) {
+            Ok(input) => {
+                let (server, parameters) = (&self.server, self.parameters.as_str());
+                let upload = Upload { ctx, server, item: &item, input, parameters, line: &line };
+                self.upload(upload).await
+            }
+            Err(error) => {
+                let why = format!("cannot read it: {error}");
+                Verdict::Failed { why, standing: None, everyone: false }
             }
         };
-        let upload = Upload {
-            ctx,
-            server: &self.server,
-            item: &item,
-            input,
-            parameters: &self.parameters,
-            line: &line,
-        };
+        let (bytes, took) = (line.sent(), began.elapsed());
+        let outcome = Outcome { item, verdict: Some(verdict), bytes, took };
+        line.ends(&outcome);
+        self.done.lock().push(outcome);
+    }
+
+    fn input(&self, item: &Item) -> std::io::Result<Input> {
+        match &item.place {
+            Place::File(path, identity) => {
+                Ok(Input::File { path: path.clone(), size: identity.size })
+            }
+            Place::Stdin => {
+                let key = &item.key;
+                self.report.say(&format!("after a cut, send the same bytes with --key {key}"));
+                Input::stdin()
+            }
+        }
+    }
+
+    async fn upload(&self, upload: Upload<'_>) -> Verdict {
         let met = |now: bool| self.met.fetch_or(now, Ordering::Relaxed) || now;
-        let verdict = match ctx.run(upload.run(self.retries, met)).await {
+        let verdict = match upload.ctx.run(upload.run(self.retries, met)).await {
             Ok(verdict) => verdict,
             Err(_stopped) => stopped(&upload).await,
         };
         if matches!(verdict, Verdict::Failed { everyone: true, .. }) {
             self.hopeless.store(true, Ordering::Relaxed);
         }
-        let (bytes, took) = (line.sent(), began.elapsed());
-        let outcome = Outcome { item, verdict: Some(verdict), bytes, took };
-        line.ends(&outcome);
-        self.done.lock().push(outcome);
+        verdict
     }
 }
 

@@ -34,6 +34,36 @@ pub(super) fn timestamp(text: &[u8]) -> Option<i64> {
     tail(seconds, rest)
 }
 
+/// Reads times that follow each other: the day of one is mostly that of the one before.
+#[derive(Debug)]
+pub(super) struct Days {
+    /// The last `YYYY-MM-DD` seen, and the seconds up to it.
+    text: [u8; 10],
+    seconds: i64,
+}
+
+impl Default for Days {
+    fn default() -> Days {
+        Days { text: *b"1970-01-01", seconds: 0 }
+    }
+}
+
+impl Days {
+    /// As [`timestamp`].
+    #[inline]
+    pub(super) fn timestamp(&mut self, text: &[u8]) -> Option<i64> {
+        let (day, rest) = text.split_first_chunk::<10>()?;
+        let (head, rest) = rest.split_first_chunk::<9>()?;
+        if *day != self.text {
+            self.seconds = i64::from(days(day)?) * DAY_SECONDS;
+            self.text = *day;
+        }
+        let [b'T' | b't' | b' ', clock @ ..] = head else { return None };
+        let seconds = self.seconds + clock_seconds(clock)?;
+        if rest == b"Z" { Some(seconds * MICROS) } else { tail(seconds, rest) }
+    }
+}
+
 /// Eight bytes of digits and separators, judged and read at once.
 struct Shape {
     /// The separators, and a zero for each digit.
@@ -69,18 +99,20 @@ impl Shape {
     }
 }
 
+/// `hh:mm:ss`, as seconds.
+#[inline]
+fn clock_seconds(text: &[u8; 8]) -> Option<i64> {
+    let [hour, _, _, minute, _, _, second, _] = TIME.read(text)?;
+    let fits = hour < 24 && minute < 60 && second < 60;
+    fits.then(|| i64::from(hour) * 3600 + i64::from(minute) * 60 + i64::from(second))
+}
+
 /// `YYYY-MM-DDThh:mm:ss`, as seconds.
 #[inline]
 fn head_seconds(head: &[u8; 19]) -> Option<i64> {
     let (day, rest) = head.split_first_chunk::<10>()?;
-    let (between, time) = rest.split_first_chunk::<1>()?;
-    let [hour, _, _, minute, _, _, second, _] = TIME.read(time.first_chunk()?)?;
-    let day = days(day)?;
-    if !matches!(between, b"T" | b"t" | b" ") || hour > 23 || minute > 59 || second > 59 {
-        return None;
-    }
-    let (hour, minute, second) = (i64::from(hour), i64::from(minute), i64::from(second));
-    Some(i64::from(day) * DAY_SECONDS + hour * 3600 + minute * 60 + second)
+    let [b'T' | b't' | b' ', clock @ ..] = rest else { return None };
+    Some(i64::from(days(day)?) * DAY_SECONDS + clock_seconds(clock.first_chunk()?)?)
 }
 
 /// What may follow the seconds: a fraction, then an offset.
@@ -201,6 +233,10 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(parse_timestamp(text), expected, "{text}");
+            let mut days = Days::default();
+            for _ in 0..2 {
+                assert_eq!(days.timestamp(text.as_bytes()), expected, "{text}");
+            }
         }
     }
 }

@@ -1,11 +1,13 @@
-//! Forebay's own chores: `cargo xtask test · ci · tidy · bench`.
+//! Forebay's own chores: `cargo xtask test · ci · tidy · bench · soak · fuzz`.
 //!
 //! Owns no state beyond the target directory. It never links the product's crates: it stays light,
 //! so that it starts in a second on a bare machine.
 
 mod bench;
 mod ci;
+mod fuzz;
 mod shell;
+mod soak;
 mod suite;
 mod tidy;
 
@@ -13,7 +15,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 /// Forebay's own chores.
 #[derive(Parser)]
@@ -50,6 +52,29 @@ enum Chore {
         /// unknown name lists them.
         names: Vec<String>,
     },
+    /// Sends gigabytes, cuts them on their way, and looks for every row.
+    Soak {
+        /// What to soak.
+        what: Soak,
+        /// Bytes of all bodies together, in 10^9.
+        #[arg(long, default_value_t = 20)]
+        gb: u64,
+    },
+    /// Builds the fuzz targets and runs each for some minutes.
+    Fuzz {
+        /// Minutes of each target.
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+        /// Which targets to run; all by default.
+        names: Vec<String>,
+    },
+}
+
+/// What can be soaked.
+#[derive(Clone, Copy, ValueEnum)]
+enum Soak {
+    /// Uploads of any size, through `send` and curl.
+    Input,
 }
 
 fn run(cli: Cli) -> Result<()> {
@@ -61,6 +86,8 @@ fn run(cli: Cli) -> Result<()> {
         Chore::Bench { seconds, json, connections, names } => {
             bench::run(&root, &bench::Plan { seconds, json, connections, names })
         }
+        Chore::Soak { what: Soak::Input, gb } => soak::run(&root, gb),
+        Chore::Fuzz { minutes, names } => fuzz::run(&root, minutes, &names),
     }
 }
 

@@ -1,6 +1,9 @@
 //! The one place that knows the pipeline's façade: settings in, plain JSON and bytes out.
 //! HTTP, commands and lifecycle speak to this module only, so a change of the façade ends here.
 
+pub mod edit;
+pub mod letters;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,43 +11,35 @@ use bytes::Bytes;
 use forebay_flow::{Clock, Ctx};
 use forebay_journal::disk::RealDisk;
 use forebay_pipeline::query::{Encoder, ErrorKind, Format, QueryError, QueryStream};
-use forebay_pipeline::schema::{self, Schema};
-use forebay_pipeline::stream::catalog::{OnInvalid, Origin};
-use forebay_pipeline::stream::{Plan, StreamConfig};
+use forebay_pipeline::stream::catalog::{Definition, Origin};
 use forebay_pipeline::{codec, engine};
 use serde_json::{Value, json};
 
 pub use forebay_pipeline::engine::{Engine, Receipt};
 pub use forebay_pipeline::intake::{
-    Ack, Due, IngestError, Partial, Refusal, Reply, Request, RowError, Upload,
+    Ack, Due, IngestError, Partial, Refusal, Reply, Request, RowError, Standing, Upload,
 };
 pub use forebay_pipeline::telemetry::Telemetry;
 
+use crate::catalogue::{self, Kind};
 use crate::config::{self, Config};
 
 /// A commit to a sink that takes longer is given up; its rows are read from the journal again.
 const SINK_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The most versions that are shown of a stream, newest first.
+const VERSIONS: usize = 20;
+
 /// What the engine is built from.
 ///
 /// # Errors
-/// A text for people that names the stream whose schema or transform cannot be planned.
+/// A text for people that names the stream whose schema is at fault.
 pub fn engine_config(config: &Config) -> Result<engine::EngineConfig, String> {
-    let limits = codec::Limits {
-        chunk_bytes: config.limits.chunk,
-        record_bytes: config.limits.row,
-        columns: config.limits.columns,
-        depth: config.limits.depth,
-        ..codec::Limits::default()
-    };
+    let limits = config.codec_limits();
     let mut streams = std::collections::BTreeMap::new();
     for (name, stream) in &config.streams {
         let settings =
-            stream_config(stream).map_err(|message| format!("streams.{name}.{message}"))?;
-        if let Some(definition) = settings.definition() {
-            Plan::new(name, definition, limits)
-                .map_err(|error| format!("streams.{name}.transform: {error}"))?;
-        }
+            stream.to_engine().map_err(|error| format!("streams.{name}.schema: {error}"))?;
         streams.insert(name.clone(), settings);
     }
     let faults = config.faults.clone().unwrap_or_default();
@@ -56,6 +51,10 @@ pub fn engine_config(config: &Config) -> Result<engine::EngineConfig, String> {
         max_streams: config.limits.streams,
         admission_wait: config.admission_wait,
         limits,
+        expansion: codec::unpack::Expansion {
+            ratio: config.limits.expansion,
+            ..codec::unpack::Expansion::default()
+        },
         spool_bytes: config.limits.spool,
         journal_max: config.journal_max,
         flush_bytes: config.flush.bytes,
@@ -73,35 +72,13 @@ pub fn engine_config(config: &Config) -> Result<engine::EngineConfig, String> {
         faults: engine::Faults {
             disk_bytes_per_second: faults.disk_bytes_per_second,
             disk_error_after_bytes: faults.disk_error_after_bytes,
+            disk_full_after_bytes: faults.disk_full_after_bytes,
             stall_sinks: faults.stall_sinks.unwrap_or_default(),
             panic_on: faults.panic_on,
         },
         drain_deadline: config.drain_deadline,
     }
     .fitted())
-}
-
-/// A stream's settings as the engine takes them.
-///
-/// # Errors
-/// A text for people with the position in the DDL.
-fn stream_config(stream: &config::Stream) -> Result<StreamConfig, String> {
-    let schema = stream.schema.as_deref().map(Schema::parse).transpose();
-    Ok(StreamConfig {
-        schema: schema.map_err(|error| format!("schema: {error}"))?,
-        unknown: match stream.unknown {
-            config::Unknown::DeadLetter => schema::Unknown::DeadLetter,
-            config::Unknown::Drop => schema::Unknown::Drop,
-            config::Unknown::Keep => schema::Unknown::Keep,
-        },
-        on_invalid: match stream.on_invalid {
-            config::OnInvalid::DeadLetter => OnInvalid::DeadLetter,
-            config::OnInvalid::Reject => OnInvalid::Reject,
-        },
-        transform: stream.transform.clone(),
-        journal_max: stream.journal_max,
-        received_at: stream.received_at,
-    })
 }
 
 /// Opens the data directory: locks it and recovers every journal.
@@ -115,6 +92,7 @@ pub async fn open(ctx: &Ctx, config: &Config, telemetry: Arc<Telemetry>) -> Resu
         Some(_) => RealDisk::with_faults(forebay_journal::disk::Faults {
             bytes_per_second: settings.faults.disk_bytes_per_second,
             error_after_bytes: settings.faults.disk_error_after_bytes,
+            full_after_bytes: settings.faults.disk_full_after_bytes,
         }),
     };
     Engine::open(ctx, settings, Clock::system(), Arc::new(disk), telemetry)
@@ -168,7 +146,7 @@ pub fn queue_table(config: &Config) -> Vec<QueueLine> {
     ]
 }
 
-/// A stream as `GET /api/v1/streams/NAME` shows it.
+/// A stream as `GET /api/v1/streams` shows it.
 pub fn stream_json(info: &engine::StreamInfo) -> Value {
     let definition = &info.definition;
     json!({
@@ -184,11 +162,34 @@ pub fn stream_json(info: &engine::StreamInfo) -> Value {
         "unknown": definition.unknown,
         "on_invalid": definition.on_invalid,
         "transform": definition.transform,
+        "format": definition.format,
+        "pattern": definition.pattern,
         "received_at": definition.received_at,
         "table": info.table.display().to_string(),
         "journal": { "bytes": info.journal_bytes, "max": info.journal_max },
         "lag_bytes": info.lag_bytes,
     })
+}
+
+/// A stream with its versions and its rows, as `GET /api/v1/streams/NAME` shows it; `None` where there is
+/// none.
+pub fn describe_json(engine: &Engine, name: &str) -> Option<Value> {
+    let mut shown = stream_json(&engine.stream(name)?);
+    let versions = engine.versions(name)?;
+    let version = |definition: &Definition| {
+        json!({
+            "version": definition.version,
+            "schema": definition.schema.to_ddl(),
+            "unknown": definition.unknown,
+            "on_invalid": definition.on_invalid,
+            "transform": definition.transform,
+        })
+    };
+    let newest = versions.iter().rev().take(VERSIONS).map(version);
+    shown["versions"] = Value::Array(newest.collect());
+    let Value::Array(rows) = ledger_json(engine) else { return Some(shown) };
+    shown["rows"] = rows.into_iter().find(|row| row["stream"] == name).unwrap_or_default();
+    Some(shown)
 }
 
 /// All streams.
@@ -220,8 +221,8 @@ pub fn ledger_json(engine: &Engine) -> Value {
 /// Why a stream was not created, altered or dropped.
 #[derive(Debug)]
 pub struct StreamFailure {
-    /// The HTTP status.
-    pub status: u16,
+    /// Which refusal it is.
+    pub kind: &'static Kind,
     /// Why, for people.
     pub message: String,
 }
@@ -229,17 +230,20 @@ pub struct StreamFailure {
 impl From<engine::StreamError> for StreamFailure {
     fn from(error: engine::StreamError) -> StreamFailure {
         use engine::StreamError as E;
-        let status = match &error {
-            E::Name(_) | E::Sql(_) | E::Incompatible(_) => 400,
-            E::Unknown(_) => 404,
-            E::Declared(_) | E::TooMany(_) | E::Busy(_) => 409,
-            E::Io(_) | E::Start(_) => 500,
+        let kind = match &error {
+            E::Name(_) => catalogue::STREAM_NAME,
+            E::Sql(_) => catalogue::STREAM_SETTINGS,
+            E::Unknown(_) => catalogue::UNKNOWN_STREAM,
+            E::TooMany(_) => catalogue::TOO_MANY_STREAMS,
+            E::Declared(_) | E::Incompatible(_) | E::Busy(_) => catalogue::STREAM_REFUSED,
+            E::Changed { .. } => catalogue::STREAM_CHANGED,
+            E::Io(_) | E::Start(_) => catalogue::INTERNAL,
         };
-        StreamFailure { status, message: error.to_string() }
+        StreamFailure { kind, message: error.to_string() }
     }
 }
 
-/// Creates or alters a stream.
+/// Creates or alters a stream; `expected` is the version to be changed, 0 for none, where that matters.
 ///
 /// # Errors
 /// [`StreamFailure`]; nothing was changed.
@@ -247,10 +251,13 @@ pub async fn put_stream(
     engine: &Engine,
     name: &str,
     stream: &config::Stream,
+    expected: Option<u32>,
 ) -> Result<Value, StreamFailure> {
-    let settings =
-        stream_config(stream).map_err(|message| StreamFailure { status: 400, message })?;
-    Ok(stream_json(&engine.create_or_alter(name, settings).await?))
+    let settings = stream.to_engine().map_err(|error| StreamFailure {
+        kind: catalogue::STREAM_SETTINGS,
+        message: format!("schema: {error}"),
+    })?;
+    Ok(stream_json(&engine.create_or_alter(name, settings, expected).await?))
 }
 
 /// Drops a stream; without `force` only when nothing of it waits in the journal.
@@ -267,10 +274,8 @@ pub type AnswerFormat = Format;
 /// Why a query was refused or broke off.
 #[derive(Debug)]
 pub struct QueryFailure {
-    /// The HTTP status.
-    pub status: u16,
-    /// A stable word.
-    pub code: &'static str,
+    /// Which refusal it is.
+    pub kind: &'static Kind,
     /// Why, for people.
     pub message: String,
     /// Where in the SQL: line and column, from 1.
@@ -279,17 +284,17 @@ pub struct QueryFailure {
 
 impl From<QueryError> for QueryFailure {
     fn from(error: QueryError) -> QueryFailure {
-        let (status, code) = match error.kind {
-            ErrorKind::Syntax => (400, "query-syntax"),
-            ErrorKind::UnknownTable => (400, "query-unknown-table"),
-            ErrorKind::Invalid => (400, "query-invalid"),
-            ErrorKind::NotReadOnly => (400, "query-not-read-only"),
-            ErrorKind::Data => (400, "query-data"),
-            ErrorKind::Resources => (503, "query-resources"),
-            ErrorKind::Timeout => (504, "query-timeout"),
-            ErrorKind::Internal => (500, "internal"),
+        let kind = match error.kind {
+            ErrorKind::Syntax => catalogue::QUERY_SYNTAX,
+            ErrorKind::UnknownTable => catalogue::QUERY_UNKNOWN_TABLE,
+            ErrorKind::Invalid => catalogue::QUERY_INVALID,
+            ErrorKind::NotReadOnly => catalogue::QUERY_NOT_READ_ONLY,
+            ErrorKind::Data => catalogue::QUERY_DATA,
+            ErrorKind::Resources => catalogue::QUERY_RESOURCES,
+            ErrorKind::Timeout => catalogue::QUERY_TIMEOUT,
+            ErrorKind::Internal => catalogue::INTERNAL,
         };
-        QueryFailure { status, code, message: error.to_string(), position: error.position }
+        QueryFailure { kind, message: error.to_string(), position: error.position }
     }
 }
 
@@ -326,7 +331,7 @@ impl Answer {
 
 fn unwritable(error: impl std::fmt::Display) -> QueryFailure {
     let message = format!("the answer cannot be written in this form: {error}");
-    QueryFailure { status: 400, code: "query-form", message, position: None }
+    QueryFailure { kind: catalogue::QUERY_FORM, message, position: None }
 }
 
 /// Starts a query.

@@ -55,6 +55,17 @@ enum Command {
         after_help = "Examples:\n  forebay query 'SELECT count(*) FROM flights'\n  forebay query --data-dir forebay-data --format csv 'SELECT * FROM flights LIMIT 3'"
     )]
     Query(commands::Query),
+    /// Lists, shows, makes, changes and drops streams on a server.
+    #[command(subcommand)]
+    Streams(commands::Streams),
+    /// Lists and shows refused rows, and sends them again.
+    #[command(subcommand)]
+    DeadLetters(commands::DeadLetters),
+    /// Sends files of any size; the same command goes on where the last one was cut.
+    #[command(
+        after_help = "Examples:\n  forebay send flights.csv\n  forebay send --stream events --parallel 4 'logs/*.ndjson.gz'\n  zcat old.csv.gz | forebay send --stream flights --format csv --null NA -\n\nExit codes: 0 all sent, 1 something was not, 130 stopped by Ctrl-C."
+    )]
+    Send(commands::SendFiles),
     /// Looks at a stream's journal on disk, with no server running.
     #[command(subcommand)]
     Journal(commands::Journal),
@@ -67,12 +78,17 @@ pub fn run() -> ExitCode {
         None | Some(Command::Serve) => return serve::run(&cli.settings),
         Some(Command::Check) => commands::check(&cli.settings),
         Some(Command::Query(query)) => commands::query(&query, &cli.settings),
+        Some(Command::Streams(streams)) => commands::streams(&streams),
+        Some(Command::DeadLetters(letters)) => commands::dead_letters(&letters, &cli.settings),
+        Some(Command::Send(send)) => commands::send(&send),
         Some(Command::Journal(journal)) => commands::journal(&journal),
     };
     match outcome {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("forebay: {error:#}");
+            for line in format!("{error:#}").lines() {
+                eprintln!("forebay: {line}");
+            }
             ExitCode::FAILURE
         }
     }

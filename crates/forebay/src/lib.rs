@@ -1,7 +1,7 @@
 //! The Forebay server, as a library for its binary and its tests.
 //!
 //! ```text
-//! cli ─► config ─► telemetry ─► api (the pipeline) ─► http ─► serve
+//! cli ─► config ─► telemetry ─► catalogue ─► api (the pipeline) ─► http ─► serve
 //! ```
 //!
 //! Never here: rows, files of the journal, SQL. Those are the pipeline's, seen through [`api`] alone.
@@ -11,6 +11,8 @@ pub mod cli;
 pub mod config;
 
 pub mod telemetry;
+
+pub mod catalogue;
 
 pub mod api;
 

@@ -72,7 +72,9 @@ pub fn run(settings: &Settings) -> ExitCode {
 
 fn refuse(error: &str) -> ExitCode {
     // Not `eprintln!`: it panics where stderr is closed.
-    drop(writeln!(std::io::stderr(), "forebay: {error}"));
+    for line in error.lines() {
+        drop(writeln!(std::io::stderr(), "forebay: {line}"));
+    }
     ExitCode::FAILURE
 }
 

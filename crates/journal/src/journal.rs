@@ -16,7 +16,7 @@ use crate::cache::Cache;
 use crate::checkpoint::Slots;
 use crate::disk::Disk;
 use crate::format::Totals;
-use crate::keys::{KeyIndex, KeyState, Snapshots};
+use crate::keys::{KeyIndex, KeyRoom, KeyState, Snapshots};
 use crate::open::Log;
 use crate::recovery::Segment;
 use crate::writer::{Place, Writer};
@@ -67,17 +67,20 @@ impl fmt::Debug for Observer {
 }
 
 /// How many idempotency keys are remembered, and for how long.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct KeyBounds {
-    /// Keys at most. Each costs about 200 bytes of memory.
+    /// Keys at most. Each costs [`KeyRoom::KEY_BYTES`] of memory.
     pub count: usize,
+    /// What all journals of the process keep together.
+    pub room: KeyRoom,
     /// A key is forgotten this long after its record was received, in microseconds.
     pub window_micros: i64,
 }
 
 impl Default for KeyBounds {
     fn default() -> Self {
-        Self { count: 1_000_000, window_micros: 24 * 3600 * 1_000_000 }
+        let count = 1_000_000;
+        Self { count, room: KeyRoom::new(count), window_micros: 24 * 3600 * 1_000_000 }
     }
 }
 

@@ -9,9 +9,13 @@
 //!            crc u32 of the entries
 //! ```
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use hashbrown::HashTable;
 
 use crate::disk::{Disk, read_file, replace_file};
 use crate::format::{array, crc_holds, seal_crc, u32_at, u64_at};
@@ -43,25 +47,81 @@ pub(crate) struct Entry {
     pub received_unix_micros: i64,
 }
 
+/// Room for keys that the journals of a process share (F3). A journal may always keep [`KeyRoom::OWN`] keys; what it
+/// keeps beyond them comes out of the shared room, and once that is taken, each further key costs the journal that
+/// brings it its own oldest one (F9). Clones are the same room.
+#[derive(Clone, Debug)]
+pub struct KeyRoom {
+    shared: Arc<AtomicUsize>,
+    limit: usize,
+}
+
+impl KeyRoom {
+    /// Keys that every journal may keep, whatever the others do.
+    pub const OWN: usize = 1000;
+
+    /// What one key takes in memory, in bytes: its state, its slot in the table, and room to grow.
+    pub const KEY_BYTES: u64 = 150;
+
+    /// Room for `limit` keys beyond the journals' own.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self { shared: Arc::default(), limit }
+    }
+
+    /// The most keys that so many journals keep in this room.
+    #[must_use]
+    pub fn most(&self, journals: usize) -> usize {
+        self.limit.saturating_add(journals.saturating_mul(Self::OWN))
+    }
+
+    fn take(&self) -> bool {
+        let more = |taken: usize| (taken < self.limit).then_some(taken + 1);
+        self.shared.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    fn give_back(&self, keys: usize) {
+        self.shared.fetch_sub(keys, Ordering::Relaxed);
+    }
+}
+
 /// The index in memory: keys in the order of the log, oldest first.
 #[derive(Debug)]
 pub(crate) struct KeyIndex {
     bounds: KeyBounds,
-    map: HashMap<u128, KeyState>,
+    /// Positions in `order`, counted from the first key ever inserted.
+    table: HashTable<u64>,
     order: VecDeque<Entry>,
+    /// How many keys left `order` at its front.
+    gone: u64,
+    /// Keys that are paid for out of the shared room: all beyond [`KeyRoom::OWN`].
+    shared: usize,
 }
 
 impl KeyIndex {
     pub(crate) fn new(bounds: KeyBounds) -> Self {
-        Self { bounds, map: HashMap::new(), order: VecDeque::new() }
+        Self { bounds, table: HashTable::new(), order: VecDeque::new(), gone: 0, shared: 0 }
     }
 
     pub(crate) fn insert(&mut self, entry: Entry) {
-        self.map.insert(entry.hash, entry.state);
-        self.order.push_back(entry);
-        while self.order.len() > self.bounds.count {
-            self.pop();
+        if self.order.len() >= self.bounds.count {
+            self.drop_oldest();
+        } else if self.order.len() >= KeyRoom::OWN {
+            match self.bounds.room.take() {
+                true => self.shared += 1,
+                false => self.drop_oldest(),
+            }
         }
+        let place = self.gone + self.order.len() as u64;
+        let Self { table, order, gone, .. } = self;
+        let key_at = |place: u64| entry_at(order, *gone, place).map_or(0, |entry| entry.hash);
+        match table.find_mut(slot(entry.hash), |known| key_at(*known) == entry.hash) {
+            Some(known) => *known = place,
+            None => {
+                table.insert_unique(slot(entry.hash), place, |known| slot(key_at(*known)));
+            }
+        }
+        order.push_back(entry);
     }
 
     /// Forgets what has left the window.
@@ -70,6 +130,10 @@ impl KeyIndex {
         {
             self.pop();
         }
+        if self.order.is_empty() && self.order.capacity() > KeyRoom::OWN {
+            // A room that was given back is no room that is held.
+            (self.order, self.table) = (VecDeque::new(), HashTable::new());
+        }
     }
 
     fn expired(&self, received: i64, now: i64) -> bool {
@@ -77,16 +141,28 @@ impl KeyIndex {
     }
 
     fn pop(&mut self) {
-        if let Some(old) = self.order.pop_front()
-            && self.map.get(&old.hash).is_some_and(|state| state.start == old.state.start)
-        {
-            self.map.remove(&old.hash);
+        self.drop_oldest();
+        if self.shared > 0 {
+            self.shared -= 1;
+            self.bounds.room.give_back(1);
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        let Some(old) = self.order.pop_front() else { return };
+        let place = self.gone;
+        self.gone += 1;
+        // A later record under the same key has taken over its slot.
+        if let Ok(found) = self.table.find_entry(slot(old.hash), |known| *known == place) {
+            found.remove();
         }
     }
 
     pub(crate) fn get(&mut self, hash: u128, now: i64) -> Option<KeyState> {
         self.expire(now);
-        self.map.get(&hash).copied()
+        let at = |place: &u64| entry_at(&self.order, self.gone, *place);
+        let found = |place: &u64| at(place).is_some_and(|entry| entry.hash == hash);
+        self.table.find(slot(hash), found).and_then(at).map(|entry| entry.state)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -102,6 +178,21 @@ impl KeyIndex {
     fn oldest(&self) -> Option<u64> {
         self.order.front().map(|entry| entry.state.start.0)
     }
+}
+
+impl Drop for KeyIndex {
+    fn drop(&mut self) {
+        self.bounds.room.give_back(self.shared);
+    }
+}
+
+fn entry_at(order: &VecDeque<Entry>, gone: u64, place: u64) -> Option<&Entry> {
+    order.get(usize::try_from(place.checked_sub(gone)?).ok()?)
+}
+
+/// A key's hash is one already.
+fn slot(hash: u128) -> u64 {
+    (hash >> 64) as u64 ^ hash as u64
 }
 
 /// The snapshot files of a journal, oldest first.
@@ -168,7 +259,7 @@ impl Snapshots {
         disk: &dyn Disk,
         dir: &Path,
         uuid: uuid::Uuid,
-        bounds: KeyBounds,
+        bounds: &KeyBounds,
     ) -> io::Result<(Self, Vec<Entry>, Vec<PathBuf>)> {
         let (mut snapshots, mut entries, mut damaged) = (Self::default(), Vec::new(), Vec::new());
         for found in disk.read_dir(dir)? {

@@ -38,7 +38,7 @@ pub use error::{AppendError, Corruption, OpenError, ReadError};
 pub use format::{BLOCK_ALIGN, MAX_PAYLOAD};
 pub use inspect::{Lost, Report, SegmentReport, cat, repair, verify};
 pub use journal::{Clock, Journal, KeyBounds, Observer, Options, Recovered, Torn};
-pub use keys::KeyState;
+pub use keys::{KeyRoom, KeyState};
 pub use reader::{Reader, Record};
 pub use writers::Writers;
 

@@ -56,10 +56,10 @@ impl Log {
         let damaged = read.damaged;
         let slots = Slots::open(&*disk, dir, read, uuid)
             .map_err(OpenError::io("writing the checkpoint in", dir))?;
-        let loaded = Snapshots::load(&*disk, dir, uuid, options.keys);
+        let loaded = Snapshots::load(&*disk, dir, uuid, &options.keys);
         let (snapshots, old, damaged_snapshots) =
             loaded.map_err(OpenError::io("reading keys in", dir))?;
-        let mut keys = KeyIndex::new(options.keys);
+        let mut keys = KeyIndex::new(options.keys.clone());
         let first = found.segments.first().map_or(tail.lsn, |(segment, _)| segment.header.base);
         let old = old.into_iter().filter(|entry| entry.state.start.0 < first);
         old.chain(entries).for_each(|entry| keys.insert(entry));

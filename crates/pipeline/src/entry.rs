@@ -3,13 +3,14 @@
 //! ```text
 //! envelope   format u8 · schema version u32 · transform version u32 · row base u64
 //!            received u64 · accepted u64 · rejected u64
-//!            client · request id · tenant (each u16 length, UTF-8) · memory u64 · batches u32
+//!            client · request id · tenant (each u16 length, UTF-8) [· notes] · memory u64 · batches u32
 //! batch      received u64 · rejected u32 · rows u32 · numbers · message [· message of the rejected]
 //! numbers    0 · first u32 (contiguous)   or   1 · length u32 · LEB128 gaps
 //! message    metadata length u32 · body length u64 · padding to 8 · metadata · body
 //! ```
 //!
-//! Little endian. A message is an Arrow IPC record batch (LZ4) without its schema, which the stream
+//! Format 2 has [notes](Reading), format 1 has none: entries without them stay readable by what knows
+//! format 1 only. Little endian. A message is an Arrow IPC record batch (LZ4) without its schema, which the stream
 //! keeps once by version. The journal's checksums vouch for the bytes; what is read is checked all
 //! the same, so that a bug becomes an error and never a panic.
 
@@ -27,15 +28,20 @@ use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, I
 use arrow::ipc::{CompressionType, MetadataVersion, root_as_message};
 use bytes::Bytes;
 
+mod notes;
 mod numbers;
 
+pub use self::notes::{HEADER_BYTES, LetterId, Reading};
 pub use self::numbers::Numbers;
 
 use self::numbers::{read_varint, write_numbers};
 use crate::record::{Batch, Code, Rejected};
 
-/// The one format there is.
-const FORMAT: u8 = 1;
+/// The format of an entry without notes.
+const PLAIN: u8 = 1;
+
+/// The format of one with notes, and the newest there is.
+const NOTED: u8 = 2;
 
 /// A batch of at most this many bytes is not compressed: each of its buffers would cost an encoder
 /// of many times its size.
@@ -63,6 +69,10 @@ pub struct Meta {
     pub request: String,
     /// The tenant. At most 64 KiB, cut beyond.
     pub tenant: String,
+    /// How its refused rows are read; only where there are any.
+    pub reading: Option<Reading>,
+    /// The dead letters whose rows it carries anew.
+    pub redriven: Vec<LetterId>,
 }
 
 /// Rows of an entry. F6: `received == accepted + rejected`.
@@ -118,7 +128,7 @@ pub struct EntryBatch {
 #[derive(Debug, thiserror::Error)]
 pub enum EntryError {
     /// The payload begins with another format byte: it was written by a newer Forebay.
-    #[error("entry format {0}: this version reads format {FORMAT}")]
+    #[error("entry format {0}: this version reads up to format {NOTED}")]
     Format(u8),
     /// The schema's version is not known.
     #[error("entry was accepted under schema version {0}, which is not kept any more")]
@@ -241,11 +251,17 @@ impl EntryWriter {
         Ok(())
     }
 
+    /// Notes how the refused rows are to be read.
+    pub fn note_reading(&mut self, reading: Reading) {
+        self.meta.reading = Some(reading);
+    }
+
     /// The payload, and the rows it holds.
     pub fn finish(self) -> (Bytes, Totals) {
         let texts = self.meta.client.len() + self.meta.request.len() + self.meta.tenant.len();
         let mut out = Vec::with_capacity(self.body.len() + texts + 128);
-        out.push(FORMAT);
+        let noted = notes::any(&self.meta);
+        out.push(if noted { NOTED } else { PLAIN });
         out.extend_from_slice(&self.meta.schema_version.to_le_bytes());
         out.extend_from_slice(&self.meta.transform_version.to_le_bytes());
         out.extend_from_slice(&self.meta.row_base.to_le_bytes());
@@ -256,6 +272,9 @@ impl EntryWriter {
             let text = short(text);
             out.extend_from_slice(&(text.len() as u16).to_le_bytes());
             out.extend_from_slice(text.as_bytes());
+        }
+        if noted {
+            notes::write(&mut out, &self.meta);
         }
         out.extend_from_slice(&self.memory.to_le_bytes());
         out.extend_from_slice(&self.batches.to_le_bytes());
@@ -374,14 +393,18 @@ impl Cursor<'_> {
     /// The envelope and the number of batches.
     fn header(&mut self) -> Result<(Header, u32), EntryError> {
         let [format] = self.array()?;
-        if format != FORMAT {
+        if !matches!(format, PLAIN | NOTED) {
             return Err(EntryError::Format(format));
         }
         let (schema_version, transform_version) = (self.u32()?, self.u32()?);
         let row_base = self.u64()?;
         let totals = Totals { received: self.u64()?, accepted: self.u64()?, rejected: self.u64()? };
         let (client, request, tenant) = (self.text()?, self.text()?, self.text()?);
-        let meta = Meta { schema_version, transform_version, row_base, client, request, tenant };
+        let texts = Meta { client, request, tenant, ..Meta::default() };
+        let mut meta = Meta { schema_version, transform_version, row_base, ..texts };
+        if format == NOTED {
+            notes::read(self, &mut meta)?;
+        }
         let memory = self.u64()?;
         Ok((Header { meta, totals, memory }, self.u32()?))
     }

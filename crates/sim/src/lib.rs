@@ -9,7 +9,9 @@
 //! engine interleave. A failing seed therefore fails again often, not always; it prints how to run it.
 
 mod oracle;
+mod rig;
 mod round;
 
 pub use self::oracle::{Ledger, Obligations};
+pub use self::rig::{Rig, STREAM, send};
 pub use self::round::{Simulation, simulate};

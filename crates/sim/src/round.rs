@@ -1,24 +1,17 @@
 //! One simulation: rounds of clients and power cuts, then the reckoning.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use fastrand::Rng;
-use forebay_flow::supervise::{Strategy, Supervisor};
-use forebay_flow::{Cause, Clock, Ctx};
-use forebay_journal::disk::{Disk, SimDisk};
-use forebay_pipeline::codec::Format;
-use forebay_pipeline::engine::{Engine, EngineConfig};
-use forebay_pipeline::intake::{Ack, Due, IngestError, Request};
-use forebay_pipeline::telemetry::Telemetry;
+use forebay_journal::disk::SimDisk;
+use forebay_pipeline::engine::Engine;
+use forebay_pipeline::intake::Ack;
 use parking_lot::Mutex;
 
 use crate::oracle::{Ledger, Obligations};
-
-const STREAM: &str = "rows";
+use crate::rig::{Rig, STREAM, send};
 
 /// How long clients go on in a round if the power does not fail.
 const ROUND: Duration = Duration::from_millis(400);
@@ -78,19 +71,6 @@ fn block_on<T>(future: impl Future<Output = T>) -> Result<T, String> {
     Ok(done)
 }
 
-async fn open(ctx: &Ctx, disk: SimDisk) -> Result<Engine, String> {
-    let mut config = EngineConfig::new(PathBuf::from("/data"), 128 << 20, 2);
-    config.flush_interval = Duration::from_millis(20);
-    config.sink_timeout = Duration::from_secs(5);
-    config.limits.chunk_bytes = 2048;
-    let registry = prometheus::Registry::new();
-    let telemetry = Telemetry::new(&registry).map_err(|error| error.to_string())?;
-    let disk: Arc<dyn Disk> = Arc::new(disk);
-    Engine::open(ctx, config, Clock::system(), disk, Arc::new(telemetry))
-        .await
-        .map_err(|error| error.to_string())
-}
-
 /// What one round does.
 #[derive(Debug, Clone, Copy)]
 struct Round {
@@ -108,31 +88,18 @@ async fn round(
     plan: Round,
     promised: Arc<Mutex<Obligations>>,
 ) -> Result<(), String> {
-    let ctx = Ctx::root("simulation");
-    let engine = open(&ctx, disk.clone()).await?;
-    let lanes = supervised(&ctx, &engine);
+    let rig = Rig::open(disk.clone()).await?;
     let clients = (0..plan.clients).map(|n| {
         let rows = plan.first_row + i64::try_from(n).unwrap_or(0) * ROWS_PER_CLIENT;
-        client(engine.clone(), plan.seed ^ n, rows, Arc::clone(&promised), disk.clone())
+        client(rig.engine.clone(), plan.seed ^ n, rows, Arc::clone(&promised), disk.clone())
     });
     let sending = futures_util::future::join_all(clients);
     drop(tokio::time::timeout(ROUND, sending).await);
-    ctx.cancel(Cause::Shutdown);
-    lanes.join().await.ok();
+    rig.abandon().await;
     if !disk.is_down() {
         disk.kill();
     }
     Ok(())
-}
-
-fn supervised(ctx: &Ctx, engine: &Engine) -> forebay_flow::Task<()> {
-    let supervisor = Supervisor::new("root", Strategy::OneForOne);
-    let supervisor = engine.supervisor().into_iter().fold(supervisor, Supervisor::child);
-    let under = ctx.child("root");
-    ctx.spawn("supervisor", async move {
-        // Giving up is what a lane on a dead disk must do; the oracle judges the rows.
-        drop(supervisor.run(under).await);
-    })
 }
 
 /// Sends bodies of numbered rows; those under a key are sent again until they are answered.
@@ -165,63 +132,17 @@ async fn client(
     }
 }
 
-async fn send(
-    engine: &Engine,
-    rows: std::ops::Range<i64>,
-    key: Option<String>,
-    ack: Ack,
-) -> Result<(), IngestError> {
-    let body: String =
-        rows.map(|row| format!("{{\"id\":{row},\"text\":\"row {row}\"}}\n")).collect();
-    let request = Request {
-        stream: STREAM.to_owned(),
-        format: Format::Ndjson,
-        ack,
-        key,
-        tenant: "client".to_owned(),
-        client: "127.0.0.1".to_owned(),
-        request_id: "sim".to_owned(),
-        wait: None,
-        content_length: Some(body.len() as u64),
-    };
-    let mut upload = engine.begin(request).await?;
-    upload.push(Bytes::from(body)).await?;
-    let due = Due(forebay_flow::clock::now() + Duration::from_millis(500));
-    upload.finish(due).await.map(drop)
-}
-
 /// Opens the engine a last time, drains it, and counts what is in the table.
 async fn reckon(disk: SimDisk) -> Result<(BTreeMap<i64, u64>, Ledger), String> {
-    let ctx = Ctx::root("reckoning");
-    let engine = open(&ctx, disk).await?;
-    let lanes = supervised(&ctx, &engine);
-    engine.drain(forebay_flow::clock::now() + DRAIN).await;
+    let rig = Rig::open(disk).await?;
+    rig.engine.drain(forebay_flow::clock::now() + DRAIN).await;
     let found =
-        if engine.stream(STREAM).is_some() { count(&engine).await? } else { BTreeMap::new() };
+        if rig.engine.stream(STREAM).is_some() { rig.count().await? } else { BTreeMap::new() };
     let mut ledger = Ledger::default();
-    for row in engine.ledger() {
+    for row in rig.engine.ledger() {
         ledger.difference += row.difference.abs();
         ledger.in_journal += row.in_journal;
     }
-    ctx.cancel(Cause::Shutdown);
-    lanes.join().await.map_err(|error| error.to_string())?;
-    engine.close().await;
+    rig.close().await?;
     Ok((found, ledger))
-}
-
-async fn count(engine: &Engine) -> Result<BTreeMap<i64, u64>, String> {
-    use arrow::array::AsArray as _;
-    use arrow::datatypes::Int64Type;
-    let sql = format!("SELECT id, count(*) AS times FROM {STREAM} GROUP BY id");
-    let mut rows = engine.query(&sql, None).await.map_err(|error| error.to_string())?;
-    let mut found = BTreeMap::new();
-    while let Some(batch) = rows.next().await {
-        let batch = batch.map_err(|error| error.to_string())?;
-        let ids = batch.column(0).as_primitive::<Int64Type>();
-        let times = batch.column(1).as_primitive::<Int64Type>();
-        for (id, times) in ids.values().iter().zip(times.values()) {
-            found.insert(*id, u64::try_from(*times).unwrap_or(0));
-        }
-    }
-    Ok(found)
 }

@@ -43,6 +43,8 @@ struct Scenario {
     transform: bool,
     /// Open loop at half the rate that `ndjson` reached.
     half: bool,
+    /// Every request is logged into a pipe that nobody reads.
+    unread: bool,
 }
 
 const NDJSON: Scenario = Scenario {
@@ -52,9 +54,10 @@ const NDJSON: Scenario = Scenario {
     body_bytes: 256 * 1024,
     transform: false,
     half: false,
+    unread: false,
 };
 
-const SCENARIOS: [Scenario; 5] = [
+const SCENARIOS: [Scenario; 6] = [
     NDJSON,
     Scenario { name: "csv", what: "CSV, 256 KiB, closed loop", shape: Shape::Csv, ..NDJSON },
     Scenario { name: "small", what: "NDJSON, 4 KiB, closed loop", body_bytes: 4096, ..NDJSON },
@@ -64,6 +67,7 @@ const SCENARIOS: [Scenario; 5] = [
         transform: true,
         ..NDJSON
     },
+    Scenario { name: "unread", what: "NDJSON, 256 KiB, log unread", unread: true, ..NDJSON },
     Scenario { name: "half", what: "NDJSON, 256 KiB, open loop, half", half: true, ..NDJSON },
 ];
 
@@ -184,7 +188,7 @@ fn measure(
     if dir.exists() {
         std::fs::remove_dir_all(dir)?;
     }
-    let server = Server::start(binary, dir, scenario.transform)?;
+    let server = Server::start(binary, dir, scenario.transform, scenario.unread)?;
     // What a server does just after its start is no rest.
     thread::sleep(Duration::from_secs(1));
     let (idle_bytes, _) = server.resident()?;

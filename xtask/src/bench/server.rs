@@ -43,24 +43,40 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts `binary` in `dir`, which must not exist, with the stream `flights`.
-    pub(super) fn start(binary: &Path, dir: &Path, transform: bool) -> Result<Server> {
+    /// Starts `binary` in `dir`, which must not exist, with the stream `flights`. `unread`: every
+    /// request is logged, into a pipe that nobody reads after the first line.
+    pub(super) fn start(
+        binary: &Path,
+        dir: &Path,
+        transform: bool,
+        unread: bool,
+    ) -> Result<Server> {
         fs::create_dir_all(dir)?;
         let config = dir.join("forebay.toml");
         let transform = if transform { TRANSFORM } else { "" };
         fs::write(&config, format!("[streams.flights]\n{SCHEMA}{transform}"))?;
         let (stdout, stderr) = (dir.join("stdout"), dir.join("stderr"));
         let start = now();
-        let child = Command::new(binary)
+        let mut command = Command::new(binary);
+        let into = |file: &Path| -> Result<Stdio> {
+            Ok(if unread { Stdio::piped() } else { File::create(file)?.into() })
+        };
+        if unread {
+            command.env("FOREBAY_LOG", "debug");
+        }
+        let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--config"])
             .arg(&config)
             .arg("--data-dir")
             .arg(dir.join("data"))
             .stdin(Stdio::null())
-            .stdout(File::create(&stdout)?)
-            .stderr(File::create(&stderr)?)
+            .stdout(into(&stdout)?)
+            .stderr(into(&stderr)?)
             .spawn()
             .with_context(|| format!("start {}", binary.display()))?;
+        if let Some(pipe) = &mut child.stdout {
+            fs::write(&stdout, first_line(pipe)?)?;
+        }
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut server = Server { child, dir: dir.to_path_buf(), address, ready: Duration::ZERO };
         server.address = server.poll(start, "say where it listens", || {
@@ -185,6 +201,15 @@ fn unchunk(mut rest: &str) -> Option<String> {
         body.push_str(tail.get(..size)?);
         rest = tail.get(size..)?.strip_prefix("\r\n")?;
     }
+}
+
+/// What a pipe says up to its first line end; nothing beyond is read.
+fn first_line(pipe: &mut impl std::io::Read) -> std::io::Result<Vec<u8>> {
+    let (mut line, mut byte) = (Vec::new(), [0]);
+    while line.last() != Some(&b'\n') && pipe.read(&mut byte)? > 0 {
+        line.extend_from_slice(&byte);
+    }
+    Ok(line)
 }
 
 #[cfg(test)]

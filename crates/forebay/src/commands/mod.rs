@@ -1,16 +1,23 @@
 //! Commands beside `serve`: they print to stdout, and errors become one line on stderr.
 
+mod call;
 mod client;
+mod dead_letters;
 mod journal;
 mod query;
+mod send;
+mod streams;
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::anyhow;
 
+pub use dead_letters::{DeadLetters, dead_letters};
 pub use journal::{Journal, journal};
 pub use query::{Query, query};
+pub use send::{SendFiles, send};
+pub use streams::{Streams, streams};
 
 use crate::api;
 use crate::cli::Settings;
@@ -43,7 +50,6 @@ pub(crate) fn check(settings: &Settings) -> anyhow::Result<ExitCode> {
     for warning in &loaded.warnings {
         eprintln!("forebay: {warning}");
     }
-    api::engine_config(&loaded.config).map_err(|error| anyhow!(error))?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "memory\n{}\n\nqueues", Sum::of(&loaded.config))?;
     writeln!(out, "  {:<24} {:>12}  {:<8} why", "queue", "bound", "when full")?;

@@ -5,11 +5,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use toml::de::{DeTable, DeValue};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, Deserializer};
 
-use super::Config;
+use super::places::{at, offset_of, offset_within};
 use super::raw::Raw;
 use super::validate::{Fault, validate};
+use super::{Config, sql};
 
 /// What the command line says.
 #[derive(Debug, Default, Clone)]
@@ -59,7 +61,23 @@ impl fmt::Display for ConfigError {
     }
 }
 
-impl std::error::Error for ConfigError {}
+/// Every setting that cannot hold, in the order of the file; one a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.0.iter().enumerate() {
+            write!(f, "{}{error}", if index == 0 { "" } else { "\n" })?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// The most errors that are told; a file with more has another problem.
+const MOST_ERRORS: usize = 100;
 
 /// Every setting outside of lists and streams. Its environment variable is `FOREBAY_` and its path
 /// in capitals, joined by `_`.
@@ -85,6 +103,7 @@ const SETTINGS: &[&str] = &[
     "limits.depth",
     "limits.chunk",
     "limits.spool",
+    "limits.expansion",
     "journal.max",
     "flush.bytes",
     "flush.interval",
@@ -97,6 +116,7 @@ const SETTINGS: &[&str] = &[
     "drain.deadline",
     "faults.disk_bytes_per_second",
     "faults.disk_error_after_bytes",
+    "faults.disk_full_after_bytes",
     "faults.stall_sinks",
     "faults.panic_on",
 ];
@@ -133,69 +153,186 @@ impl Sources {
     /// Settles every setting: flags before environment before file before defaults.
     ///
     /// # Errors
-    /// The first setting that cannot hold, with its place.
-    pub fn load(&self) -> Result<Loaded, ConfigError> {
+    /// Every setting that cannot hold, with its place: SQL at its line and column in the file, too.
+    pub fn load(&self) -> Result<Loaded, ConfigErrors> {
+        let mut errors = Errors::default();
+        let mut written = Written { file: None, overrides: Vec::new() };
         let mut table = toml::Table::new();
         if let Some((name, text)) = &self.file {
-            toml::from_str::<Raw>(text).map_err(|error| in_file(name, text, &error))?;
-            table = text.parse().map_err(|error| in_file(name, text, &error))?;
+            let tree = parse(name, text, &mut errors)?;
+            table = shaped(name, text, tree.clone(), &mut errors);
+            written.file = Some((name, text, tree));
         }
+        let warnings = self.overrule(&mut table, &mut written.overrides, &mut errors);
+        let raw = match Raw::deserialize(table) {
+            Ok(raw) => raw,
+            Err(error) => {
+                errors.elsewhere(String::new(), explain(error.message()));
+                return Err(errors.sorted());
+            }
+        };
+        let faults_allowed =
+            self.env.iter().any(|(name, value)| name == "FOREBAY_FAULTS" && value == "1");
+        let (config, faults) = validate(raw, faults_allowed);
+        for fault in faults.0.iter().chain(&sql::judge(&config)) {
+            written.locate(fault, &mut errors);
+        }
+        if errors.0.is_empty() { Ok(Loaded { config, warnings }) } else { Err(errors.sorted()) }
+    }
+
+    /// Environment and flags over the file; returns remarks on variables that look like settings.
+    fn overrule(
+        &self,
+        table: &mut toml::Table,
+        overrides: &mut Vec<(Vec<String>, String)>,
+        errors: &mut Errors,
+    ) -> Vec<String> {
         let mut warnings = Vec::new();
-        let mut overrides: Vec<(Vec<String>, String)> = Vec::new();
         let mut env: Vec<_> =
             self.env.iter().filter(|(name, _)| name.starts_with(PREFIX)).collect();
         env.sort();
         for (name, value) in env {
-            match path_of(name) {
-                Some(path) => {
-                    override_with(&mut table, &path, value).map_err(|message| ConfigError {
-                        origin: format!("environment variable {name}"),
-                        message,
-                    })?;
-                    overrides.push((path, format!("environment variable {name}")));
-                }
-                None => warnings.extend(misspelt(name)),
+            let Some(path) = path_of(name) else {
+                warnings.extend(misspelt(name));
+                continue;
+            };
+            let origin = format!("environment variable {name}");
+            match override_with(table, &path, value) {
+                Ok(()) => overrides.push((path, origin)),
+                Err(message) => errors.elsewhere(origin, message),
             }
         }
         if let Some(dir) = &self.flags.data_dir {
-            table.insert("data_dir".into(), toml::Value::String(text_of(dir)?));
-            overrides.push((vec!["data_dir".into()], "--data-dir".into()));
+            match text_of(dir) {
+                Ok(text) => {
+                    table.insert("data_dir".into(), toml::Value::String(text));
+                    overrides.push((vec!["data_dir".into()], "--data-dir".into()));
+                }
+                Err(message) => errors.elsewhere("--data-dir".to_owned(), message),
+            }
         }
         if let Some(listen) = &self.flags.listen {
             table.insert("listen".into(), toml::Value::String(listen.clone()));
             overrides.push((vec!["listen".into()], "--listen".into()));
         }
-        let raw = Raw::deserialize(table).map_err(|error| ConfigError {
-            origin: String::new(),
-            message: explain(error.message()),
-        })?;
-        let faults_allowed =
-            self.env.iter().any(|(name, value)| name == "FOREBAY_FAULTS" && value == "1");
-        let config =
-            validate(raw, faults_allowed).map_err(|fault| self.locate(&fault, &overrides))?;
-        Ok(Loaded { config, warnings })
-    }
-
-    fn locate(&self, fault: &Fault, overrides: &[(Vec<String>, String)]) -> ConfigError {
-        let overridden = overrides.iter().rev().find(|(path, _)| *path == fault.path);
-        let origin = match (overridden, &self.file) {
-            (Some((_, origin)), _) => origin.clone(),
-            (None, Some((name, text))) => match offset_of(text, &fault.path) {
-                Some(offset) => at(name, text, offset),
-                None => name.clone(),
-            },
-            (None, None) => String::new(),
-        };
-        let setting = fault.path.join(".");
-        ConfigError { origin, message: format!("{setting}: {}", fault.message) }
+        warnings
     }
 }
 
-fn text_of(path: &Path) -> Result<String, ConfigError> {
-    path.to_str().map(str::to_owned).ok_or_else(|| ConfigError {
-        origin: "--data-dir".into(),
-        message: format!("{} is not UTF-8", path.display()),
-    })
+/// What was found so far, with the offset in the file where it is in the file.
+#[derive(Debug, Default)]
+struct Errors(Vec<(Option<usize>, ConfigError)>);
+
+impl Errors {
+    fn in_file(&mut self, name: &str, text: &str, offset: Option<usize>, message: String) {
+        let origin = offset.map_or_else(|| name.to_owned(), |offset| at(name, text, offset));
+        self.0.push((offset, ConfigError { origin, message }));
+    }
+
+    fn elsewhere(&mut self, origin: String, message: String) {
+        self.0.push((None, ConfigError { origin, message }));
+    }
+
+    /// In the order of the file; what stands elsewhere comes last.
+    fn sorted(mut self) -> ConfigErrors {
+        self.0.sort_by_key(|(offset, _)| offset.unwrap_or(usize::MAX));
+        self.0.truncate(MOST_ERRORS);
+        ConfigErrors(self.0.into_iter().map(|(_, error)| error).collect())
+    }
+}
+
+/// Where settings were written, and by what they were overruled.
+struct Written<'a> {
+    file: Option<(&'a str, &'a str, Spanned<DeTable<'a>>)>,
+    overrides: Vec<(Vec<String>, String)>,
+}
+
+impl Written<'_> {
+    fn locate(&self, fault: &Fault, errors: &mut Errors) {
+        let mut message = format!("{}: {}", fault.path.join("."), fault.message);
+        let overridden = self.overrides.iter().rev().find(|(path, _)| *path == fault.path);
+        if let (None, Some((name, text, tree))) = (overridden, &self.file) {
+            let table = tree.get_ref();
+            let place = |place| offset_within(text, table, &fault.path, place);
+            let offset = fault.within.and_then(place).or_else(|| offset_of(table, &fault.path));
+            return errors.in_file(name, text, offset, message);
+        }
+        if let Some((line, column)) = fault.within {
+            message = format!(
+                "{}: line {line}, column {column}: {}",
+                fault.path.join("."),
+                fault.message
+            );
+        }
+        errors.elsewhere(overridden.map(|(_, origin)| origin.clone()).unwrap_or_default(), message);
+    }
+}
+
+/// The file as TOML. What is no TOML is told alone: everything after it may be a consequence.
+fn parse<'a>(
+    name: &str,
+    text: &'a str,
+    errors: &mut Errors,
+) -> Result<Spanned<DeTable<'a>>, ConfigErrors> {
+    let (tree, faults) = DeTable::parse_recoverable(text);
+    let mut lines = Vec::new();
+    for fault in &faults {
+        let start = fault.span().map(|span| span.start);
+        let line = start.map(|start| text.get(..start).unwrap_or(text).matches('\n').count());
+        // The parser goes on in the middle of a line, and stumbles over what is left of it.
+        if !lines.contains(&line) {
+            lines.push(line);
+            errors.in_file(name, text, start, explain(fault.message()));
+        }
+    }
+    if faults.is_empty() { Ok(tree) } else { Err(std::mem::take(errors).sorted()) }
+}
+
+/// The file's settings without those of the wrong shape, which become errors.
+fn shaped(
+    name: &str,
+    text: &str,
+    mut tree: Spanned<DeTable<'_>>,
+    errors: &mut Errors,
+) -> toml::Table {
+    while let Err(error) = Raw::deserialize(Deserializer::from(tree.clone())) {
+        let start = error.span().map(|span| span.start);
+        errors.in_file(name, text, start, explain(error.message()));
+        // Each round takes something out of the tree, so the rounds end.
+        if errors.0.len() >= MOST_ERRORS
+            || !start.is_some_and(|start| take_out(tree.get_mut(), start))
+        {
+            return toml::Table::new();
+        }
+    }
+    toml::Table::deserialize(Deserializer::from(tree)).unwrap_or_default()
+}
+
+/// Takes the smallest setting out whose name or value stands at `offset`; false if there is none.
+fn take_out(table: &mut DeTable<'_>, offset: usize) -> bool {
+    let mut here = None;
+    for (key, value) in table.iter_mut() {
+        let span = value.span();
+        let inside = match value.get_mut() {
+            DeValue::Table(inner) => take_out(inner, offset),
+            DeValue::Array(items) => items.iter_mut().any(|item| match item.get_mut() {
+                DeValue::Table(inner) => take_out(inner, offset),
+                _ => false,
+            }),
+            _ => false,
+        };
+        if inside {
+            return true;
+        }
+        if key.span().contains(&offset) || span.contains(&offset) {
+            here = Some(key.get_ref().to_string());
+        }
+    }
+    here.is_some_and(|name| table.remove(name.as_str()).is_some())
+}
+
+fn text_of(path: &Path) -> Result<String, String> {
+    path.to_str().map(str::to_owned).ok_or_else(|| format!("{} is not UTF-8", path.display()))
 }
 
 /// Sets `path` to `value`, as text or, where the setting is of another type, as TOML.
@@ -255,11 +392,6 @@ fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a s
         .map(|(_, candidate)| candidate)
 }
 
-fn in_file(name: &str, text: &str, error: &toml::de::Error) -> ConfigError {
-    let origin = error.span().map_or_else(|| name.to_owned(), |span| at(name, text, span.start));
-    ConfigError { origin, message: explain(error.message()) }
-}
-
 /// `unknown field` in the words of a user, with the likely intention.
 fn explain(message: &str) -> String {
     let message = message.trim().replace('\n', ", ");
@@ -276,54 +408,6 @@ fn explain(message: &str) -> String {
         }
     }
     message
-}
-
-/// `name:line:column`, both from 1; the column counts characters.
-fn at(name: &str, text: &str, offset: usize) -> String {
-    let before = text.get(..offset).unwrap_or(text);
-    let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().map_or(0, |tail| tail.chars().count()) + 1;
-    format!("{name}:{line}:{column}")
-}
-
-/// Where the deepest part of `path` that was written stands.
-fn offset_of(text: &str, path: &[String]) -> Option<usize> {
-    let table = DeTable::parse(text).ok()?;
-    let mut found = None;
-    let mut here = table.get_ref();
-    let mut rest = path;
-    while let [name, tail @ ..] = rest {
-        let (key, value) = here.iter().find(|(key, _)| key.get_ref().as_ref() == name)?;
-        let shown =
-            if tail.is_empty() && !value.get_ref().is_table() { value.span() } else { key.span() };
-        found = Some(shown.start);
-        rest = tail;
-        match value.get_ref() {
-            DeValue::Table(inner) => here = inner,
-            DeValue::Array(items) => {
-                let Some(item) =
-                    rest.first().and_then(|index| items.get(index.parse::<usize>().ok()?))
-                else {
-                    return found;
-                };
-                found = Some(item.span().start);
-                rest = rest.get(1..).unwrap_or_default();
-                match item.get_ref() {
-                    DeValue::Table(inner) => here = inner,
-                    _ => return found,
-                }
-            }
-            _ => return found,
-        }
-        if !rest.is_empty()
-            && !here
-                .iter()
-                .any(|(key, _)| Some(key.get_ref().as_ref()) == rest.first().map(String::as_str))
-        {
-            return found;
-        }
-    }
-    found
 }
 
 #[cfg(test)]

@@ -9,7 +9,9 @@
 
 pub mod load;
 pub mod memory;
+mod places;
 pub mod raw;
+mod sql;
 pub mod tokens;
 pub mod units;
 mod validate;
@@ -19,8 +21,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use forebay_pipeline::codec::{FormatName, Pattern};
 pub use forebay_pipeline::stream::check_stream_name;
-pub use load::{ConfigError, Flags, Loaded, Sources};
+pub use load::{ConfigError, ConfigErrors, Flags, Loaded, Sources};
 pub use raw::{OnInvalid, Unknown};
 pub use tokens::{Token, Tokens};
 
@@ -51,7 +54,8 @@ pub struct Config {
     pub workers: Workers,
     /// How long idempotency keys are remembered.
     pub key_window: Duration,
-    /// How many idempotency keys a stream remembers.
+    /// How many idempotency keys a stream remembers, and all streams together beyond the first 1000 of each.
+    /// Then a stream forgets its own oldest.
     pub key_count: usize,
     /// The longest time a query may take.
     pub query_timeout: Duration,
@@ -103,6 +107,8 @@ pub struct Limits {
     pub chunk: usize,
     /// The longest body, in bytes, that is taken or refused as a whole.
     pub spool: u64,
+    /// Bytes that each byte of a compressed body may become, beyond the first 64 MiB.
+    pub expansion: u64,
 }
 
 /// When a lane commits: at the first of both.
@@ -136,6 +142,10 @@ pub struct Stream {
     pub on_invalid: OnInvalid,
     /// The SQL as written; `None`: rows pass as they are.
     pub transform: Option<String>,
+    /// What a body is, where its head does not say.
+    pub format: Option<FormatName>,
+    /// How lines of text are read, where the request does not say; `None`: a line is a column.
+    pub pattern: Option<Pattern>,
     /// The most bytes of its journal; `None`: `[journal] max`.
     pub journal_max: Option<u64>,
     /// Whether the column `_received_at` is added.

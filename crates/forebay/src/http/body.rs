@@ -7,9 +7,9 @@ use axum::body::Body;
 use bytes::Bytes;
 use forebay_flow::clock;
 use http_body_util::BodyExt;
-use hyper::StatusCode;
 
 use super::problem::Problem;
+use crate::catalogue;
 use crate::config::Http;
 
 /// Judges how fast bytes come, counting only time in which the server was reading.
@@ -73,23 +73,19 @@ impl From<BodyError> for Problem {
     fn from(error: BodyError) -> Problem {
         match error {
             BodyError::TooSlow { min_rate } => Problem::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "slow-body",
-                "The body came too slowly",
+                catalogue::SLOW_BODY,
                 format!(
                     "the body came at less than {min_rate} bytes a second; \
                      send it again, under the same Idempotency-Key if it had one"
                 ),
             ),
             BodyError::TooLarge { limit } => Problem::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "body-too-large",
-                "The body is too large",
+                catalogue::BODY_TOO_LARGE,
                 format!("the body is longer than {limit} bytes ([http] max_body)"),
             )
             .with("limit_bytes", limit),
             BodyError::Broken(why) => {
-                Problem::bad_request("broken-body", format!("the body could not be read: {why}"))
+                Problem::new(catalogue::BROKEN_BODY, format!("the body could not be read: {why}"))
             }
         }
     }

@@ -16,11 +16,11 @@ use forebay_flow::{Ctx, clock};
 use futures_util::FutureExt;
 use http_body::Body as _;
 use http_body_util::BodyExt;
+use hyper::Request;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
@@ -33,6 +33,7 @@ use super::problem::Problem;
 use super::routes::Route;
 use super::stall::StallGuard;
 use crate::api::Refusal;
+use crate::catalogue;
 use crate::config::memory::CONNECTION_BUFFER;
 use crate::telemetry::http::ConnectionGauge;
 
@@ -164,6 +165,9 @@ async fn handle(
     let began = clock::now();
     let route = Route::of(request.uri().path());
     let request_id = request_id(request.headers());
+    // Where a proxy in front took a Content-Length beside it for the truth (hyper drops that length,
+    // as RFC 9112 asks), what follows on this connection may be another client's: nothing does.
+    let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
     let app = Arc::clone(&connection.app);
     // F10: the drain waits for these; health and metrics are asked to the very end.
     let in_flight = (!route.is_control()).then(|| app.enter());
@@ -173,9 +177,7 @@ async fn handle(
         Err(_) => {
             tracing::error!(route = route.as_str(), request_id, "a request handler panicked");
             axum::response::IntoResponse::into_response(Problem::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "internal",
-                "A fault of the server",
+                catalogue::INTERNAL,
                 "the request ended by a fault of the server; its outcome is unknown",
             ))
         }
@@ -185,7 +187,7 @@ async fn handle(
         response = problem.render(&request_id, headers);
     }
     let leftover = connection.leftover.lock().take();
-    if leftover.is_some() || app.is_draining() || connection.control_only {
+    if chunked || leftover.is_some() || app.is_draining() || connection.control_only {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     if leftover.is_some() {
@@ -220,7 +222,8 @@ async fn answer(
     };
     let body = Body::new(body);
     let stream = route.stream(parts.uri.path());
-    let admitted = guard::check_origin(&app.config, &parts.headers)
+    let admitted = guard::check_framing(&parts.headers)
+        .and_then(|()| guard::check_origin(&app.config, &parts.headers))
         .and_then(|()| guard::authorise(&app.config, &parts.headers, route, stream.as_deref()))
         .and_then(|holder| match holder {
             _ if route.is_control() => Ok(holder),

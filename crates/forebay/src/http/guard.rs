@@ -1,11 +1,29 @@
-//! Who may ask what: bearer tokens, and the origins of web pages. Judges heads alone; reads no body.
+//! Who may ask what: bearer tokens, the origins of web pages, and how bodies are framed. Judges heads
+//! alone; reads no body.
 
+use hyper::Uri;
 use hyper::header::{self, HeaderMap};
-use hyper::{StatusCode, Uri};
 
 use super::problem::Problem;
 use super::routes::Route;
+use crate::catalogue;
 use crate::config::{Config, Token};
+
+/// Refuses a transfer coding beside `chunked`: whoever undoes it elsewhere sees another body.
+///
+/// # Errors
+/// 400; the connection closes.
+pub fn check_framing(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let (Some(first), second) = (codings.next(), codings.next()) else { return Ok(()) };
+    if first.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") && second.is_none() {
+        return Ok(());
+    }
+    Err(Problem::new(
+        catalogue::BAD_HEADER,
+        "Transfer-Encoding must be `chunked` and nothing else; a compressed body has a Content-Encoding",
+    ))
+}
 
 /// Refuses a browser's request from a page of another origin.
 ///
@@ -30,9 +48,7 @@ pub fn check_origin(config: &Config, headers: &HeaderMap) -> Result<(), Problem>
         return Ok(());
     }
     Err(Problem::new(
-        StatusCode::FORBIDDEN,
-        "cross-origin",
-        "Web pages of other origins may not call",
+        catalogue::CROSS_ORIGIN,
         format!("the origin `{}` is not allowed; add it to [http] origins", shorten(origin)),
     ))
 }
@@ -59,9 +75,7 @@ pub fn authorise<'a>(
     if config.tokens.is_empty() || route.is_public() {
         return Ok(None);
     }
-    let unauthorised = |detail: &str| {
-        Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "A valid token is needed", detail)
-    };
+    let unauthorised = |detail: &str| Problem::new(catalogue::UNAUTHORIZED, detail);
     let presented = headers
         .get(header::AUTHORIZATION)
         .ok_or_else(|| unauthorised("send `Authorization: Bearer TOKEN`"))?;
@@ -83,9 +97,7 @@ pub fn authorise<'a>(
         return Ok(Some(holder));
     }
     Err(Problem::new(
-        StatusCode::FORBIDDEN,
-        "forbidden",
-        "The token does not allow this",
+        catalogue::FORBIDDEN,
         format!("the token `{}` may write only: {}", holder.name, holder.streams.join(", ")),
     ))
 }

@@ -7,7 +7,6 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use forebay_flow::{clock, queue, supervise, tasks};
-use hyper::StatusCode;
 use hyper::header::{self, HeaderValue};
 use prometheus::{Encoder, TextEncoder};
 use serde_json::{Value, json};
@@ -15,6 +14,7 @@ use serde_json::{Value, json};
 use super::App;
 use super::problem::Problem;
 use crate::api;
+use crate::catalogue;
 
 const HOME: &str = concat!(
     "Forebay ",
@@ -25,6 +25,8 @@ POST   /ingest/{stream}          rows: text/csv, text/tab-separated-values, appl
                                  ?ack=received|durable|stored, Idempotency-Key, Prefer: wait=
 GET    /api/v1/streams           all streams
 GET    /api/v1/streams/{stream}  one; PUT creates or alters it, DELETE drops it (?force=true)
+GET    /api/v1/dead-letters      refused rows, newest first: ?stream=&code=&limit=&after=
+GET    /api/v1/dead-letters/{id} one, whole; POST /api/v1/dead-letters/redrive sends some again
 POST   /api/v1/query             {\"sql\": \"SELECT …\"} or the SQL as text/plain
 GET    /api/v1/ledger            rows received, stored and in the journal, by stream
 GET    /api/v1/tree              the supervision tree
@@ -32,6 +34,7 @@ GET    /api/v1/queues            every queue with its bound
 GET    /api/v1/tasks             live tasks
 GET    /metrics                  for Prometheus
 GET    /livez, /readyz           health
+GET    /problems[/{code}]        what an error means, and what to do
 "
 );
 
@@ -104,12 +107,7 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Pro
     let encoder = TextEncoder::new();
     encoder.encode(&app.registry.gather(), &mut text).map_err(|error| {
         tracing::error!(%error, "the metrics could not be written");
-        Problem::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "internal",
-            "A fault of the server",
-            "the metrics could not be written",
-        )
+        Problem::new(catalogue::INTERNAL, "the metrics could not be written")
     })?;
     let mut response = text.into_response();
     response.headers_mut().insert(
@@ -127,15 +125,6 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, 
     if app.is_draining() {
         let wait = std::time::Duration::from_secs(1);
         return Err(Problem::overloaded(api::Refusal::Draining, wait));
-    }
-    if !app.ready.load(std::sync::atomic::Ordering::Acquire) {
-        return Err(Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "starting",
-            "The server starts",
-            "the server is not ready yet",
-        )
-        .retry_after(std::time::Duration::from_secs(1)));
     }
     Ok("ok\n")
 }

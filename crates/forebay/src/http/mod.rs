@@ -9,11 +9,14 @@
 
 pub mod body;
 mod connection;
+mod dead_letters;
 mod guard;
 mod ingest;
 mod inspect;
+mod media;
 pub mod problem;
 mod query;
+mod resume;
 mod routes;
 pub use routes::Route;
 mod stall;
@@ -47,7 +50,7 @@ pub struct App {
     registry: Registry,
     telemetry: Arc<Telemetry>,
     metrics: Metrics,
-    ready: AtomicBool,
+    patterns: media::Patterns,
     draining: AtomicBool,
     in_flight: AtomicUsize,
     idle: Notify,
@@ -68,7 +71,7 @@ impl App {
             registry,
             telemetry,
             metrics,
-            ready: AtomicBool::new(false),
+            patterns: media::Patterns::default(),
             draining: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
             idle: Notify::new(),
@@ -165,7 +168,6 @@ pub async fn serve(
     let control = Arc::new(Semaphore::new(CONTROL_CONNECTIONS));
     let scope = Scope::new(&ctx, "connections");
     let router = routes::router(Arc::clone(&app));
-    app.ready.store(true, Ordering::Release);
     ctx.ready();
     while let Ok(accepted) = ctx.run(listener.accept()).await {
         let (socket, peer) = match accepted {

@@ -1,25 +1,26 @@
-//! What a refusal looks like: RFC 9457 `application/problem+json`, and the one map from errors to statuses.
+//! What a refusal looks like: RFC 9457 `application/problem+json`, and the one map from errors to
+//! kinds of the catalogue.
 //! The `type` is stable and relative; programs match on it, people read `detail`.
 
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
+use forebay_pipeline::codec::unpack::{Coding, UnpackError};
 use hyper::header::{self, HeaderValue};
 use hyper::{HeaderMap, StatusCode};
 use serde_json::{Map, Value, json};
 
+use super::guard::shorten;
 use crate::api::{self, IngestError, Partial, Reply};
+use crate::catalogue::{self, Kind};
 
 /// A refusal. Becomes a response only at the outermost layer, which adds the request's id.
 #[derive(Debug, Clone)]
 pub struct Problem {
-    /// The HTTP status.
-    pub status: StatusCode,
-    /// The last part of `type`.
-    pub code: &'static str,
-    /// The same words for every problem of this type.
-    pub title: &'static str,
+    /// Which of the catalogue's kinds.
+    pub kind: &'static Kind,
     /// What is wrong here, and what to do.
     pub detail: String,
     /// When it is worth coming back; `Retry-After` in whole seconds, rounded up.
@@ -30,19 +31,13 @@ pub struct Problem {
 
 impl Problem {
     /// A problem without further members.
-    pub fn new(
-        status: StatusCode,
-        code: &'static str,
-        title: &'static str,
-        detail: impl Into<String>,
-    ) -> Problem {
-        let detail = detail.into();
-        Problem { status, code, title, detail, retry_after: None, extra: Map::new() }
+    pub fn new(kind: &'static Kind, detail: impl Into<String>) -> Problem {
+        Problem { kind, detail: detail.into(), retry_after: None, extra: Map::new() }
     }
 
-    /// A malformed request: 400.
-    pub fn bad_request(code: &'static str, detail: impl Into<String>) -> Problem {
-        Problem::new(StatusCode::BAD_REQUEST, code, "The request is malformed", detail)
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.kind.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     /// Adds a member.
@@ -68,9 +63,9 @@ impl Problem {
     /// The body of the answer.
     pub fn to_json(&self, request_id: &str) -> Value {
         let mut body = Map::new();
-        body.insert("type".into(), json!(format!("/problems/{}", self.code)));
-        body.insert("title".into(), json!(self.title));
-        body.insert("status".into(), json!(self.status.as_u16()));
+        body.insert("type".into(), json!(format!("/problems/{}", self.kind.code)));
+        body.insert("title".into(), json!(self.kind.title));
+        body.insert("status".into(), json!(self.kind.status));
         body.insert("detail".into(), json!(self.detail));
         if let Some(wait) = self.retry_after {
             body.insert("retry_after_ms".into(), json!(wait.as_millis() as u64));
@@ -83,7 +78,7 @@ impl Problem {
     /// The answer itself; `headers` are kept beside its own.
     pub fn render(&self, request_id: &str, headers: HeaderMap) -> Response {
         let mut response = Response::new(Body::from(self.to_json(request_id).to_string()));
-        *response.status_mut() = self.status;
+        *response.status_mut() = self.status();
         *response.headers_mut() = headers;
         response.headers_mut().remove(header::CONTENT_LENGTH);
         response
@@ -93,7 +88,11 @@ impl Problem {
             let seconds = wait.as_millis().div_ceil(1000).max(1) as u64;
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if self.status == StatusCode::UNAUTHORIZED {
+        if self.kind == catalogue::UNSUPPORTED_ENCODING {
+            let supported = HeaderValue::from_static(Coding::SUPPORTED);
+            response.headers_mut().insert(header::ACCEPT_ENCODING, supported);
+        }
+        if self.status() == StatusCode::UNAUTHORIZED {
             response
                 .headers_mut()
                 .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -105,10 +104,27 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::empty());
-        *response.status_mut() = self.status;
+        *response.status_mut() = self.status();
         response.extensions_mut().insert(self);
         response
     }
+}
+
+/// `GET /problems`: every kind, one a line.
+pub(super) async fn list() -> String {
+    catalogue::list()
+}
+
+/// `GET /problems/{code}`: what the `type` of a problem leads to.
+pub(super) async fn explain(Path(code): Path<String>) -> Result<String, Problem> {
+    let kind = catalogue::find(&code).ok_or_else(|| {
+        let shown = shorten(&code);
+        Problem::new(
+            catalogue::UNKNOWN_PROBLEM,
+            format!("no problem has the code `{shown}`; GET /problems lists them all"),
+        )
+    })?;
+    Ok(kind.text())
 }
 
 /// The body of a success, member by member as the contract has them.
@@ -151,96 +167,90 @@ fn with_reply(problem: Problem, reply: &Reply) -> Problem {
 }
 
 impl From<IngestError> for Problem {
-    /// The one map from the pipeline's errors to statuses.
+    /// The one map from the pipeline's errors to kinds.
     fn from(error: IngestError) -> Problem {
-        use StatusCode as S;
         let detail = error.to_string();
         match error {
-            IngestError::InvalidName(_) => Problem::bad_request("stream-name", detail),
+            IngestError::InvalidName(_) => Problem::new(catalogue::STREAM_NAME, detail),
             IngestError::UnknownStream(_) => Problem::new(
-                S::NOT_FOUND,
-                "unknown-stream",
-                "There is no such stream",
+                catalogue::UNKNOWN_STREAM,
                 format!(
                     "{detail}; create it with PUT /api/v1/streams/NAME, or set auto_create = true"
                 ),
             ),
             IngestError::TooManyStreams { .. } => Problem::new(
-                S::CONFLICT,
-                "too-many-streams",
-                "No further stream can be created",
+                catalogue::TOO_MANY_STREAMS,
                 format!("{detail}; raise [limits] streams, or drop one"),
             ),
-            IngestError::Empty => Problem::bad_request("empty-body", detail),
+            IngestError::Incompatible(_) => Problem::new(catalogue::STREAM_REFUSED, detail),
+            IngestError::Empty => Problem::new(catalogue::EMPTY_BODY, detail),
             IngestError::Malformed { malformed, partial } => {
-                let problem = Problem::bad_request("malformed-body", detail)
+                let problem = Problem::new(catalogue::MALFORMED_BODY, detail)
                     .with("line", malformed.line)
                     .with("column", malformed.column);
                 with_partial(problem, partial)
             }
+            IngestError::Unpack { error, partial } => {
+                let problem = match error {
+                    UnpackError::Broken { at, .. } => Problem::new(
+                        catalogue::BROKEN_ENCODING,
+                        format!("the body cannot be decoded: {detail}"),
+                    )
+                    .with("byte", at),
+                    UnpackError::Window { .. } => {
+                        Problem::new(catalogue::UNSUPPORTED_ENCODING, detail)
+                    }
+                    UnpackError::Expansion { most, .. } => Problem::new(
+                        catalogue::EXPANSION_LIMIT,
+                        format!("{detail}; send it in parts, or less compressed"),
+                    )
+                    .with("limit_bytes", most),
+                };
+                with_partial(problem, partial)
+            }
             IngestError::NoValidRow(reply) => with_reply(
                 Problem::new(
-                    S::UNPROCESSABLE_ENTITY,
-                    "no-valid-row",
-                    "No row was valid",
+                    catalogue::NO_VALID_ROW,
                     "no row was valid; each is kept in `_dead_letters` with its reason",
                 ),
                 &reply,
             ),
-            IngestError::Invalid(reply) => with_reply(
-                Problem::new(
-                    S::UNPROCESSABLE_ENTITY,
-                    "row-refused",
-                    "A row was refused, so nothing was kept",
-                    detail,
-                ),
-                &reply,
-            ),
-            IngestError::TooLargeToReject { limit } => Problem::new(
-                S::PAYLOAD_TOO_LARGE,
-                "body-too-large",
-                "The body is too large",
-                detail,
-            )
-            .with("limit_bytes", limit),
-            IngestError::KeyConflict { partial } => with_partial(
-                Problem::new(
-                    S::CONFLICT,
-                    "key-conflict",
-                    "The Idempotency-Key was used with another body",
-                    detail,
-                ),
-                partial,
-            ),
+            IngestError::Invalid(reply) => {
+                with_reply(Problem::new(catalogue::ROW_REFUSED, detail), &reply)
+            }
+            IngestError::TooLargeToReject { limit } => {
+                Problem::new(catalogue::BODY_TOO_LARGE, format!("{detail} ([limits] spool)"))
+                    .with("limit_bytes", limit)
+            }
+            IngestError::KeyConflict { partial } => {
+                with_partial(Problem::new(catalogue::KEY_CONFLICT, detail), partial)
+            }
+            IngestError::Offset(standing) => Problem::new(catalogue::UPLOAD_OFFSET, detail)
+                .with("offset", standing.offset)
+                .with("prefix", standing.prefix)
+                .with("complete", standing.complete),
             IngestError::Overloaded { reason, retry_after, partial } => with_partial(
-                Problem::new(S::SERVICE_UNAVAILABLE, "overloaded", "No room now", detail)
+                Problem::new(catalogue::OVERLOADED, detail)
                     .with("reason", reason.as_str())
                     .retry_after(retry_after),
                 partial,
             ),
             IngestError::DiskFull { retry_after, partial } => with_partial(
-                Problem::new(S::INSUFFICIENT_STORAGE, "disk-full", "The disk is full", detail)
-                    .retry_after(retry_after),
+                Problem::new(catalogue::DISK_FULL, detail).retry_after(retry_after),
                 partial,
             ),
             IngestError::DeadlineExceeded { partial } => with_partial(
                 Problem::new(
-                    S::GATEWAY_TIMEOUT,
-                    "deadline",
-                    "The request's deadline passed",
+                    catalogue::DEADLINE,
                     format!("{detail}; `offset` says how much of the body is durable"),
                 ),
                 partial,
             ),
             IngestError::OutcomeUnknown(_) => Problem::new(
-                S::INTERNAL_SERVER_ERROR,
-                "outcome-unknown",
-                "Whether the rows are durable is unknown",
+                catalogue::OUTCOME_UNKNOWN,
                 format!("{detail}; send it again under the same Idempotency-Key"),
             ),
-            IngestError::Internal(_) => {
-                Problem::new(S::INTERNAL_SERVER_ERROR, "internal", "A fault of the server", detail)
-            }
+            IngestError::Internal(_) => Problem::new(catalogue::INTERNAL, detail),
         }
     }
 }
@@ -276,7 +286,7 @@ mod tests {
             IngestError::DiskFull { retry_after, partial },
         ] {
             let problem = Problem::from(error);
-            assert!(problem.retry_after.is_some(), "{}", problem.code);
+            assert!(problem.retry_after.is_some(), "{}", problem.kind.code);
         }
     }
 }

@@ -19,6 +19,7 @@ use super::guard::shorten;
 use super::problem::Problem;
 use super::routes::parameters;
 use crate::api::{self, AnswerFormat, QueryFailure};
+use crate::catalogue;
 
 /// The longest query text.
 const SQL_BYTES: u64 = 1 << 20;
@@ -57,7 +58,7 @@ pub(super) async fn get(
         sql = Some(value);
     }
     let sql =
-        sql.ok_or_else(|| Problem::bad_request("no-query", "the parameter `sql` is missing"))?;
+        sql.ok_or_else(|| Problem::new(catalogue::NO_QUERY, "the parameter `sql` is missing"))?;
     answer(&app, request.headers(), Asked { sql, timeout_ms: None }).await
 }
 
@@ -66,20 +67,18 @@ fn asked(headers: &HeaderMap, body: &[u8]) -> Result<Asked, Problem> {
     let essence = media.unwrap_or("text/plain").split(';').next().unwrap_or_default().trim();
     match essence.to_ascii_lowercase().as_str() {
         "application/json" => serde_json::from_slice(body).map_err(|error| {
-            Problem::bad_request("malformed-body", format!("the body is not a query: {error}"))
+            Problem::new(catalogue::MALFORMED_BODY, format!("the body is not a query: {error}"))
                 .with("line", error.line())
                 .with("column", error.column())
         }),
         // What `curl -d` sends unless told otherwise.
         "text/plain" | "application/sql" | "application/x-www-form-urlencoded" => {
             let sql = std::str::from_utf8(body)
-                .map_err(|_| Problem::bad_request("malformed-body", "the query is not UTF-8"))?;
+                .map_err(|_| Problem::new(catalogue::MALFORMED_BODY, "the query is not UTF-8"))?;
             Ok(Asked { sql: sql.to_owned(), timeout_ms: None })
         }
         other => Err(Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported-type",
-            "The Content-Type is not supported",
+            catalogue::UNSUPPORTED_TYPE,
             format!(
                 "`{}` is not supported; send application/json {{\"sql\": …}} or the SQL as text/plain",
                 shorten(other)
@@ -102,9 +101,7 @@ fn format_of(headers: &HeaderMap) -> Result<AnswerFormat, Problem> {
         }
     }
     Err(Problem::new(
-        StatusCode::NOT_ACCEPTABLE,
-        "not-acceptable",
-        "The answer cannot have this form",
+        catalogue::NOT_ACCEPTABLE,
         format!(
             "`{}` is not supported; supported: application/json, application/x-ndjson, text/csv, \
              application/vnd.apache.arrow.stream",
@@ -115,14 +112,12 @@ fn format_of(headers: &HeaderMap) -> Result<AnswerFormat, Problem> {
 
 impl From<QueryFailure> for Problem {
     fn from(failure: QueryFailure) -> Problem {
-        let status =
-            StatusCode::from_u16(failure.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let problem = Problem::new(status, failure.code, "The query was refused", failure.message);
+        let problem = Problem::new(failure.kind, failure.message);
         let problem = match failure.position {
             Some((line, column)) => problem.with("line", line).with("column", column),
             None => problem,
         };
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if problem.status() == StatusCode::SERVICE_UNAVAILABLE {
             return problem.retry_after(Duration::from_secs(1));
         }
         problem
@@ -168,7 +163,7 @@ mod tests {
         };
         assert_eq!(form("image/png, text/csv;q=0.5, */*").unwrap(), AnswerFormat::Csv);
         assert_eq!(form("*/*").unwrap(), AnswerFormat::Json);
-        assert_eq!(form("image/png").unwrap_err().status, StatusCode::NOT_ACCEPTABLE);
+        assert_eq!(form("image/png").unwrap_err().status(), StatusCode::NOT_ACCEPTABLE);
         assert_eq!(format_of(&HeaderMap::new()).unwrap(), AnswerFormat::Json);
     }
 }

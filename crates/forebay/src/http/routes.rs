@@ -6,13 +6,14 @@ use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
 use axum::routing::{get, post};
-use hyper::{StatusCode, Uri};
+use hyper::Uri;
 use percent_encoding::percent_decode_str;
 
 use super::App;
 use super::guard::shorten;
-use super::problem::Problem;
-use super::{ingest, inspect, query, streams};
+use super::problem::{self, Problem};
+use super::{dead_letters, ingest, inspect, query, resume, streams};
+use crate::catalogue;
 
 /// A request's kind: a metric label, and what the outermost layer decides by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub enum Route {
     Ingest,
     /// `/api/v1/streams[/{stream}]`
     Streams,
+    /// `/api/v1/dead-letters[/{id}|/redrive]`
+    DeadLetters,
     /// `/api/v1/query`
     Query,
     /// `/api/v1/ledger`, `tree`, `queues`, `tasks`
@@ -29,22 +32,28 @@ pub enum Route {
     Metrics,
     /// `/livez`, `/readyz`
     Health,
+    /// `/problems[/{code}]`
+    Problems,
     /// `/` and whatever is not there
     Other,
 }
 
 const INGEST: &str = "/ingest/";
 const STREAMS: &str = "/api/v1/streams/";
+const DEAD_LETTERS: &str = "/api/v1/dead-letters";
+const PROBLEMS: &str = "/problems/";
 
 impl Route {
     /// Every kind, for metrics that must exist from the start.
-    pub const ALL: [Route; 7] = [
+    pub const ALL: [Route; 9] = [
         Route::Ingest,
         Route::Streams,
+        Route::DeadLetters,
         Route::Query,
         Route::Inspect,
         Route::Metrics,
         Route::Health,
+        Route::Problems,
         Route::Other,
     ];
 
@@ -58,9 +67,15 @@ impl Route {
             "/metrics" => Route::Metrics,
             "/livez" | "/readyz" => Route::Health,
             "/api/v1/streams" => Route::Streams,
+            "/problems" => Route::Problems,
+            _ if path.starts_with(PROBLEMS) => Route::Problems,
             _ if path.starts_with(INGEST) => Route::Ingest,
             _ if path.starts_with(STREAMS) => Route::Streams,
-            _ => Route::Other,
+            _ => match path.strip_prefix(DEAD_LETTERS) {
+                Some("") => Route::DeadLetters,
+                Some(rest) if rest.starts_with('/') => Route::DeadLetters,
+                _ => Route::Other,
+            },
         }
     }
 
@@ -69,22 +84,24 @@ impl Route {
         match self {
             Route::Ingest => "ingest",
             Route::Streams => "streams",
+            Route::DeadLetters => "dead_letters",
             Route::Query => "query",
             Route::Inspect => "inspect",
             Route::Metrics => "metrics",
             Route::Health => "health",
+            Route::Problems => "problems",
             Route::Other => "other",
         }
     }
 
     /// Control traffic: answered beyond the connection limit and during the drain.
     pub fn is_control(self) -> bool {
-        matches!(self, Route::Inspect | Route::Metrics | Route::Health | Route::Other)
+        !matches!(self, Route::Ingest | Route::Streams | Route::Query)
     }
 
     /// Answered without a token.
     pub fn is_public(self) -> bool {
-        self == Route::Health
+        matches!(self, Route::Health | Route::Problems)
     }
 
     /// The stream that the path names, where it can be decoded.
@@ -105,7 +122,7 @@ impl Route {
 pub(super) fn stream_of(uri: &Uri) -> Result<String, Problem> {
     Route::of(uri.path())
         .stream(uri.path())
-        .ok_or_else(|| Problem::bad_request("stream-name", "the stream's name is not UTF-8"))
+        .ok_or_else(|| Problem::new(catalogue::STREAM_NAME, "the stream's name is not UTF-8"))
 }
 
 /// The parameters of a query string, in order.
@@ -120,8 +137,8 @@ pub(super) fn parameters(
     for pair in uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let Some(name) = known.iter().find(|known| **known == name) else {
-            return Err(Problem::bad_request(
-                "unknown-parameter",
+            return Err(Problem::new(
+                catalogue::UNKNOWN_PARAMETER,
                 format!(
                     "the parameter `{}` is not known here; known: {}",
                     shorten(name),
@@ -131,8 +148,8 @@ pub(super) fn parameters(
         };
         let value = value.replace('+', " ");
         let value = percent_decode_str(&value).decode_utf8().map_err(|_| {
-            Problem::bad_request(
-                "unknown-parameter",
+            Problem::new(
+                catalogue::UNKNOWN_PARAMETER,
                 format!("the parameter `{name}` is not UTF-8"),
             )
         })?;
@@ -144,17 +161,22 @@ pub(super) fn parameters(
 pub(super) fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/", get(inspect::home))
-        .route("/ingest/{stream}", post(ingest::ingest))
+        .route("/ingest/{stream}", post(ingest::ingest).head(resume::head))
         .route("/api/v1/streams", get(streams::list))
         .route(
             "/api/v1/streams/{stream}",
             get(streams::describe).put(streams::put).delete(streams::delete),
         )
+        .route(DEAD_LETTERS, get(dead_letters::list))
+        .route("/api/v1/dead-letters/redrive", post(dead_letters::redrive))
+        .route("/api/v1/dead-letters/{id}", get(dead_letters::show))
         .route("/api/v1/query", post(query::post).get(query::get))
         .route("/api/v1/ledger", get(inspect::ledger))
         .route("/api/v1/tree", get(inspect::tree))
         .route("/api/v1/queues", get(inspect::queues))
         .route("/api/v1/tasks", get(inspect::tasks))
+        .route("/problems", get(problem::list))
+        .route("/problems/{code}", get(problem::explain))
         .route("/metrics", get(inspect::metrics))
         .route("/livez", get(inspect::livez))
         .route("/readyz", get(inspect::readyz))
@@ -167,8 +189,8 @@ async fn not_found(request: Request) -> Result<Response, Problem> {
     let path = request.uri().path().to_owned();
     leave(request);
     if matches!(Route::of(&path), Route::Ingest | Route::Streams) {
-        return Err(Problem::bad_request(
-            "stream-name",
+        return Err(Problem::new(
+            catalogue::STREAM_NAME,
             format!(
                 "`{}` holds no stream's name: letters, digits, `_`, `.` and `-`",
                 shorten(&path)
@@ -176,9 +198,7 @@ async fn not_found(request: Request) -> Result<Response, Problem> {
         ));
     }
     Err(Problem::new(
-        StatusCode::NOT_FOUND,
-        "no-such-route",
-        "There is nothing here",
+        catalogue::NO_SUCH_ROUTE,
         format!("there is nothing at `{}`; GET / lists what there is", shorten(&path)),
     ))
 }
@@ -187,9 +207,7 @@ async fn wrong_method(request: Request) -> Result<Response, Problem> {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     leave(request);
     Err(Problem::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "wrong-method",
-        "The method is not allowed here",
+        catalogue::WRONG_METHOD,
         format!("{} is not allowed at `{}`; see `Allow`", shorten(method.as_str()), shorten(&path)),
     ))
 }
@@ -212,5 +230,7 @@ mod tests {
         assert_eq!(Route::Ingest.stream("/ingest/%ff"), None);
         assert_eq!(Route::of("/api/v1/streams"), Route::Streams);
         assert_eq!(Route::of("/api/v1/jobs"), Route::Other);
+        assert_eq!(Route::of("/api/v1/dead-letters/redrive"), Route::DeadLetters);
+        assert_eq!(Route::of("/api/v1/dead-lettersx"), Route::Other);
     }
 }

@@ -15,12 +15,12 @@ const THREADS: usize = 8;
 
 /// What must come back to where it was.
 #[derive(Debug, PartialEq)]
-struct Held {
+pub(crate) struct Held {
     tasks: Vec<(String, f64)>,
     budget: Vec<(String, f64)>,
 }
 
-fn held(server: &Server) -> Held {
+pub(crate) fn held(server: &Server) -> Held {
     let metrics = server.metrics();
     // A kind of which there is none may be shown as 0 or not at all.
     let some = |name| metrics.series(name).into_iter().filter(|(_, value)| *value != 0.0).collect();
@@ -44,7 +44,7 @@ fn warmed_up(config: &str) -> (Home, Server) {
 }
 
 /// F5: waits until tasks, permits and descriptors are what they were.
-fn returns_to(server: &Server, before: &Held, files: usize) {
+pub(crate) fn returns_to(server: &Server, before: &Held, files: usize) {
     let deadline = now() + PATIENCE;
     loop {
         let (seen, open) = (held(server), server.open_files());

@@ -67,3 +67,37 @@ fn fill(server: &Server) -> (u64, Answer) {
     }
     panic!("F3: a journal of 4 MiB took 20,000 posts");
 }
+
+#[test]
+fn f9_more_stalled_streams_than_the_transform_pool_has_places_leave_the_others_alone() {
+    // The pool's queue has two places a worker, one worker a core.
+    let places = 2 * std::thread::available_parallelism().unwrap().get();
+    let names: Vec<String> = (0..places + 2).map(|n| format!("stalled{n}")).collect();
+    let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+    // A flush is full after one entry, so that stalled lanes hold as much as they ever do.
+    let full = "bytes = \"64KiB\"\n";
+    let faults = format!("{full}[faults]\nstall_sinks = [{}]\n", quoted.join(", "));
+    let home = Home::new(&config(&faults));
+    let server = home.start();
+    // More entries than a stalled lane takes before it stands still.
+    let posts = 12;
+    for name in &names {
+        for post in 0..posts {
+            assert_eq!(server.ingest(name, &body(1, post, ROWS_PER_POST)).status, 202);
+        }
+    }
+    for post in 0..posts {
+        let answer = server.ingest("free?ack=stored", &body(2, post, ROWS_PER_POST));
+        assert_eq!((answer.status, &answer.json()["ack"]), (200, &json!("stored")), "F9");
+    }
+    server.kill();
+
+    home.configure(&config(""));
+    let server = home.start();
+    for name in &names {
+        server.drained(name);
+        let sql = format!("SELECT count(*) FROM {name}");
+        assert_eq!(server.number(&sql), posts * ROWS_PER_POST, "F1: all of it, later");
+    }
+    server.stop();
+}

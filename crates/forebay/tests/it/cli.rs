@@ -8,29 +8,29 @@ use std::process::{Child, Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-fn forebay(dir: &Path) -> Command {
+pub(crate) fn forebay(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
     command.current_dir(dir).env_clear().stdin(Stdio::null());
     command
 }
 
-fn run(dir: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn run(dir: &Path, arguments: &[&str]) -> Output {
     forebay(dir).args(arguments).output().unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// A server of its own, killed with the test.
-struct Served {
+pub(crate) struct Served {
     child: Child,
     out: BufReader<std::process::ChildStdout>,
-    url: String,
+    pub(crate) url: String,
 }
 
 impl Served {
-    fn start(dir: &Path) -> Served {
+    pub(crate) fn start(dir: &Path) -> Served {
         let mut child = forebay(dir)
             .env("FOREBAY_FAULTS", "1")
             .args(["serve", "--data-dir", "data", "--listen", "127.0.0.1:0"])
@@ -45,12 +45,12 @@ impl Served {
         Served { child, out, url }
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// The exit code, and what was left on stdout.
-    fn end(mut self) -> (Option<i32>, String) {
+    pub(crate) fn end(mut self) -> (Option<i32>, String) {
         let mut rest = String::new();
         self.out.read_to_string(&mut rest).unwrap();
         (self.child.wait().unwrap().code(), rest)

@@ -230,22 +230,72 @@ fn the_example_of_the_reference_loads() {
 }
 
 #[test]
-fn a_schema_or_transform_at_fault_is_named_with_its_place() {
-    let config = load("[streams.a]\nschema = \"x INT, y WRONG\"\n", &[]);
-    let error = forebay::api::engine_config(&config).unwrap_err();
-    assert!(error.starts_with("streams.a.schema: line 1, column "), "{error}");
-    let config = load("[streams.a]\nschema = \"x INT\"\ntransform = \"SELECT z FROM a\"\n", &[]);
-    let error = forebay::api::engine_config(&config).unwrap_err();
-    assert!(error.starts_with("streams.a.transform: line 1, column 8"), "{error}");
+fn sql_at_fault_is_placed_in_the_file_whatever_string_holds_it() {
+    check("[streams.a]\nschema = \"x INT, y WRONG\"\n", &[], expect![]);
+    check(
+        "[streams.a]\nschema = \"\"\"\n  x INT,\n  y INT CHECK (z > 0)\n\"\"\"\n",
+        &[],
+        expect![],
+    );
+    check(
+        "[streams.a]\nschema = 'x INT'\ntransform = \"\"\"\n  SELECT x,\n    y\n  FROM a\n\"\"\"\n",
+        &[],
+        expect![],
+    );
+    check(
+        "[streams.a]\nschema = \"x INT\"\n",
+        &[("FOREBAY_STREAMS__a__TRANSFORM", "SELECT z FROM a")],
+        expect![],
+    );
 }
 
 #[test]
-fn f3_the_memory_sum_holds_the_whole_budget() {
-    let config = load("[memory]\nbudget = \"64MiB\"\n[http]\nmax_connections = 10\n", &[]);
+fn every_mistake_of_a_file_is_told_in_the_order_of_the_file() {
+    check(
+        r#"
+lisen = "127.0.0.1:8080"
+[memory]
+budget = "1MiB"
+[http]
+deadline = 30
+min_rat = "1KiB"
+rate_grace = "99d"
+[[tokens]]
+hash = "plain"
+[streams.shop]
+schema = """
+  id BIGINT,
+  at TIMESTAM
+"""
+unknown = "ignore"
+[streams."9lives"]
+transform = "SELECT 1"
+journal = { max = "1KiB" }
+"#,
+        &[("FOREBAY_DRAIN_DEADLINE", "1ms"), ("FOREBAY_KEYS_COUNT", "none")],
+        expect![],
+    );
+}
+
+#[test]
+fn what_is_no_toml_is_told_once_a_line_and_alone() {
+    check("listen = 127.0.0.1:8080\nlisten_on = 1\n[http\ndeadline = \"3s\"\n", &[], expect![]);
+}
+
+#[test]
+fn f3_the_memory_sum_holds_the_whole_budget_and_what_stands_beside_it() {
+    let config = load(
+        "[memory]\nbudget = \"64MiB\"\n[http]\nmax_connections = 10\n[limits]\nstreams = 8\n[keys]\ncount = 1000\n",
+        &[],
+    );
     let sum = Sum::of(&config);
-    let budget: u64 =
-        sum.0.iter().filter(|part| part.why.contains("(budget)")).map(|part| part.bytes).sum();
+    let bytes =
+        |parts: &[forebay::config::memory::Part]| parts.iter().map(|p| p.bytes).sum::<u64>();
+    let budget = bytes(&sum.budget);
     assert!(budget <= 64 << 20 && budget > 63 << 20, "{budget}");
-    assert_eq!(sum.total(), sum.0.iter().map(|part| part.bytes).sum::<u64>());
-    assert_eq!(sum.to_string().lines().count(), sum.0.len() + 1);
+    assert_eq!(sum.total(), budget + bytes(&sum.beside));
+    expect![].assert_eq(&sum.to_string());
+    let many =
+        load("[memory]\nbudget = \"64MiB\"\n[limits]\nstreams = 8\n[keys]\ncount = 2000000\n", &[]);
+    assert!(Sum::of(&many).total() > sum.total() + (200 << 20), "a million keys more are in it");
 }

@@ -2,9 +2,17 @@
 //! over a real engine in a temporary directory; tests from outside are in `blackbox`.
 
 mod cli;
+mod commands;
 mod config;
+mod errors;
+mod framing;
 mod http;
+mod letters;
 mod limits;
+mod media;
 mod metrics;
+mod resume;
+mod send;
 mod server;
+mod streams;
 mod tokens;

@@ -22,9 +22,9 @@ pub(crate) struct Server {
     pub(crate) app: Arc<App>,
     ctx: Ctx,
     tree: Ctx,
-    engine: api::Engine,
+    pub(crate) engine: api::Engine,
     root: Task<Result<(), GaveUp>>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Server {
@@ -33,7 +33,7 @@ impl Server {
         let dir = tempfile::tempdir().unwrap();
         let sources = Sources {
             file: Some(("test.toml".to_owned(), toml.to_owned())),
-            env: Vec::new(),
+            env: vec![("FOREBAY_FAULTS".to_owned(), "1".to_owned())],
             flags: forebay::config::Flags {
                 data_dir: Some(dir.path().join("data")),
                 listen: Some("127.0.0.1:0".to_owned()),
@@ -61,9 +61,14 @@ impl Server {
             );
         let tree = ctx.child("tree");
         let root = tree.spawn("root", root.run(tree.clone()));
-        let server = Server { address, app, ctx, tree, engine, root, _dir: dir };
+        let server = Server { address, app, ctx, tree, engine, root, dir };
         while server.get("/readyz").await.status != 200 {}
         server
+    }
+
+    /// Where the server keeps everything.
+    pub(crate) fn data_dir(&self) -> std::path::PathBuf {
+        self.dir.path().join("data")
     }
 
     /// Drains and stops; nothing may be left of it.

@@ -21,6 +21,8 @@ pub struct Faults {
     pub bytes_per_second: Option<u64>,
     /// Once this many bytes were written, each write and sync fails with EIO.
     pub error_after_bytes: Option<u64>,
+    /// Once this many bytes were written, each write fails with ENOSPC.
+    pub full_after_bytes: Option<u64>,
 }
 
 /// The kernel's file system.
@@ -63,6 +65,9 @@ impl Meter {
             state.written = state.written.saturating_add(bytes as u64);
             if self.faults.error_after_bytes.is_some_and(|max| state.written > max) {
                 return Err(rustix::io::Errno::IO.into());
+            }
+            if self.faults.full_after_bytes.is_some_and(|max| state.written > max) {
+                return Err(rustix::io::Errno::NOSPC.into());
             }
             let Some(rate) = self.faults.bytes_per_second else {
                 return Ok(());

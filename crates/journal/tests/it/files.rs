@@ -189,6 +189,7 @@ fn a_real_disk_with_faults_fails_after_so_many_bytes() {
     let disk = RealDisk::with_faults(Faults {
         bytes_per_second: Some(1 << 30),
         error_after_bytes: Some(1000),
+        full_after_bytes: None,
     });
     let file = disk.open(&dir.path().join("f"), Open::CreateNew).unwrap();
     file.write_all_at(&[1; 1000], 0).unwrap();

@@ -2,11 +2,12 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
 
 use forebay_journal::disk::Disk;
-use forebay_journal::{Append, AppendError, Appended, Checkpoint, Key, Lsn};
+use forebay_journal::{Append, AppendError, Appended, Checkpoint, Journal, Key, KeyRoom, Lsn};
 
 use crate::rig::{NOW, Rig, keyed, plain};
 
@@ -142,4 +143,38 @@ fn fault_25_a_clock_that_goes_backwards_keeps_keys_longer_and_breaks_nothing() {
     drop(journal);
     rig.disk.kill();
     assert_eq!(rig.open().1.counters[0], 3);
+}
+
+#[test]
+fn f3_f9_a_journal_with_many_keys_leaves_room_for_the_keys_of_others_and_gives_back_what_it_took() {
+    const ROOM: usize = 50;
+    let all = (KeyRoom::OWN + ROOM) as u128;
+    let mut greedy = Rig::new(1);
+    let mut other = Rig::new(2);
+    let room = KeyRoom::new(ROOM);
+    greedy.options.keys.room = room.clone();
+    other.options.keys.room = room.clone();
+    let (journal, _) = greedy.open();
+    (0..all + 10).for_each(|hash| stored(&greedy, &journal, hash));
+    assert!(journal.lookup(9).is_none(), "F3: the room is taken, so its own oldest key goes");
+    assert!(journal.lookup(10).is_some());
+
+    let (modest, _) = other.open();
+    (0..KeyRoom::OWN as u128).for_each(|hash| stored(&other, &modest, hash));
+    assert!(modest.lookup(0).is_some(), "F9: a journal's own keys need no room of others");
+    stored(&other, &modest, 1 << 70);
+    assert!(modest.lookup(0).is_none());
+
+    drop(journal);
+    greedy.disk.kill();
+    stored(&other, &modest, 2 << 70);
+    assert!(modest.lookup(1).is_some(), "there is room again");
+}
+
+/// Appends a record under a key, and says that it is stored.
+fn stored(rig: &Rig, journal: &Arc<Journal>, hash: u128) {
+    rig.try_put(journal, keyed(hash, "x")).unwrap();
+    let done = Checkpoint { positions: vec![(0, journal.durable())], counters: [0; 4] };
+    journal.checkpoint(done).unwrap();
+    journal.trim(journal.durable()).unwrap();
 }

@@ -4,7 +4,8 @@
 use std::future::Future;
 use std::task::{Context, Poll, Waker};
 
-use forebay_journal::{Checkpoint, Lsn, ReadError, cat};
+use forebay_journal::disk::NoSpace;
+use forebay_journal::{AppendError, Checkpoint, Lsn, ReadError, cat};
 
 use crate::rig::{Rig, block_at, keyed, plain};
 
@@ -124,4 +125,39 @@ fn rot_behind_the_head_is_an_error_and_never_a_record() {
     let mut reader = journal.reader(Lsn(4096));
     let Err(ReadError::Corrupt { at, .. }) = rig.wait(reader.next()) else { panic!("F1") };
     assert_eq!(at, Lsn(4096));
+}
+
+#[test]
+fn f1_a_segment_whose_first_block_met_a_full_disk_is_found_by_readers_once_it_has_blocks() {
+    let mut rig = Rig::new(1);
+    // Nothing is served from memory, so that readers need the index of segments.
+    rig.options.cache = 0;
+    let (journal, _) = rig.open();
+    // Room for the header of the next segment and not for a block in it.
+    let mut sent = 0u8;
+    while rig.segments().len() < 2 {
+        rig.disk.set_capacity(rig.disk.used_bytes() + 4096, NoSpace::Device);
+        match rig.try_put(&journal, plain(vec![sent; 100])) {
+            Ok(_) => sent += 1,
+            Err(error) => assert!(matches!(error, AppendError::DiskFull(_)), "{error}"),
+        }
+    }
+    rig.disk.clear_no_space();
+    for _ in 0..3 {
+        rig.put(&journal, vec![sent; 100]);
+        sent += 1;
+    }
+    let read: Vec<u8> = rig.payloads(&journal).iter().map(|payload| payload[0]).collect();
+    assert_eq!(read, (0..sent).collect::<Vec<_>>());
+}
+
+#[test]
+fn f5_whoever_waits_for_a_poisoned_journal_is_released_when_it_closes() {
+    let rig = Rig::new(1);
+    let (journal, _) = rig.open();
+    let mut waiting = Box::pin(journal.poisoned());
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(waiting.as_mut().poll(&mut cx).is_pending());
+    rig.drive(journal.close()).unwrap();
+    assert_eq!(rig.drive(waiting), None);
 }

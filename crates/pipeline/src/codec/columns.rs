@@ -57,10 +57,46 @@ impl Texts {
         self.ends.push(self.data.len() as i32);
     }
 
+    /// As [`Values::remove`].
+    fn remove(&mut self, base: usize, rows: &[usize]) {
+        let start = |ends: &[i32], row: usize| match row.checked_sub(1) {
+            Some(before) => ends.get(before).map_or(0, |end| *end as usize),
+            None => 0,
+        };
+        let (mut rows, mut kept) = (rows.iter().copied().peekable(), base);
+        let mut end = start(&self.ends, base);
+        let mut from = end;
+        for row in base..self.ends.len() {
+            let to = self.ends.get(row).map_or(0, |end| *end as usize);
+            if rows.next_if_eq(&(row - base)).is_none() {
+                self.data.copy_within(from..to, end);
+                end += to - from;
+                if let Some(slot) = self.ends.get_mut(kept) {
+                    *slot = end as i32;
+                }
+                kept += 1;
+            }
+            from = to;
+        }
+        self.truncate(kept);
+    }
+
     fn truncate(&mut self, rows: usize) {
         self.ends.truncate(rows);
         self.data.truncate(self.ends.last().map_or(0, |&end| end as usize));
     }
+}
+
+/// Takes out elements of those from `base` on, by their ascending places among these.
+fn compact<T: Copy>(values: &mut Vec<T>, base: usize, out: &[usize]) {
+    let (mut out, mut kept) = (out.iter().copied().peekable(), base);
+    for at in base..values.len() {
+        if out.next_if_eq(&(at - base)).is_none() {
+            values.copy_within(at..=at, kept);
+            kept += 1;
+        }
+    }
+    values.truncate(kept);
 }
 
 /// The values of a column, by its type.
@@ -115,8 +151,17 @@ impl Values {
     }
 
     /// What stands under a NULL.
-    fn push_blank(&mut self) {
+    pub(super) fn push_blank(&mut self) {
         each!(self, v => v.push(Default::default()), t => t.end());
+    }
+
+    fn len(&self) -> usize {
+        each!(self, v => v.len(), t => t.ends.len())
+    }
+
+    /// Takes out rows of those from `base` on, by their ascending places among these.
+    fn remove(&mut self, base: usize, rows: &[usize]) {
+        each!(self, v => compact(v, base, rows), t => t.remove(base, rows));
     }
 
     fn truncate(&mut self, rows: usize) {
@@ -268,6 +313,19 @@ impl Builder {
         Ok(if let Constant::Text(text) = default { text.len() } else { 0 })
     }
 
+    /// As [`Values::remove`].
+    fn remove(&mut self, base: usize, rows: &[usize]) {
+        self.values.remove(base, rows);
+        let first = self.nulls.partition_point(|row| (*row as usize) < base);
+        let later = self.nulls.split_off(first);
+        let kept =
+            later.into_iter().filter_map(|row| match rows.binary_search(&(row as usize - base)) {
+                Ok(_) => None,
+                Err(before) => Some(row - before as u32),
+            });
+        self.nulls.extend(kept);
+    }
+
     fn validity(&mut self, rows: usize) -> Option<NullBuffer> {
         let nulls = std::mem::take(&mut self.nulls);
         if nulls.is_empty() {
@@ -411,6 +469,27 @@ impl Columns {
         }
         self.rows += 1;
         Ok(())
+    }
+
+    /// Ends a run of rows that the columns were given one after the other: those that were given none
+    /// are NULL, which the caller knows them to allow.
+    pub(super) fn end_run(&mut self, rows: usize) {
+        let (from, to) = (self.rows, self.rows + rows);
+        for builder in self.builders.iter_mut().filter(|builder| builder.values.len() < to) {
+            for row in from..to {
+                builder.values.push_blank();
+                builder.nulls.push(row as u32);
+            }
+        }
+        self.rows = to;
+    }
+
+    /// Takes refused rows out of those from `base` on, by their ascending places among these.
+    pub(super) fn remove(&mut self, base: usize, rows: &[usize]) {
+        self.rows -= rows.len();
+        for builder in &mut self.builders {
+            builder.remove(base, rows);
+        }
     }
 
     /// Takes back what the refused row has written.

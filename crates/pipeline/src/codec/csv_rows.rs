@@ -1,13 +1,20 @@
-//! Separated values into columns, matched by the header's names. Owns nothing: where each field
-//! goes is worked out once a header.
+//! Separated values into columns, matched by name. Owns nothing: where each field goes is worked
+//! out once a layout. This is the way of every record; those without quotes and faults take the
+//! quicker one of `csv_columns` where they stand together.
 //!
 //! An unquoted empty field is NULL. A quoted empty one is the empty text, and NULL where the
 //! column is no text. Numbers and the like may have spaces around them; texts are kept as they are.
 //! The usual words for NULL ([`NULL_WORDS`]), unquoted, are NULL in columns that are no text, where
-//! they cannot be a value; in a TEXT column `NA` stays `NA` (it may be Namibia) unless the decoder
-//! was told the body's own text for NULL.
+//! they cannot be a value; in a TEXT column `NA` stays `NA` (it may be Namibia) unless the client
+//! named the body's own text for NULL. Where a backslash escapes, `\N` is NULL in every column.
+
+use std::cell::OnceCell;
+use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::columns::{Builder, Values};
+use super::csv_fields::{Token, count, line_end, token};
+use super::dialect::{Header, Layout};
 use super::fault::{invalid_date, mismatch, unfit};
 use super::json::{Reader, quote};
 use super::number::{self, Unfit};
@@ -20,11 +27,20 @@ use crate::schema::Type;
 const NULL_WORDS: [&[u8]; 5] = [b"NA", b"N/A", b"NULL", b"null", b"\\N"];
 
 /// True if an unquoted field is a common word for NULL.
+#[inline]
 pub(super) fn is_null_word(text: &[u8]) -> bool {
-    NULL_WORDS.contains(&text)
+    text.len() <= 4 && NULL_WORDS.contains(&text)
 }
 
-/// Where a field of the header goes.
+/// True if an unquoted field says NULL in a column of any type.
+#[inline]
+pub(super) fn is_null(text: &[u8], layout: &Layout) -> bool {
+    text.is_empty()
+        || layout.null.as_ref().is_some_and(|null| null.as_bytes() == text)
+        || (layout.marks.escape == Some(b'\\') && text == b"\\N")
+}
+
+/// Where a field goes.
 #[derive(Debug)]
 pub(super) enum Field {
     Column(usize),
@@ -32,51 +48,101 @@ pub(super) enum Field {
     Unknown(Box<[u8]>),
 }
 
-/// How fields are read.
-#[derive(Debug, Clone, Copy)]
-struct Dialect<'a> {
-    delimiter: u8,
-    /// What an unquoted field says for NULL, in columns of every type.
-    null_text: Option<&'a [u8]>,
-    /// The deepest nesting of a JSON value.
-    depth: usize,
+/// Where the fields of a layout go.
+#[derive(Debug)]
+pub(super) struct Fields {
+    pub(super) layout: Arc<Layout>,
+    pub(super) all: Vec<Field>,
+    /// The layout's names, once a record was looked at that may repeat them.
+    names: OnceCell<HashSet<Box<[u8]>>>,
 }
 
-/// A quoted field: its content as it stands, whether quotes are doubled in it, and its end.
-struct Quoted<'a> {
-    content: &'a [u8],
-    doubled: bool,
-    end: usize,
+impl Fields {
+    pub(super) fn new(layout: &Arc<Layout>, target: &Target) -> Fields {
+        let fields = layout.names.iter().map(|name| match target.index(name.as_bytes()) {
+            Some(index) => Field::Column(index),
+            None => Field::Unknown(name.as_bytes().into()),
+        });
+        Fields { layout: Arc::clone(layout), all: fields.collect(), names: OnceCell::new() }
+    }
+
+    /// How many fields of a record are names of the columns.
+    fn named(&self, bytes: &[u8]) -> usize {
+        let names = self
+            .names
+            .get_or_init(|| self.layout.names.iter().map(|name| name.as_bytes().into()).collect());
+        let marks = self.layout.marks;
+        let (mut at, mut named, mut scratch) = (0, 0, Vec::new());
+        while let Ok(token) = token(bytes, at, marks) {
+            named += usize::from(names.contains(token.text(bytes, marks, &mut scratch)));
+            if bytes.get(token.end) != Some(&marks.delimiter) {
+                break;
+            }
+            at = token.end + 1;
+        }
+        named
+    }
+
+    /// The fault of a record that does not fit the body's columns at all: it has another number of
+    /// fields, or it names the columns once more.
+    #[cold]
+    pub(super) fn misfit(&self, bytes: &[u8]) -> Option<Box<Fault>> {
+        let layout = &self.layout;
+        let (found, expected) = (count(bytes, layout.marks)?, layout.names.len());
+        let columns = |count: usize| if count == 1 { "column" } else { "columns" };
+        let named = self.named(bytes);
+        // A line that names most of the columns is no row of theirs.
+        let again =
+            layout.header == Header::Present && named > 1 && named * 2 > expected.min(found);
+        let message = if again && found == expected && named == expected {
+            "the header line once more; it is no row".to_owned()
+        } else if again && found != expected {
+            format!(
+                "a header line of {found} {} in the middle of the body, and its header has \
+                 {expected}; send what follows it as a body of its own",
+                columns(found)
+            )
+        } else if found != expected {
+            let fields = if found == 1 { "field" } else { "fields" };
+            match layout.header {
+                Header::Present => format!("{found} {fields}, and the header has {expected}"),
+                Header::Absent => format!(
+                    "{found} {fields}, and the body has {expected} {} (without a header they are \
+                     the stream's, or as many as the first record has fields)",
+                    columns(expected)
+                ),
+            }
+        } else {
+            return None;
+        };
+        Some(Fault::new(Code::FieldCount, message))
+    }
 }
 
 impl Target {
     /// Reads the record at the start of `bytes`. Returns its length, with its line end.
-    pub(super) fn csv_row(
-        &mut self,
-        bytes: &[u8],
-        fields: &[Field],
-        delimiter: u8,
-    ) -> Fallible<usize> {
+    pub(super) fn csv_row(&mut self, bytes: &[u8], fields: &Fields) -> Fallible<usize> {
         self.begin_row();
-        match self.csv_fields(bytes, fields, delimiter) {
+        match self.csv_fields(bytes, fields) {
             Ok(end) => self.end_row().map(|()| end),
             // A value in the wrong column is the consequence of a field too many or too few.
             Err(fault) if fault.code == Code::Syntax => Err(fault),
-            Err(fault) => Err(miscounted(bytes, fields.len(), delimiter).unwrap_or(fault)),
+            Err(fault) => Err(fields.misfit(bytes).unwrap_or(fault)),
         }
     }
 
-    fn csv_fields(&mut self, bytes: &[u8], fields: &[Field], delimiter: u8) -> Fallible<usize> {
+    fn csv_fields(&mut self, bytes: &[u8], fields: &Fields) -> Fallible<usize> {
         let row = self.columns.rows();
+        let layout = &*fields.layout;
+        let delimiter = layout.marks.delimiter;
         let mut at = 0;
-        let mut left = fields.len();
-        for field in fields {
+        let mut left = fields.all.len();
+        for field in &fields.all {
             match field {
                 Field::Column(index) => {
                     let builder = self.columns.slot(*index)?;
-                    let null_text = self.null_text.as_deref();
-                    let dialect = Dialect { delimiter, null_text, depth: self.limits.depth };
-                    at = match cell(bytes, at, dialect, builder, row, &mut self.scratch) {
+                    let cell = Cell { layout, row, depth: self.limits.depth };
+                    at = match cell.read(bytes, at, builder, &mut self.scratch) {
                         Ok(end) => end,
                         Err(mut fault) => {
                             fault.column = Some(builder.column.name.clone());
@@ -84,7 +150,7 @@ impl Target {
                         }
                     };
                 }
-                Field::Unknown(name) => at = self.unknown_field(bytes, at, delimiter, name)?,
+                Field::Unknown(name) => at = self.unknown_field(bytes, at, layout, name)?,
             }
             left -= 1;
             let more = bytes.get(at) == Some(&delimiter);
@@ -100,13 +166,12 @@ impl Target {
         &mut self,
         bytes: &[u8],
         at: usize,
-        delimiter: u8,
+        layout: &Layout,
         name: &[u8],
     ) -> Fallible<usize> {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let (text, quoted, end) = field(bytes, at, delimiter, &mut scratch)?;
-        let null = !quoted && (text.is_empty() || self.null_text.as_deref() == Some(text));
-        if !null {
+        let token = token(bytes, at, layout.marks)?;
+        let raw = bytes.get(token.from..token.to).unwrap_or_default();
+        if token.quoted || !is_null(raw, layout) {
             self.unknown_value(name);
             if self.keeps() {
                 if !self.extra.is_empty() {
@@ -114,209 +179,63 @@ impl Target {
                 }
                 quote(name, &mut self.extra);
                 self.extra.push(b':');
-                quote(text, &mut self.extra);
+                quote(token.text(bytes, layout.marks, &mut self.scratch), &mut self.extra);
             }
         }
-        self.scratch = scratch;
-        Ok(end)
+        Ok(token.end)
     }
 }
 
-/// The fault of a record whose fields are not as many as the header's, if so it is.
-#[cold]
-fn miscounted(bytes: &[u8], expected: usize, delimiter: u8) -> Option<Box<Fault>> {
-    let mut scratch = Vec::new();
-    let (mut at, mut found) = (0, 0);
-    loop {
-        at = field(bytes, at, delimiter, &mut scratch).ok()?.2;
-        found += 1;
-        if bytes.get(at) != Some(&delimiter) {
-            break;
+/// What reading a cell needs beside its bytes and its column.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cell<'a> {
+    pub(super) layout: &'a Layout,
+    pub(super) row: usize,
+    /// The deepest nesting of a JSON value.
+    pub(super) depth: usize,
+}
+
+impl Cell<'_> {
+    /// Reads the field at `at` into its column. Returns where it ends.
+    fn read(
+        self,
+        bytes: &[u8],
+        at: usize,
+        builder: &mut Builder,
+        scratch: &mut Vec<u8>,
+    ) -> Fallible<usize> {
+        let token = token(bytes, at, self.layout.marks)?;
+        self.put(bytes, token, builder, scratch)?;
+        Ok(token.end)
+    }
+
+    /// Puts a field into its column.
+    #[inline]
+    pub(super) fn put(
+        self,
+        bytes: &[u8],
+        token: Token,
+        builder: &mut Builder,
+        scratch: &mut Vec<u8>,
+    ) -> Fallible<()> {
+        let Token { from, to, quoted, .. } = token;
+        if !quoted && is_null(bytes.get(from..to).unwrap_or_default(), self.layout) {
+            return builder.push_null(self.row);
         }
-        at += 1;
-    }
-    let message = format!("{found} fields, and the header has {expected}");
-    (found != expected).then(|| Fault::new(Code::FieldCount, message))
-}
-
-#[inline]
-fn line_end(bytes: &[u8]) -> usize {
-    match bytes {
-        [b'\n', ..] => 1,
-        [b'\r', b'\n', ..] => 2,
-        [b'\r', ..] => 1,
-        _ => 0,
-    }
-}
-
-/// True if a field ends before `at`: at the delimiter, a line end, or the end of the bytes.
-#[inline]
-fn ends(bytes: &[u8], at: usize, delimiter: u8) -> bool {
-    match bytes.get(at) {
-        None | Some(b'\n' | b'\r') => true,
-        Some(&byte) => byte == delimiter,
-    }
-}
-
-/// Where an unquoted field ends.
-#[inline]
-fn field_end(bytes: &[u8], at: usize, delimiter: u8) -> usize {
-    const EACH: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = EACH * 0x80;
-    // Most fields are shorter than what a vector search costs to begin.
-    let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) else {
-        let end = bytes[at..].iter().position(|&b| b == delimiter || b == b'\n' || b == b'\r');
-        return end.map_or(bytes.len(), |end| at + end);
-    };
-    let word = u64::from_le_bytes(*word);
-    // The high bit of a byte that is zero; above the first of them others may be set as well.
-    let zero_in = |word: u64| word.wrapping_sub(EACH) & !word & HIGH;
-    let found = zero_in(word ^ (EACH * u64::from(delimiter)))
-        | zero_in(word ^ (EACH * u64::from(b'\n')))
-        | zero_in(word ^ (EACH * u64::from(b'\r')));
-    if found != 0 {
-        return at + found.trailing_zeros() as usize / 8;
-    }
-    memchr::memchr3(delimiter, b'\n', b'\r', &bytes[at..]).map_or(bytes.len(), |end| at + end)
-}
-
-/// The field at `at`: its text (unquoted into `scratch` if need be), whether it was quoted, and
-/// where it ends.
-pub(super) fn field<'a>(
-    bytes: &'a [u8],
-    at: usize,
-    delimiter: u8,
-    scratch: &'a mut Vec<u8>,
-) -> Fallible<(&'a [u8], bool, usize)> {
-    if bytes.get(at) != Some(&b'"') {
-        let end = field_end(bytes, at, delimiter);
-        return Ok((&bytes[at..end], false, end));
-    }
-    let quoted = quoted(bytes, at, delimiter)?;
-    Ok((unquote(&quoted, scratch), true, quoted.end))
-}
-
-fn quoted(bytes: &[u8], at: usize, delimiter: u8) -> Fallible<Quoted<'_>> {
-    let start = at + 1;
-    let mut doubled = false;
-    let mut from = start;
-    loop {
-        let Some(found) = memchr::memchr(b'"', &bytes[from..]) else {
-            return Err(Fault::syntax(at, "the quote that opens here is not closed"));
-        };
-        let close = from + found;
-        if bytes.get(close + 1) == Some(&b'"') {
-            doubled = true;
-            from = close + 2;
-            continue;
+        if token.escaped {
+            let text = token.text(bytes, self.layout.marks, scratch);
+            return convert(text, quoted, builder, self.row, self.depth);
         }
-        if !ends(bytes, close + 1, delimiter) {
-            let message = "bytes after the closing quote (a quote inside quotes is doubled)";
-            return Err(Fault::syntax(close + 1, message));
+        if quick(bytes, from, to, &mut builder.values) {
+            return Ok(());
         }
-        return Ok(Quoted { content: &bytes[start..close], doubled, end: close + 1 });
+        let text = bytes.get(from..to).unwrap_or_default();
+        convert(text, quoted, builder, self.row, self.depth)
     }
-}
-
-fn unquote<'a>(quoted: &Quoted<'a>, scratch: &'a mut Vec<u8>) -> &'a [u8] {
-    if !quoted.doubled {
-        return quoted.content;
-    }
-    scratch.clear();
-    let mut rest = quoted.content;
-    while let Some(quote) = memchr::memchr(b'"', rest) {
-        scratch.extend_from_slice(&rest[..=quote]);
-        rest = rest.get(quote + 2..).unwrap_or_default();
-    }
-    scratch.extend_from_slice(rest);
-    scratch
-}
-
-/// Reads a field into its column. Returns where it ends.
-#[inline]
-fn cell(
-    bytes: &[u8],
-    at: usize,
-    dialect: Dialect<'_>,
-    builder: &mut Builder,
-    row: usize,
-    scratch: &mut Vec<u8>,
-) -> Fallible<usize> {
-    let Dialect { delimiter, null_text, depth } = dialect;
-    if bytes.get(at) == Some(&b'"') {
-        let quoted = quoted(bytes, at, delimiter)?;
-        convert(unquote(&quoted, scratch), true, builder, row, depth)?;
-        return Ok(quoted.end);
-    }
-    if ends(bytes, at, delimiter) {
-        builder.push_null(row)?;
-        return Ok(at);
-    }
-    if let Some(null) = null_text
-        && bytes[at..].starts_with(null)
-        && ends(bytes, at + null.len(), delimiter)
-    {
-        builder.push_null(row)?;
-        return Ok(at + null.len());
-    }
-    // The common spellings are read to their end in one go.
-    let read = match &mut builder.values {
-        Values::SmallInt(v) => whole(bytes, at, delimiter, v),
-        Values::Int(v) => whole(bytes, at, delimiter, v),
-        Values::BigInt(v) => whole(bytes, at, delimiter, v),
-        Values::Double(v) => match number::read_double(bytes, at) {
-            Some((value, end)) if ends(bytes, end, delimiter) => {
-                v.push(value);
-                Some(end)
-            }
-            _ => None,
-        },
-        Values::Text(texts) => {
-            let end = field_end(bytes, at, delimiter);
-            texts.push_from(bytes, at, end);
-            Some(end)
-        }
-        Values::Timestamp(v) => {
-            // `2013-01-01T10:00:00Z`, which most programs write.
-            const LENGTH: usize = 20;
-            let text = bytes.get(at..at + LENGTH).filter(|_| ends(bytes, at + LENGTH, delimiter));
-            text.and_then(datetime::timestamp).map(|value| {
-                v.push(value);
-                at + LENGTH
-            })
-        }
-        _ => None,
-    };
-    if let Some(end) = read {
-        return Ok(end);
-    }
-    let end = field_end(bytes, at, delimiter);
-    let text = &bytes[at..end];
-    if is_null_word(text) {
-        builder.push_null(row)?;
-    } else {
-        convert(text, false, builder, row, depth)?;
-    }
-    Ok(end)
-}
-
-#[inline]
-fn whole<T: TryFrom<i64>>(
-    bytes: &[u8],
-    at: usize,
-    delimiter: u8,
-    values: &mut Vec<T>,
-) -> Option<usize> {
-    let (value, end) = number::read_integer(bytes, at)?;
-    if !ends(bytes, end, delimiter) {
-        return None;
-    }
-    values.push(T::try_from(value).ok()?);
-    Some(end)
 }
 
 /// Puts a field's text into its column, whatever its spelling.
-fn convert(
+pub(super) fn convert(
     text: &[u8],
     quoted: bool,
     builder: &mut Builder,
@@ -327,6 +246,9 @@ fn convert(
     if let Values::Text(texts) = &mut builder.values {
         texts.push(text);
         return Ok(());
+    }
+    if !quoted && is_null_word(text) {
+        return builder.push_null(row);
     }
     let text = text.trim_ascii();
     if text.is_empty() && quoted {
@@ -359,6 +281,35 @@ fn convert(
         Values::Text(_) => {}
     }
     Ok(())
+}
+
+/// Puts the text at `from..to` into a column if it is of a common spelling.
+#[inline]
+fn quick(bytes: &[u8], from: usize, to: usize, values: &mut Values) -> bool {
+    match values {
+        Values::SmallInt(v) => push(v, integer(bytes, from, to)),
+        Values::Int(v) => push(v, integer(bytes, from, to)),
+        Values::BigInt(v) => push(v, integer(bytes, from, to)),
+        Values::Double(v) => push(v, number::double_between(bytes, from, to)),
+        Values::Date(v) => push(v, bytes.get(from..to).and_then(datetime::date)),
+        Values::Timestamp(v) => push(v, bytes.get(from..to).and_then(datetime::timestamp)),
+        Values::Text(texts) => {
+            texts.push_from(bytes, from, to);
+            true
+        }
+        _ => false,
+    }
+}
+
+#[inline]
+fn push<T>(values: &mut Vec<T>, value: Option<T>) -> bool {
+    value.map(|value| values.push(value)).is_some()
+}
+
+/// The whole number at `from..to`, if it is of a common spelling and fits.
+#[inline]
+fn integer<T: TryFrom<i64>>(bytes: &[u8], from: usize, to: usize) -> Option<T> {
+    T::try_from(number::integer_between(bytes, from, to)?).ok()
 }
 
 fn fit<T: TryFrom<i64>>(value: i64, text: &[u8], ty: Type) -> Fallible<T> {

@@ -5,9 +5,12 @@
 
 use std::sync::Arc;
 
-use super::csv_rows::Field;
+use super::csv_columns::Run;
+use super::csv_index::Index;
+use super::csv_rows::Fields;
 use super::json::Reader;
 use super::target::Target;
+use super::text_rows::Matcher;
 use super::{Chunk, Fallible, Fault, Format, Limits, Malformed, cut, shorten};
 use crate::record::{Batch, Code, Rejected};
 use crate::schema::{Schema, Type, Unknown};
@@ -23,39 +26,51 @@ pub struct Decoder {
     limits: Limits,
     /// A row's size in the batch, beyond its text.
     width: usize,
-    /// The last CSV header seen, and where each of its fields goes.
-    header: Option<(Arc<Vec<String>>, Vec<Field>)>,
+    /// The last CSV layout seen, and whether its records may be read column by column.
+    fields: Option<Fields>,
+    /// The last pattern of lines of text seen.
+    matcher: Option<Matcher>,
+    columnar: bool,
+    index: Index,
 }
 
 impl Decoder {
     /// A decoder of `schema`. Under [`Unknown::Keep`] the schema has the JSON column [`EXTRA`](super::EXTRA).
     pub fn new(schema: Arc<Schema>, unknown: Unknown, limits: Limits) -> Decoder {
         let width = schema.columns.iter().map(|column| width(column.ty)).sum();
-        Decoder { target: Target::new(&schema, unknown, limits), limits, width, header: None }
-    }
-
-    /// Reads an unquoted CSV field of this text as NULL, in TEXT columns too (an empty one always
-    /// is).
-    #[must_use]
-    pub fn with_null_text(mut self, text: &str) -> Decoder {
-        self.target.null_text = Some(text.as_bytes().into());
-        self
+        Decoder {
+            target: Target::new(&schema, unknown, limits),
+            limits,
+            width,
+            fields: None,
+            columnar: false,
+            index: Index::default(),
+            matcher: None,
+        }
     }
 
     /// Decodes a chunk into batches of at most [`Limits::cells`] cells.
-    pub fn decode<'a>(&'a mut self, format: Format, chunk: &'a Chunk) -> Decoding<'a> {
+    pub fn decode<'a>(&'a mut self, format: &'a Format, chunk: &'a Chunk) -> Decoding<'a> {
         self.target.unknown.clear();
-        if let Some(header) = &chunk.header {
-            let same = self.header.as_ref().is_some_and(|(known, _)| known == header);
-            if !same {
-                let fields = header.iter().map(|name| match self.target.index(name.as_bytes()) {
-                    Some(index) => Field::Column(index),
-                    None => Field::Unknown(name.as_bytes().into()),
-                });
-                self.header = Some((Arc::clone(header), fields.collect()));
-            }
+        if let Some(layout) = &chunk.header
+            && self.fields.as_ref().is_none_or(|fields| fields.layout != *layout)
+        {
+            let fields = Fields::new(layout, &self.target);
+            self.columnar = self.target.takes_columns(&fields);
+            self.fields = Some(fields);
+        }
+        if let Format::Text(pattern) = format
+            && self.matcher.as_ref().is_none_or(|matcher| matcher.pattern != *pattern)
+        {
+            self.matcher = Some(Matcher::new(pattern, &self.target));
         }
         let utf8 = simdutf8::basic::from_utf8(&chunk.bytes).is_ok();
+        self.index.clear();
+        let columnar = self.columnar
+            && utf8
+            && matches!(format, Format::Csv(_))
+            && chunk.header.is_some()
+            && chunk.oversized.is_empty();
         Decoding {
             decoder: self,
             chunk,
@@ -65,6 +80,11 @@ impl Decoder {
             seen: 0,
             oversized: 0,
             inside: false,
+            columnar,
+            line: 0,
+            alone: 0,
+            patience: 1,
+            placed: Placed::default(),
             failed: false,
         }
     }
@@ -94,7 +114,7 @@ fn width(ty: Type) -> usize {
 pub struct Decoding<'a> {
     decoder: &'a mut Decoder,
     chunk: &'a Chunk,
-    format: Format,
+    format: &'a Format,
     /// The whole chunk is UTF-8; else each record is looked at by itself.
     utf8: bool,
     at: usize,
@@ -104,7 +124,35 @@ pub struct Decoding<'a> {
     oversized: usize,
     /// JSON: inside the body's array.
     inside: bool,
+    /// CSV: plain records are read column by column.
+    columnar: bool,
+    /// The next line of the decoder's index.
+    line: usize,
+    /// Records to read one by one before plain ones are looked for again, and how many the next time.
+    alone: u32,
+    patience: u32,
+    placed: Placed,
     failed: bool,
+}
+
+/// The most records that are read alone between two looks for plain ones.
+const MOST_ALONE: u32 = 32;
+
+/// What a batch gathers beside its columns.
+#[derive(Debug)]
+struct Rows {
+    numbers: Vec<u32>,
+    spans: Vec<(u32, u32)>,
+    rejected: Vec<Rejected>,
+}
+
+/// How far lines were counted in a chunk.
+#[derive(Debug, Default)]
+struct Placed {
+    at: usize,
+    lines: u64,
+    /// Where the last of them begins, if it begins in the chunk.
+    line_start: Option<usize>,
 }
 
 impl Decoding<'_> {
@@ -120,15 +168,22 @@ impl Decoding<'_> {
         let left = usize::try_from(self.chunk.records.saturating_sub(self.seen));
         let expected = left.unwrap_or(most).min(most);
         self.decoder.target.columns.reserve(expected);
-        let mut numbers = Vec::with_capacity(expected);
-        let mut spans = Vec::with_capacity(expected);
-        let mut rejected = Vec::new();
+        let mut out = Rows {
+            numbers: Vec::with_capacity(expected),
+            spans: Vec::with_capacity(expected),
+            rejected: Vec::new(),
+        };
         let mut received = 0;
         while received < most && !self.decoder.target.columns.is_full() {
+            let run = self.run(most - received, &mut out);
+            if run > 0 {
+                received += run;
+                continue;
+            }
             let start = self.next_record();
             if let Some(refused) = self.take_oversized(start) {
                 received += 1;
-                rejected.push(refused);
+                out.rejected.push(refused);
                 continue;
             }
             let Some(start) = start else { break };
@@ -137,12 +192,12 @@ impl Decoding<'_> {
             let (end, done) = self.record(start);
             match done {
                 Ok(()) => {
-                    numbers.push(self.seen as u32);
-                    spans.push((start as u32, (end - start) as u32));
+                    out.numbers.push(self.seen as u32);
+                    out.spans.push((start as u32, (end - start) as u32));
                 }
                 Err(fault) => {
                     self.decoder.target.columns.undo_row();
-                    rejected.push(self.refuse(start, end, *fault));
+                    out.rejected.push(self.refuse(start, end, *fault));
                 }
             }
         }
@@ -153,14 +208,73 @@ impl Decoding<'_> {
             self.decoder.target.columns.finish().map_err(|error| {
                 self.malformed(format!("the columns do not fit together: {error}"))
             })?;
+        let Rows { numbers, spans, rejected } = out;
         Ok(Some(Batch { rows, numbers, spans, rejected, received: received as u64 }))
+    }
+
+    /// Reads the plain CSV records that come next column by column, at most `most` of them. Returns how
+    /// many there were; none if the next one is to be read alone.
+    fn run(&mut self, most: usize, out: &mut Rows) -> usize {
+        if !self.columnar {
+            return 0;
+        }
+        if self.alone > 0 {
+            self.alone -= 1;
+            return 0;
+        }
+        let Decoder { target, index, fields: Some(fields), .. } = &mut *self.decoder else {
+            return 0;
+        };
+        let bytes = &self.chunk.bytes[..];
+        // Lines that were read alone, and blank ones, are behind us.
+        while self.line < index.len() && index.start(self.line).is_some_and(|at| at < self.at) {
+            self.line += 1;
+        }
+        if self.line >= index.len() {
+            index.build(bytes, self.at, fields.layout.marks);
+            self.line = 0;
+            if index.len() == 0 {
+                // Quotes in every record: what is looked for in vain is looked for less often.
+                self.alone = self.patience - 1;
+                self.patience = (self.patience * 2).min(MOST_ALONE);
+                return 0;
+            }
+            self.patience = 1;
+        }
+        let lines = index.alike(self.line, most, fields.all.len());
+        if lines == 0 || index.start(self.line) != Some(self.at) {
+            return 0;
+        }
+        let run = Run { bytes, index, line: self.line, lines };
+        let mut faults = target.csv_run(run, fields);
+        let first = self.seen;
+        let mut refused = Vec::new();
+        for (at, (start, end)) in run.spans().enumerate() {
+            match faults.remove(&at) {
+                None => {
+                    out.numbers.push((first + at as u64 + 1) as u32);
+                    out.spans.push((start as u32, (end - start) as u32));
+                }
+                Some(fault) => refused.push((at, start, end, fault)),
+            }
+        }
+        self.at = index.start(self.line + lines).unwrap_or(bytes.len());
+        self.line += lines;
+        for (at, start, end, fault) in refused {
+            self.seen = first + at as u64 + 1;
+            let record = self.chunk.bytes.slice(start..end);
+            let misfit = self.decoder.fields.as_ref().and_then(|fields| fields.misfit(&record));
+            out.rejected.push(self.refuse(start, end, *misfit.unwrap_or(fault)));
+        }
+        self.seen = first + lines as u64;
+        lines
     }
 
     fn check(&self) -> Result<(), Malformed> {
         if self.chunk.bytes.len() > CHUNK_BYTES {
             return Err(self.malformed(format!("a chunk is longer than {CHUNK_BYTES} bytes")));
         }
-        if matches!(self.format, Format::Csv { .. }) && self.chunk.header.is_none() {
+        if matches!(self.format, Format::Csv(_)) && self.chunk.header.is_none() {
             return Err(self.malformed("a CSV chunk without its header".to_owned()));
         }
         Ok(())
@@ -175,7 +289,24 @@ impl Decoding<'_> {
         let bytes = &self.chunk.bytes[..];
         loop {
             match (bytes.get(self.at)?, self.format) {
-                (b'\n' | b'\r', _) => self.at += 1,
+                (b'\n', _) => self.at += 1,
+                (b' ' | b'\t' | b'\r', Format::Ndjson | Format::Text(_)) => {
+                    let line = &bytes[self.at..];
+                    let end = memchr::memchr(b'\n', line).unwrap_or(line.len());
+                    if !cut::is_blank(&line[..end]) {
+                        return Some(self.at);
+                    }
+                    self.at += end;
+                }
+                (b'\r', _) => self.at += 1,
+                (byte, Format::Csv(_)) => {
+                    let layout = self.chunk.header.as_ref()?;
+                    if layout.marks.comment != Some(*byte) {
+                        return Some(self.at);
+                    }
+                    let line = &bytes[self.at..];
+                    self.at += memchr::memchr2(b'\n', b'\r', line).unwrap_or(line.len());
+                }
                 (b' ' | b'\t' | b']', Format::Json) => self.at += 1,
                 (b',', Format::Json) => {
                     self.inside = true;
@@ -185,14 +316,6 @@ impl Decoding<'_> {
                 (b'[', Format::Json) if !self.inside => {
                     self.inside = true;
                     self.at += 1;
-                }
-                (b' ' | b'\t', Format::Ndjson) => {
-                    let line = &bytes[self.at..];
-                    let end = memchr::memchr(b'\n', line).unwrap_or(line.len());
-                    if !cut::is_blank(&line[..end]) {
-                        return Some(self.at);
-                    }
-                    self.at += end;
                 }
                 _ => return Some(self.at),
             }
@@ -230,6 +353,20 @@ impl Decoding<'_> {
                     .and_then(|()| target.json_line(&mut Reader::new(line, 0, depth)));
                 (start + line.len(), done)
             }
+            Format::Text(_) => {
+                let length = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+                self.at = start + length + 1;
+                let line = &rest[..length];
+                let line = line.strip_suffix(b"\r").unwrap_or(line);
+                let Some(matcher) = &mut self.decoder.matcher else {
+                    return (
+                        self.at,
+                        Err(Fault::new(Code::NoMatch, "a chunk without its pattern")),
+                    );
+                };
+                let done = checked(line, self.utf8).and_then(|()| target.text_line(line, matcher));
+                (start + line.len(), done)
+            }
             Format::Json => {
                 let whole = |rest| cut::json_record(rest);
                 let record = if self.utf8 { rest } else { &rest[..whole(rest)] };
@@ -239,12 +376,14 @@ impl Decoding<'_> {
                 self.at = start + length;
                 (self.at, done)
             }
-            Format::Csv { delimiter } => {
-                let fields = self.decoder.header.as_ref().map_or(&[][..], |(_, fields)| fields);
-                let whole = |rest| cut::csv_record(rest, delimiter);
+            Format::Csv(_) => {
+                let Some(fields) = &self.decoder.fields else {
+                    self.at = self.chunk.bytes.len();
+                    return (self.at, Err(Fault::new(Code::Syntax, "a chunk without its layout")));
+                };
+                let whole = |rest| cut::csv_record(rest, fields.layout.marks);
                 let record = if self.utf8 { rest } else { &rest[..whole(rest)] };
-                let done = checked(record, self.utf8)
-                    .and_then(|()| target.csv_row(record, fields, delimiter));
+                let done = checked(record, self.utf8).and_then(|()| target.csv_row(record, fields));
                 let length = match &done {
                     Ok(length) => *length,
                     Err(_) => whole(rest),
@@ -259,17 +398,12 @@ impl Decoding<'_> {
     }
 
     #[cold]
-    fn refuse(&self, start: usize, end: usize, fault: Fault) -> Rejected {
+    fn refuse(&mut self, start: usize, end: usize, fault: Fault) -> Rejected {
         let raw = self.chunk.bytes.slice(start..end);
         let message = match (fault.at, self.format) {
             (None, _) => fault.message,
-            (Some(at), Format::Json) => {
-                let before = &self.chunk.bytes[..(start + at).min(self.chunk.bytes.len())];
-                let line = self.chunk.line + memchr::memchr_iter(b'\n', before).count() as u64;
-                let column = match memchr::memrchr(b'\n', before) {
-                    Some(at) => (before.len() - at) as u64,
-                    None => self.chunk.column + before.len() as u64,
-                };
+            (Some(at), Format::Json | Format::Csv(_)) => {
+                let (line, column) = self.place(start + at);
                 format!("line {line}, column {column}: {}", fault.message)
             }
             (Some(at), Format::Ndjson) => {
@@ -281,10 +415,36 @@ impl Decoding<'_> {
                 };
                 format!("column {}: {}{hint}", at + 1, fault.message)
             }
-            (Some(at), Format::Csv { .. }) => format!("byte {}: {}", at + 1, fault.message),
+            (Some(at), Format::Text(_)) => format!("column {}: {}", at + 1, fault.message),
         };
         let column = fault.column.map(|column| shorten(&column));
         Rejected { row: self.seen, column, code: fault.code, message, raw }
+    }
+
+    /// The line and column in the body of a byte of the chunk. Looks only at what lies between it and
+    /// the one asked for before, which must not lie behind it.
+    fn place(&mut self, at: usize) -> (u64, u64) {
+        let bytes = &self.chunk.bytes[..];
+        let at = at.min(bytes.len());
+        let fresh = bytes.get(self.placed.at..at).unwrap_or_default();
+        let returns = matches!(self.format, Format::Csv(_));
+        for end in memchr::memchr2_iter(b'\n', b'\r', fresh) {
+            let end = self.placed.at + end;
+            // The CR of a CRLF ends no line, and in JSON none does.
+            let feed = bytes.get(end) == Some(&b'\n');
+            if feed || returns && bytes.get(end + 1) != Some(&b'\n') {
+                self.placed.lines += 1;
+                self.placed.line_start = Some(end + 1);
+            }
+        }
+        self.placed.at = at;
+        let skipped = self.chunk.oversized.iter().take(self.oversized);
+        let skipped: u64 = skipped.map(|record| record.lines).sum();
+        let column = match self.placed.line_start {
+            Some(start) => (at - start) as u64 + 1,
+            None => self.chunk.column + at as u64,
+        };
+        (self.chunk.line + self.placed.lines + skipped, column)
     }
 }
 

@@ -17,10 +17,15 @@
 
 use std::collections::HashMap;
 
-use super::csv_rows::{field, is_null_word};
+use super::csv_fields::token;
+use super::csv_rows::{is_null, is_null_word};
+use super::dialect::Layout;
 use super::json::{Kind, Reader, unescape};
 use super::number::is_number;
-use super::{Chunk, EXTRA, Fallible, Fault, Format, Limits, Malformed, cut, datetime};
+use super::pattern::Pattern;
+use super::{
+    Chunk, EXTRA, Fallible, Fault, Format, Limits, Malformed, cut, datetime, log_time, text_rows,
+};
 use crate::record::Code;
 use crate::schema::{Column, Schema, Type};
 
@@ -31,7 +36,7 @@ const RECEIVED_AT: &str = "_received_at";
 ///
 /// # Errors
 /// No record of the chunk is well-formed, or none has a column; or there are too many columns.
-pub fn infer(format: Format, chunk: &Chunk, limits: Limits) -> Result<Schema, Malformed> {
+pub fn infer(format: &Format, chunk: &Chunk, limits: Limits) -> Result<Schema, Malformed> {
     let malformed = |message: String| Malformed { line: chunk.line, column: 1, message };
     let mut seen = gather(format, chunk, limits).map_err(malformed)?;
     if let (0, Some(fault)) = (seen.records, seen.fault.take()) {
@@ -52,7 +57,7 @@ pub fn infer(format: Format, chunk: &Chunk, limits: Limits) -> Result<Schema, Ma
 /// `None` if there are none, or too many.
 ///
 /// Reads the whole chunk: call it when [`super::Decoding::unknown_columns`] names some.
-pub fn widen(schema: &Schema, format: Format, chunk: &Chunk, limits: Limits) -> Option<Schema> {
+pub fn widen(schema: &Schema, format: &Format, chunk: &Chunk, limits: Limits) -> Option<Schema> {
     let seen = gather(format, chunk, limits).ok()?;
     let known = seen.names.iter().zip(&seen.kinds).filter(|(_, kinds)| kinds.0 != 0);
     let new: Vec<_> =
@@ -85,8 +90,9 @@ impl Kinds {
         self.0 & !of == 0
     }
 
-    fn ty(self, format: Format) -> Type {
-        let csv = matches!(format, Format::Csv { .. });
+    fn ty(self, format: &Format) -> Type {
+        // What a text says is a guess in these, so mixtures stay texts.
+        let csv = matches!(format, Format::Csv(_) | Format::Text(_));
         let numbers = Kinds::INTEGER | Kinds::FLOAT | if csv { 0 } else { Kinds::LARGE };
         if self.0 == 0 {
             Type::Text
@@ -132,14 +138,23 @@ impl Seen {
         Ok(self.names.len() - 1)
     }
 
-    fn columns(&self, format: Format, wanted: impl Fn(&str) -> bool) -> Vec<Column> {
-        let csv = matches!(format, Format::Csv { .. });
+    fn columns(&self, format: &Format, wanted: impl Fn(&str) -> bool) -> Vec<Column> {
+        // Columns that the body names are columns, values or not.
+        let csv = match format {
+            Format::Csv(_) => true,
+            Format::Text(pattern) => pattern.names().is_some(),
+            Format::Ndjson | Format::Json => false,
+        };
+        let known = |name: &str| match format {
+            Format::Text(pattern) => pattern.ty(name),
+            _ => None,
+        };
         let named = self.names.iter().zip(&self.kinds);
         named
             .filter(|(name, kinds)| csv || (kinds.0 != 0 && !name.is_empty()))
             .filter(|(name, _)| name.as_str() != EXTRA && name.as_str() != RECEIVED_AT)
             .filter(|(name, _)| wanted(name))
-            .map(|(name, kinds)| column(name, kinds.ty(format)))
+            .map(|(name, kinds)| column(name, known(name).unwrap_or_else(|| kinds.ty(format))))
             .collect()
     }
 }
@@ -148,7 +163,7 @@ fn column(name: &str, ty: Type) -> Column {
     Column { name: name.to_owned(), ty, nullable: true, default: None }
 }
 
-fn gather(format: Format, chunk: &Chunk, limits: Limits) -> Result<Seen, String> {
+fn gather(format: &Format, chunk: &Chunk, limits: Limits) -> Result<Seen, String> {
     let mut seen = Seen::default();
     match format {
         Format::Ndjson => {
@@ -174,11 +189,23 @@ fn gather(format: Format, chunk: &Chunk, limits: Limits) -> Result<Seen, String>
                 }
             }
         }
-        Format::Csv { delimiter } => {
-            for name in chunk.header.iter().flat_map(|header| header.iter()) {
+        Format::Text(pattern) => {
+            for name in pattern.names().into_iter().flatten() {
                 seen.slot(name.as_bytes(), limits)?;
             }
-            seen.take_csv(&chunk.bytes, delimiter);
+            for line in chunk.bytes.split(|&byte| byte == b'\n') {
+                if !cut::is_blank(line) {
+                    seen.take_text(line.strip_suffix(b"\r").unwrap_or(line), pattern, limits)?;
+                }
+            }
+        }
+        Format::Csv(_) => {
+            if let Some(layout) = &chunk.header {
+                for name in &layout.names {
+                    seen.slot(name.as_bytes(), limits)?;
+                }
+                seen.take_csv(&chunk.bytes, layout);
+            }
         }
     }
     Ok(seen)
@@ -204,34 +231,42 @@ impl Seen {
         Ok(())
     }
 
-    fn take_csv(&mut self, bytes: &[u8], delimiter: u8) {
-        let mut scratch = Vec::new();
+    fn take_text(&mut self, line: &[u8], pattern: &Pattern, limits: Limits) -> Result<(), String> {
+        let mut values = Vec::new();
+        match text_rows::values_of(line, pattern, |name, text| {
+            values.push((name.as_bytes().to_vec(), text.map_or(0, text_kind)));
+        }) {
+            Ok(()) => {
+                self.records += 1;
+                for (name, kinds) in values {
+                    let slot = self.slot(&name, limits)?;
+                    if let Some(known) = self.kinds.get_mut(slot) {
+                        known.0 |= kinds;
+                    }
+                }
+            }
+            Err(fault) => {
+                self.fault.get_or_insert(fault);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_csv(&mut self, bytes: &[u8], layout: &Layout) {
         let mut kinds = Vec::with_capacity(self.names.len());
         let mut rest = bytes;
         while !rest.is_empty() {
-            let (record, after) = rest.split_at(cut::csv_record(rest, delimiter).max(1));
+            let (record, after) = rest.split_at(cut::csv_record(rest, layout.marks).max(1));
             rest = after;
-            if matches!(record, [b'\n' | b'\r', ..]) {
+            if cut::is_no_record(record, layout.marks) {
                 continue;
             }
             kinds.clear();
-            let mut at = 0;
-            let read = loop {
-                match field(record, at, delimiter, &mut scratch) {
-                    Ok((text, quoted, end)) => {
-                        kinds.push(csv_kind(text, quoted));
-                        at = end + 1;
-                        if record.get(end) != Some(&delimiter) {
-                            break true;
-                        }
-                    }
-                    Err(fault) => {
-                        self.fault.get_or_insert(fault);
-                        break false;
-                    }
-                }
-            };
-            if !read || kinds.len() != self.kinds.len() || std::str::from_utf8(record).is_err() {
+            if let Err(fault) = csv_kinds(record, layout, &mut kinds) {
+                self.fault.get_or_insert(fault);
+                continue;
+            }
+            if kinds.len() != self.kinds.len() || std::str::from_utf8(record).is_err() {
                 let fault = || Fault::new(Code::FieldCount, "another number of fields");
                 self.fault.get_or_insert_with(fault);
                 continue;
@@ -241,6 +276,25 @@ impl Seen {
                 known.0 |= kinds;
             }
         }
+    }
+}
+
+/// The kinds of a record's fields.
+fn csv_kinds(record: &[u8], layout: &Layout, kinds: &mut Vec<u8>) -> Fallible<()> {
+    let mut scratch = Vec::new();
+    let mut at = 0;
+    loop {
+        let token = token(record, at, layout.marks)?;
+        let raw = record.get(token.from..token.to).unwrap_or_default();
+        kinds.push(if !token.quoted && is_null(raw, layout) {
+            0
+        } else {
+            csv_kind(token.text(record, layout.marks, &mut scratch), token.quoted)
+        });
+        if record.get(token.end) != Some(&layout.marks.delimiter) {
+            return Ok(());
+        }
+        at = token.end + 1;
     }
 }
 
@@ -320,6 +374,20 @@ fn csv_kind(text: &[u8], quoted: bool) -> u8 {
         _ if is_instant(text) => Kinds::INSTANT,
         _ => Kinds::TEXT,
     }
+}
+
+/// As of an unquoted CSV field, and the times of logs.
+fn text_kind(text: &[u8]) -> u8 {
+    match csv_kind(text, false) {
+        _ if text == b"-" => 0,
+        Kinds::TEXT if is_log_time(text) => Kinds::INSTANT,
+        kind => kind,
+    }
+}
+
+/// A time that only logs write; those of other forms are judged by [`is_instant`].
+fn is_log_time(text: &[u8]) -> bool {
+    datetime::timestamp(text).is_none() && log_time::parse(text).is_some()
 }
 
 /// A date with a time that a TIMESTAMP holds without losing digits.

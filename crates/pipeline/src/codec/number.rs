@@ -73,6 +73,59 @@ pub(super) fn read_integer(bytes: &[u8], at: usize) -> Option<(i64, usize)> {
     Some(((value as i64 ^ sign) - sign, end))
 }
 
+/// The whole number that stands between `from` and `to`, if it has at most 18 digits.
+#[inline]
+pub(super) fn integer_between(bytes: &[u8], from: usize, to: usize) -> Option<i64> {
+    let rest = bytes.get(from..)?;
+    let negative = rest.first() == Some(&b'-');
+    let first = from + usize::from(negative);
+    let count = to.wrapping_sub(first);
+    let Some(word) = bytes.get(first..)?.first_chunk::<8>() else {
+        return long_integer(bytes, from, to);
+    };
+    if count.wrapping_sub(1) >= 8 {
+        return long_integer(bytes, from, to);
+    }
+    let value = eight_digits(u64::from_le_bytes(*word), count)?;
+    // Two's complement: minus is every bit turned, and one added.
+    let sign = -i64::from(negative);
+    Some((value as i64 ^ sign) - sign)
+}
+
+/// The value of the first `count` (1 to 8) bytes of a word, if all of them are digits.
+#[inline]
+fn eight_digits(word: u64, count: usize) -> Option<u64> {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    // Zeros in front.
+    let digits = (word ^ (EACH * 0x30)) << (64 - 8 * count);
+    let others = ((digits & (EACH * 0x7F)).wrapping_add(EACH * 0x76) | digits) & (EACH * 0x80);
+    if others != 0 {
+        return None;
+    }
+    let pairs = digits.wrapping_mul(2561) >> 8 & 0x00FF_00FF_00FF_00FF;
+    let fours = pairs.wrapping_mul(6_553_601) >> 16 & 0x0000_FFFF_0000_FFFF;
+    Some(fours.wrapping_mul(42_949_672_960_001) >> 32)
+}
+
+#[cold]
+fn long_integer(bytes: &[u8], from: usize, to: usize) -> Option<i64> {
+    let (value, end) = read_integer(bytes, from)?;
+    (end == to).then_some(value)
+}
+
+/// The number that stands between `from` and `to`, if it is of a common spelling.
+#[inline]
+pub(super) fn double_between(bytes: &[u8], from: usize, to: usize) -> Option<f64> {
+    match integer_between(bytes, from, to) {
+        // It may be a negative zero; and beyond 53 bits a double is not exact.
+        Some(value) if value != 0 && value.unsigned_abs() <= 1 << 53 => Some(value as f64),
+        _ => {
+            let (value, end) = read_double(bytes, from)?;
+            (end == to).then_some(value)
+        }
+    }
+}
+
 const POWERS: [f64; 23] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
     1e17, 1e18, 1e19, 1e20, 1e21, 1e22,

@@ -31,8 +31,6 @@ pub(super) struct Target {
     /// Names without a column that had a value in this chunk.
     pub(super) unknown: Vec<String>,
     pub(super) scratch: Vec<u8>,
-    /// What an unquoted CSV field says for NULL, in columns of every type.
-    pub(super) null_text: Option<Box<[u8]>>,
 }
 
 impl Target {
@@ -57,7 +55,6 @@ impl Target {
             stranger: None,
             unknown: Vec::new(),
             scratch: Vec::new(),
-            null_text: None,
         }
     }
 

@@ -10,13 +10,13 @@ use datafusion::datasource::MemTable;
 
 use super::Engine;
 use crate::query::{self, ErrorKind, QueryEngine, QueryError, QueryStream};
-use crate::sink::dead_letters;
+use crate::sink::{dead_letters, redriven};
 use crate::stream::Stream;
 
 /// The query engine, and the threads that are its own: a query that never yields delays no ingest.
 #[derive(Debug)]
 pub(super) struct Queries {
-    engine: QueryEngine,
+    pub(super) engine: QueryEngine,
     runtime: Option<tokio::runtime::Runtime>,
 }
 
@@ -47,8 +47,8 @@ impl Drop for Queries {
 }
 
 impl Engine {
-    /// Runs a read-only query over the committed rows; each stream is a table of its name, and so is
-    /// `_dead_letters`. `timeout` may only shorten the configured one. Dropping the stream cancels the
+    /// Runs a read-only query over the committed rows; each stream is a table of its name, and so are
+    /// `_dead_letters` and `_redriven`. `timeout` may only shorten the configured one. Dropping the stream cancels the
     /// query.
     ///
     /// # Errors
@@ -74,6 +74,13 @@ impl Engine {
             };
             tables.push((dead_letters::TABLE.to_owned(), table));
         }
+        if sql.contains(redriven::TABLE) {
+            let table = match inner.redriven.table().await.map_err(unreadable)? {
+                Some(table) => table,
+                None => empty(redriven::schema())?,
+            };
+            tables.push((redriven::TABLE.to_owned(), table));
+        }
         inner.query.engine.query(sql, tables, timeout).await
     }
 }
@@ -89,11 +96,11 @@ async fn table(stream: &Stream) -> Result<Arc<dyn TableProvider>, QueryError> {
     empty(Arc::clone(&plan.table))
 }
 
-fn empty(schema: SchemaRef) -> Result<Arc<dyn TableProvider>, QueryError> {
+pub(super) fn empty(schema: SchemaRef) -> Result<Arc<dyn TableProvider>, QueryError> {
     let none = vec![RecordBatch::new_empty(Arc::clone(&schema))];
     Ok(Arc::new(MemTable::try_new(schema, vec![none]).map_err(unreadable)?))
 }
 
-fn unreadable(error: impl std::fmt::Display) -> QueryError {
+pub(super) fn unreadable(error: impl std::fmt::Display) -> QueryError {
     QueryError { kind: ErrorKind::Internal, position: None, message: error.to_string() }
 }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use forebay_journal::KeyRoom;
+
 use crate::codec::Limits;
+use crate::codec::unpack::Expansion;
 use crate::stream::StreamConfig;
 
 /// The fixed shares of the memory budget, in bytes. Full intake cannot starve the draining side.
@@ -71,6 +74,8 @@ pub struct Faults {
     pub disk_bytes_per_second: Option<u64>,
     /// The journal's device fails after so many bytes.
     pub disk_error_after_bytes: Option<u64>,
+    /// The journal's device is full after so many bytes.
+    pub disk_full_after_bytes: Option<u64>,
     /// Streams whose sink never answers.
     pub stall_sinks: Vec<String>,
     /// A transform worker panics on a row that holds this text.
@@ -94,6 +99,8 @@ pub struct EngineConfig {
     pub admission_wait: Duration,
     /// Bounds on bodies, records and batches.
     pub limits: Limits,
+    /// How far a compressed body may expand.
+    pub expansion: Expansion,
     /// The largest body, in bytes, that `on_invalid = "reject"` can refuse whole.
     pub spool_bytes: u64,
     /// A journal's bound in bytes, where the stream names none.
@@ -110,7 +117,8 @@ pub struct EngineConfig {
     pub workers: Workers,
     /// How long an `Idempotency-Key` is remembered.
     pub key_window: Duration,
-    /// How many keys a stream remembers.
+    /// How many keys a stream remembers, and all streams together beyond the
+    /// [`KeyRoom::OWN`] that each always may.
     pub key_count: usize,
     /// Faults on purpose.
     pub faults: Faults,
@@ -136,6 +144,7 @@ impl EngineConfig {
             max_streams: 1000,
             admission_wait: Duration::from_millis(100),
             limits: Limits::default(),
+            expansion: Expansion::default(),
             spool_bytes: 8 << 20,
             journal_max: 4 << 30,
             flush_bytes: 64 << 20,
@@ -172,13 +181,34 @@ impl EngineConfig {
 
     /// What each journal keeps in memory for its readers, in bytes: an eighth of the intake share
     /// over all the streams that may be, at most 8 MiB and at least one small block.
-    pub(crate) fn journal_cache(&self) -> usize {
+    /// Nobody waits for it: it stands beside the shares in the memory sum.
+    pub fn journal_cache(&self) -> usize {
         let each = self.memory.intake / 8 / self.max_streams.max(1) as u64;
         usize::try_from(each).unwrap_or(usize::MAX).clamp(64 << 10, 8 << 20)
+    }
+
+    /// What idempotency keys take in memory at most, in bytes.
+    pub fn key_bytes(&self) -> u64 {
+        KeyRoom::new(self.key_count).most(self.max_streams) as u64 * KeyRoom::KEY_BYTES
     }
 
     /// When it is worth coming back to a server that drains.
     pub(crate) fn drain_retry_after(&self) -> Duration {
         self.drain_deadline.max(Duration::from_secs(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f3_the_tails_that_journals_keep_for_readers_fit_the_intake_share_together() {
+        for streams in [1, 10, 100, 1_000] {
+            let mut config = EngineConfig::new(PathBuf::from("data"), 512 << 20, 2);
+            config.max_streams = streams;
+            let all = config.journal_cache() as u64 * streams as u64;
+            assert!(all <= config.memory.intake / 2, "{streams} streams: {all} bytes");
+        }
     }
 }

@@ -4,14 +4,18 @@
 //! Engine ── Inner ┬─ budget: intake │ lanes │ (query: its own pool)
 //!                 ├─ pools: validate │ transform │ persist │ files
 //!                 ├─ streams: journal, plans, sink, one lane each
-//!                 └─ dead letters: one table, one owner
+//!                 └─ dead letters, and marks of the redriven: a table each, one owner
 //! ```
 
+mod alter;
 mod ask;
+mod assemble;
 mod config;
 mod define;
 mod drain;
+mod letters;
 mod open;
+mod redrive;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,20 +26,24 @@ use forebay_flow::budget::{Budget, Share};
 use forebay_flow::pool::Pool;
 use forebay_flow::supervise::{self, Child};
 use forebay_flow::{Clock, Scope};
-use forebay_journal::Writers;
 use forebay_journal::disk::Disk;
+use forebay_journal::{KeyRoom, Writers};
 use parking_lot::RwLock;
 
 pub use self::config::{EngineConfig, Faults, MemoryShares, Workers};
 pub use self::define::{StreamError, StreamInfo};
 pub use self::drain::Receipt;
+pub use self::letters::{Letter, LettersError, Place, Selection};
 pub use self::open::OpenError;
-use crate::intake::{IngestError, Partial, Refusal, Request, Upload};
+pub use self::redrive::{Redrive, Redriving, Refused};
+use crate::intake::{self, IngestError, Partial, Refusal, Request, Standing, Upload};
 use crate::ledger::{self, LedgerRow, Totals};
 use crate::sink::dead_letters::DeadLetters;
 use crate::sink::disk_store::DiskStore;
-use crate::stream::Stream;
+use crate::sink::redriven::Redriven;
 use crate::stream::catalog::Catalog;
+use crate::stream::catalog::Definition;
+use crate::stream::{Stream, Usual};
 use crate::telemetry::Telemetry;
 
 /// A cheap handle; clones share everything.
@@ -56,6 +64,7 @@ pub(crate) struct Inner {
     pub transformers: Pool,
     pub persisters: Pool,
     pub dead_letters: DeadLetters,
+    pub redriven: Redriven,
     /// Appends that outlive their request (`ack=received`).
     pub uploads: Scope,
     catalog: Catalog,
@@ -66,6 +75,8 @@ pub(crate) struct Inner {
     changing: tokio::sync::Mutex<()>,
     supervisor: supervise::Handle,
     writers: Writers,
+    /// What the journals of all streams share for idempotency keys.
+    key_room: KeyRoom,
     query: ask::Queries,
     /// Small blocking work on files: checkpoints, attempts, the catalog.
     pub files: Pool,
@@ -116,13 +127,45 @@ impl Engine {
             }
             Some(_) => {}
         }
-        let bytes = inner.config.upload_bytes(request.content_length);
+        let state = request.packing.state_bytes();
+        let bytes = inner.config.upload_bytes(request.content_length) + state;
+        let bytes = bytes.min(inner.config.memory.intake);
         let wait = request.wait.unwrap_or(Duration::MAX).min(inner.config.admission_wait);
         let until = inner.clock.now() + wait;
         let Ok(permit) = inner.intake.acquire_within(bytes, until).await else {
             return Err(inner.refuse(Refusal::Memory, Duration::from_secs(1)));
         };
         Ok(Upload::new(Arc::clone(inner), request, stream, permit))
+    }
+
+    /// How the stream of that name reads a body whose head does not say; nothing for a new stream.
+    pub fn usual(&self, name: &str) -> Usual {
+        if let Some(plan) = self.inner.stream(name).and_then(|stream| stream.current()) {
+            let Definition { format, pattern, .. } = &plan.definition;
+            return Usual { format: *format, pattern: pattern.clone() };
+        }
+        // Declared without a schema: it has no definition before its first row.
+        let declared = self.inner.config.streams.get(name);
+        declared.map_or_else(Usual::default, |stream| Usual {
+            format: stream.format,
+            pattern: stream.pattern.clone(),
+        })
+    }
+
+    /// How far the upload under a tenant's key has come. Nothing known: offset 0. Cancel safe.
+    ///
+    /// # Errors
+    /// `InvalidName`, `UnknownStream`.
+    pub async fn standing(
+        &self,
+        stream: &str,
+        tenant: &str,
+        key: &str,
+    ) -> Result<Standing, IngestError> {
+        define::check_name(stream)?;
+        let unknown = || IngestError::UnknownStream(stream.to_owned());
+        let stream = self.inner.stream(stream).ok_or_else(unknown)?;
+        Ok(intake::walk(&stream, tenant, key, u64::MAX).await)
     }
 
     /// The ledger, a line a stream.

@@ -11,14 +11,15 @@ use forebay_flow::pool::Pool;
 use forebay_flow::queue::Bound;
 use forebay_flow::supervise::{Child, Strategy, Supervisor};
 use forebay_flow::{Backoff, Clock, Ctx, Scope};
-use forebay_journal::Writers;
 use forebay_journal::disk::{Disk, read_file, replace_file};
+use forebay_journal::{KeyRoom, Writers};
 
 use super::ask::Queries;
 use super::{Engine, EngineConfig, Inner};
 use crate::sink::dead_letters::{self, DeadLetters};
 use crate::sink::delta::{DeltaOptions, DeltaSink, lake_url, on_pool};
 use crate::sink::disk_store::DiskStore;
+use crate::sink::redriven::{self, Redriven};
 use crate::stream::Plan;
 use crate::stream::catalog::{Catalog, Origin, Record};
 use crate::telemetry::Telemetry;
@@ -98,10 +99,14 @@ impl Engine {
         let lake = lake.map_err(data_dir_error)?;
         let start = |error: &dyn std::fmt::Display| OpenError::Start(error.to_string());
         let persisters = pool(ctx, "persist", config.workers.persist, false)?;
-        let options = delta_options(&persisters);
-        let location = lake_url(dead_letters::TABLE).map_err(|e| start(&e))?;
-        let letters = DeltaSink::new(Arc::new(lake.clone()), &location, options);
-        let dead_letters = DeadLetters::new(Arc::new(letters.map_err(|e| start(&e))?));
+        let own = |table: &str| {
+            let location = lake_url(table).map_err(|e| start(&e))?;
+            let sink =
+                DeltaSink::new(Arc::new(lake.clone()), &location, delta_options(&persisters));
+            Ok::<_, OpenError>(Arc::new(sink.map_err(|e| start(&e))?))
+        };
+        let dead_letters = DeadLetters::new(own(dead_letters::TABLE)?);
+        let redriven = Redriven::new(own(redriven::TABLE)?);
         let budget = Budget::new("memory", config.memory.total());
         let inner = Arc::new(Inner {
             intake: budget.share("intake", config.memory.intake).map_err(|e| start(&e))?,
@@ -110,6 +115,7 @@ impl Engine {
             transformers: pool(ctx, "transform", config.workers.transform, true)?,
             persisters,
             dead_letters,
+            redriven,
             uploads: Scope::new(ctx, "uploads"),
             catalog,
             disk,
@@ -118,6 +124,7 @@ impl Engine {
             changing: tokio::sync::Mutex::new(()),
             supervisor: handle,
             writers: Writers::start(ctx, WRITERS).map_err(|e| start(&e))?,
+            key_room: KeyRoom::new(config.key_count),
             query: Queries::start(config.memory.query, config.workers.query)
                 .map_err(|e| start(&e))?,
             files: pool(ctx, "files", FILE_WORKERS, false)?,
@@ -195,16 +202,9 @@ impl Inner {
         for (name, config) in &self.config.streams {
             let Some(definition) = config.definition() else { continue };
             match self.stream(name) {
-                Some(stream) => self.alter(&stream, Origin::Config, definition).await?,
+                Some(stream) => self.alter(&stream, Origin::Config, definition, None).await?,
                 None => {
-                    let record = Record::new(Origin::Config, definition);
-                    let plans = self.plans(name, &record)?;
-                    let (catalog, owned, stored) =
-                        (self.catalog.clone(), name.clone(), record.clone());
-                    self.blocking(move || catalog.store(&owned, &stored))
-                        .await?
-                        .map_err(super::StreamError::Io)?;
-                    let stream = self.assemble(name, record, plans).await?;
+                    let stream = self.make(name, Record::new(Origin::Config, definition)).await?;
                     self.streams.write().insert(name.clone(), stream);
                 }
             }

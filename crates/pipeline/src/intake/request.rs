@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use forebay_flow::Instant;
 
+use super::Standing;
 use crate::codec::Format;
+use crate::codec::unpack::{Packing, UnpackError};
 use crate::record::Code;
 
 /// When a request is answered. The answer states which level was reached.
@@ -42,6 +44,8 @@ pub struct Request {
     pub stream: String,
     /// The body's format.
     pub format: Format,
+    /// How the body is packed: its coding and its charset.
+    pub packing: Packing,
     /// When to answer.
     pub ack: Ack,
     /// The client's `Idempotency-Key`, at most 256 bytes.
@@ -100,7 +104,8 @@ pub struct Partial {
     pub accepted: u64,
     /// Rows refused and durable as dead letters.
     pub rejected: u64,
-    /// Bytes of the decompressed body that need not be sent again under the same key.
+    /// Bytes of the body that need not be sent again under the same key; counted after
+    /// decompression and charset, so of the UTF-8 text.
     pub offset: u64,
 }
 
@@ -119,6 +124,9 @@ pub enum IngestError {
         /// `limits.streams`
         limit: usize,
     },
+    /// The stream cannot be made from these rows: a table of its name is there, and they do not fit it.
+    #[error("{0}")]
+    Incompatible(String),
     /// The body is empty.
     #[error("the body is empty")]
     Empty,
@@ -127,6 +135,14 @@ pub enum IngestError {
     Malformed {
         /// What and where.
         malformed: crate::codec::Malformed,
+        /// What is durable nevertheless.
+        partial: Partial,
+    },
+    /// The body cannot be unpacked from here on, or only into too much.
+    #[error("{error}")]
+    Unpack {
+        /// What and where.
+        error: UnpackError,
         /// What is durable nevertheless.
         partial: Partial,
     },
@@ -150,6 +166,9 @@ pub enum IngestError {
         /// What is durable nevertheless.
         partial: Partial,
     },
+    /// The upload under this key does not go on where the request says.
+    #[error("{}", describe(.0))]
+    Offset(Standing),
     /// No room in memory within the wait.
     #[error("no room: {reason}")]
     Overloaded {
@@ -180,6 +199,20 @@ pub enum IngestError {
     /// A fault of our own; the request was not kept.
     #[error("internal error: {0}")]
     Internal(String),
+}
+
+fn describe(standing: &Standing) -> String {
+    let Standing { offset, prefix, complete, .. } = standing;
+    match (complete, offset) {
+        (true, _) => {
+            format!("the upload under this key is complete: all {offset} bytes are durable")
+        }
+        (false, 0) => "nothing is known under this key: send the body from its start".to_owned(),
+        (false, _) => format!(
+            "the upload under this key goes on at byte {offset}: send the first {prefix} bytes, then \
+             those from byte {offset} on"
+        ),
+    }
 }
 
 /// The bound that refused a request.

@@ -3,19 +3,21 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_flow::budget::Permit;
 use forebay_flow::pool::PoolError;
 use forebay_journal::{Append, AppendError, Appended, Key, Lsn};
 use futures_util::future::BoxFuture;
-use xxhash_rust::xxh3::{Xxh3, xxh3_128_with_seed};
 
+use super::resume::{self, Beginning, Chain, Link, Note};
+use super::unpacking::{Failed, Unpacking};
 use super::{
-    Ack, Due, IngestError, Partial, REPLY_ERRORS, Refusal, Reply, Request, RowError, Validated,
-    validate,
+    Ack, Due, IngestError, Partial, REPLY_ERRORS, Refusal, Reply, Request, RowError, Standing,
+    Validated, validate,
 };
-use crate::codec::{Chunk, Cutter, Malformed};
+use crate::codec::{Chunk, Cutter, Format, Header, Malformed};
 use crate::engine::Inner;
 use crate::entry::Meta;
 use crate::record::Rejected;
@@ -26,24 +28,32 @@ use crate::telemetry::Stage;
 /// Appends of one upload that may wait for their sync while the next chunk is decoded.
 const IN_FLIGHT: usize = 2;
 
+/// A chunk's key in the journal and its place in the upload.
+type Keyed = (Key, Link);
+
 type Pending = BoxFuture<'static, Result<Appended, AppendError>>;
 
 /// An upload that was admitted. Push the body's bytes, then finish.
 pub struct Upload {
     engine: Arc<Inner>,
-    request: Request,
+    pub(super) request: Request,
     /// `None` until the first chunk of a stream that does not exist yet.
-    stream: Option<Arc<Stream>>,
-    cutter: Cutter,
+    pub(super) stream: Option<Arc<Stream>>,
+    unpacking: Unpacking,
+    pub(super) cutter: Cutter,
     /// Shared with appends that outlive the request (`ack=received`).
     permit: Arc<Permit>,
     /// Over every byte cut so far: a key stands for a whole body, not for its last chunk.
-    checksum: Xxh3,
+    pub(super) chain: Chain,
+    /// Set while the repeated beginning of an upload that goes on is read.
+    pub(super) beginning: Option<Beginning>,
+    /// Where in the body this request went on.
+    pub(super) resumed_at: Option<u64>,
     received: u64,
     tally: Tally,
     pending: VecDeque<(Pending, Waiting)>,
     /// `on_invalid = "reject"`: nothing is appended before the whole body is known to be good.
-    spool: Vec<(Validated, Option<Key>, u64)>,
+    spool: Vec<(Validated, Option<Keyed>, u64)>,
     cut: u64,
 }
 
@@ -80,14 +90,19 @@ impl Upload {
         stream: Option<Arc<Stream>>,
         permit: Permit,
     ) -> Upload {
-        let cutter = Cutter::new(request.format, engine.config.limits);
+        let format = body_format(&request.format, stream.as_deref());
+        let cutter = Cutter::new(&format, engine.config.limits);
+        let unpacking = Unpacking::new(&engine, request.packing);
         Upload {
             engine,
             request,
             stream,
+            unpacking,
             cutter,
             permit: Arc::new(permit),
-            checksum: Xxh3::new(),
+            chain: Chain::default(),
+            beginning: None,
+            resumed_at: None,
             received: 0,
             tally: Tally::default(),
             pending: VecDeque::new(),
@@ -109,6 +124,52 @@ impl Upload {
     /// # Errors
     /// Any [`IngestError`] but those of [`finish`](Upload::finish) alone. The upload is over then.
     pub async fn push(&mut self, bytes: Bytes) -> Result<(), IngestError> {
+        if self.unpacking.is_plain(&bytes) {
+            return self.push_text(bytes).await;
+        }
+        if self.unpacking.feed(&bytes) {
+            self.unpack(false).await?;
+        }
+        Ok(())
+    }
+
+    /// Unpacks what was fed, and cuts what comes out.
+    async fn unpack(&mut self, last: bool) -> Result<(), IngestError> {
+        loop {
+            let text = self.unpacking.next(&self.engine, last).await;
+            let text = text.map_err(|failed| self.unpack_error(failed))?;
+            let Some(text) = text else { return Ok(()) };
+            self.push_text(text).await?;
+        }
+    }
+
+    fn unpack_error(&self, failed: Failed) -> IngestError {
+        let partial = self.partial();
+        match failed {
+            Failed::Body(error) => IngestError::Unpack { error, partial },
+            Failed::NoRoom => {
+                self.engine.telemetry.refused(Refusal::Memory);
+                let retry_after = Duration::from_secs(1);
+                IngestError::Overloaded { reason: Refusal::Memory, retry_after, partial }
+            }
+            Failed::Pool(error) => self.pool_error(self.stream.as_deref(), error),
+        }
+    }
+
+    async fn push_text(&mut self, mut bytes: Bytes) -> Result<(), IngestError> {
+        if let Some(beginning) = &mut self.beginning {
+            let left = usize::try_from(beginning.left).unwrap_or(usize::MAX).min(bytes.len());
+            beginning.left -= left as u64;
+            let ends = beginning.left == 0;
+            self.cut_up(bytes.split_to(left)).await?;
+            if ends {
+                self.jump().await?;
+            }
+        }
+        self.cut_up(bytes).await
+    }
+
+    async fn cut_up(&mut self, bytes: Bytes) -> Result<(), IngestError> {
         self.cutter.push(bytes).map_err(|malformed| self.malformed(malformed))?;
         while let Some(chunk) = self.cutter.next() {
             self.take(chunk).await?;
@@ -156,6 +217,11 @@ impl Upload {
     }
 
     async fn end(&mut self) -> Result<(), IngestError> {
+        self.unpack(true).await?;
+        if self.beginning.is_some() {
+            // Shorter than the beginning that is known.
+            return Err(self.another_body());
+        }
         let last = self.cutter.finish().map_err(|malformed| self.malformed(malformed))?;
         if let Some(chunk) = last {
             self.take(chunk).await?;
@@ -197,29 +263,28 @@ impl Upload {
         }
     }
 
-    fn malformed(&self, malformed: Malformed) -> IngestError {
+    pub(super) fn malformed(&self, mut malformed: Malformed) -> IngestError {
+        if let Some(offset) = self.resumed_at {
+            let counted = format!(" (lines are counted from byte {offset} of the body)");
+            malformed.message.push_str(&counted);
+        }
         IngestError::Malformed { malformed, partial: self.partial() }
     }
 
     /// One chunk: answered from the keys, or validated and appended.
-    async fn take(&mut self, chunk: Chunk) -> Result<(), IngestError> {
+    pub(super) async fn take(&mut self, chunk: Chunk) -> Result<(), IngestError> {
         self.tally.chunks += 1;
-        if let (1, Some(header)) = (self.tally.chunks, &chunk.header) {
-            // The same rows under other column names are another body.
-            header.iter().for_each(|name| self.checksum.update(format!("{name:?},").as_bytes()));
-        }
-        self.checksum.update(&chunk.bytes);
-        for record in &chunk.oversized {
-            self.checksum.update(&record.length.to_le_bytes());
-            self.checksum.update(&record.raw);
-        }
+        let link = self.chain.link(&chunk);
         self.cut = chunk.end;
         let stream = self.stream_for(&chunk).await?;
-        let key = self.key(&stream, &chunk);
-        if let Some(key) = key
+        let key = self.key(&stream, link);
+        if let Some((key, _)) = key
             && self.known(&stream, key)?
         {
             return Ok(());
+        }
+        if self.beginning.is_some() {
+            return Err(self.another_body());
         }
         let plan = stream.current().ok_or_else(|| no_plan(&stream))?;
         let validated = self.validate(&stream, plan, chunk).await?;
@@ -240,7 +305,7 @@ impl Upload {
             return Ok(Arc::clone(stream));
         }
         let name = &self.request.stream;
-        let created = self.engine.create_from(name, self.request.format, chunk).await;
+        let created = self.engine.create_from(name, &self.request.format, chunk).await;
         let stream = match created {
             Ok(stream) => stream,
             Err(IngestError::Malformed { malformed, .. }) => return Err(self.malformed(malformed)),
@@ -250,20 +315,11 @@ impl Upload {
         Ok(stream)
     }
 
-    /// The chunk's identity: (stream, tenant, key, offset) and everything sent up to its end. Whether
-    /// the body ends here is part of it, else a shorter body under the same key would pass for it.
-    fn key(&self, stream: &Stream, chunk: &Chunk) -> Option<Key> {
+    /// The chunk's identity: (stream, tenant, key, offset) and everything sent up to its end.
+    fn key(&self, stream: &Stream, link: Link) -> Option<Keyed> {
         let name = self.request.key.as_ref()?;
-        let tenant = &self.request.tenant;
-        let mut text = Vec::with_capacity(tenant.len() + name.len() + 24);
-        text.extend_from_slice(&(tenant.len() as u64).to_le_bytes());
-        text.extend_from_slice(tenant.as_bytes());
-        text.extend_from_slice(name.as_bytes());
-        text.extend_from_slice(&chunk.offset.to_le_bytes());
-        // The journal's UUID as seed: keys cannot be made to collide from outside.
-        let seed = stream.journal.uuid().as_u64_pair().0;
-        let checksum = self.checksum.digest() ^ u64::from(chunk.last);
-        Some(Key { hash: xxh3_128_with_seed(&text, seed), checksum, note: 0 })
+        let hash = resume::hash(&stream.journal, &self.request.tenant, name, link.from);
+        Some((Key { hash, checksum: link.checksum, note: 0 }, link))
     }
 
     /// True when this chunk is already durable under its key.
@@ -277,13 +333,23 @@ impl Upload {
     }
 
     fn duplicate(&mut self, end: Lsn, note: u64, offset: u64) {
-        let (accepted, rejected) = (note >> 32, note & u64::from(u32::MAX));
+        let Note { accepted, rejected, .. } = Note::unpack(note);
         self.received += accepted + rejected;
         self.tally.accepted += accepted;
         self.tally.rejected += rejected;
         self.tally.position = self.tally.position.max(end.0);
         self.tally.offset = self.tally.offset.max(offset);
         self.tally.duplicates += 1;
+    }
+
+    /// Everything up to an offset was durable before this request, its repeated beginning included.
+    pub(super) fn stands_at(&mut self, standing: &Standing) {
+        self.received = standing.accepted + standing.rejected;
+        self.tally.accepted = standing.accepted;
+        self.tally.rejected = standing.rejected;
+        self.tally.position = standing.position;
+        self.tally.offset = standing.offset;
+        self.cut = standing.offset;
     }
 
     /// Decodes and checks on the CPU's own threads; widens an auto-created stream first where the
@@ -298,17 +364,17 @@ impl Upload {
         loop {
             let meta = self.meta(&plan);
             let (job_plan, job_chunk, format) =
-                (Arc::clone(&plan), chunk.clone(), self.request.format);
-            let job = move || validate(&job_plan, format, &job_chunk, meta, widens);
+                (Arc::clone(&plan), chunk.clone(), self.request.format.clone());
+            let job = move || validate(&job_plan, &format, &job_chunk, meta, widens);
             let validated = match self.engine.validators.run(job).await {
                 Ok(result) => result,
-                Err(error) => return Err(self.pool_error(stream, error)),
+                Err(error) => return Err(self.pool_error(Some(stream), error)),
             };
             match validated {
                 Ok(Some(validated)) => return Ok(validated),
                 // New columns: give the stream a wider version and decode again under it.
                 Ok(None) => {
-                    let next = self.engine.widen(stream, self.request.format, &chunk).await?;
+                    let next = self.engine.widen(stream, &self.request.format, &chunk).await?;
                     // Nothing could be added: what is still unknown becomes dead letters.
                     widens = next.definition.version != plan.definition.version;
                     plan = next;
@@ -326,11 +392,14 @@ impl Upload {
             client: self.request.client.clone(),
             request: self.request.request_id.clone(),
             tenant: self.request.tenant.clone(),
+            ..Meta::default()
         }
     }
 
-    fn pool_error(&self, stream: &Stream, error: PoolError) -> IngestError {
-        stream.metrics.error(Stage::Validate);
+    fn pool_error(&self, stream: Option<&Stream>, error: PoolError) -> IngestError {
+        if let Some(stream) = stream {
+            stream.metrics.error(Stage::Validate);
+        }
         match error {
             PoolError::Stopped | PoolError::Cancelled => IngestError::Overloaded {
                 reason: Refusal::Draining,
@@ -341,7 +410,7 @@ impl Upload {
         }
     }
 
-    fn spool(&mut self, validated: Validated, key: Option<Key>) -> Result<(), IngestError> {
+    fn spool(&mut self, validated: Validated, key: Option<Keyed>) -> Result<(), IngestError> {
         let limit = self.engine.config.spool_bytes;
         if self.cut > limit {
             return Err(IngestError::TooLargeToReject { limit });
@@ -388,7 +457,7 @@ impl Upload {
         &mut self,
         stream: &Arc<Stream>,
         validated: Validated,
-        key: Option<Key>,
+        key: Option<Keyed>,
         offset: u64,
     ) -> Result<(), IngestError> {
         if validated.plan.definition.on_invalid != OnInvalid::Reject {
@@ -396,7 +465,7 @@ impl Upload {
         }
         let Validated { accepted, rejected, .. } = validated;
         let narrow = |rows: u64| u32::try_from(rows).unwrap_or(u32::MAX);
-        let key = key.map(|key| Key { note: accepted << 32 | rejected, ..key });
+        let key = key.map(|(key, link)| Key { note: link.note(accepted, rejected), ..key });
         let append = Append {
             kind: ENTRY,
             received_unix_micros: self.engine.clock.unix_micros(),
@@ -481,6 +550,20 @@ impl Upload {
 
 /// The journal's record kind of an [`entry`](crate::entry).
 pub(crate) const ENTRY: u8 = 1;
+
+/// The format as the stream completes it: a CSV body without a header has the stream's columns.
+fn body_format(format: &Format, stream: Option<&Stream>) -> Format {
+    let mut format = format.clone();
+    if let Format::Csv(dialect) = &mut format
+        && dialect.names.is_none()
+        && dialect.header == Some(Header::Absent)
+        && let Some(plan) = stream.and_then(Stream::current)
+    {
+        let columns = &plan.definition.schema.columns;
+        dialect.names = Some(columns.iter().map(|column| column.name.clone()).collect());
+    }
+    format
+}
 
 fn no_plan(stream: &Stream) -> IngestError {
     IngestError::Internal(format!("stream `{}` has no definition", stream.name))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::REPLY_ERRORS;
-use crate::codec::{Chunk, Format, Malformed};
+use crate::codec::{self, Chunk, Format, Malformed};
 use crate::entry::{EntryWriter, Meta};
 use crate::record::{Code, Rejected};
 use crate::stream::Plan;
@@ -32,7 +32,7 @@ pub(crate) struct Validated {
 /// the schema lacks, so the caller gives the stream a wider version first.
 pub(crate) fn validate(
     plan: &Arc<Plan>,
-    format: Format,
+    format: &Format,
     chunk: &Chunk,
     meta: Meta,
     widens: bool,
@@ -56,6 +56,13 @@ pub(crate) fn validate(
     }
     if widens && !decoding.unknown_columns().is_empty() {
         return Ok(None);
+    }
+    if !codes.is_empty() {
+        writer.note_reading(codec::reread::reading(
+            format,
+            chunk,
+            plan.definition.pattern.as_ref(),
+        ));
     }
     let (payload, totals) = writer.finish();
     assert_eq!(

@@ -11,12 +11,13 @@ use arrow::error::ArrowError;
 use forebay_journal::Record;
 
 use super::LaneError;
-use crate::entry::{self, Entry, EntryBatch};
+use crate::entry::{self, Entry, EntryBatch, LetterId, Reading};
 use crate::ledger::Totals;
 use crate::query::{Encoder, Format};
 use crate::record::{Code, Rejected};
 use crate::sink::Counts;
 use crate::sink::dead_letters::{DeadLetter, Origin};
+use crate::sink::redriven::Mark;
 use crate::stream::{Plan, Stream};
 
 /// An entry, transformed.
@@ -31,15 +32,20 @@ pub(super) struct Applied {
     pub schema: SchemaRef,
     pub rows: Vec<RecordBatch>,
     pub dead: Vec<DeadLetter>,
+    /// Dead letters whose rows the entry carries anew.
+    pub marks: Vec<Mark>,
 }
 
 impl Applied {
     /// What it holds, in bytes.
     pub fn bytes(&self) -> u64 {
         let rows: usize = self.rows.iter().map(RecordBatch::get_array_memory_size).sum();
-        let dead: usize =
-            self.dead.iter().map(|letter| letter.raw.len() + letter.message.len()).sum();
-        (rows + dead + std::mem::size_of::<DeadLetter>() * self.dead.len()) as u64
+        let letter = |letter: &DeadLetter| {
+            let header = letter.header.as_ref().map_or(0, |header| header.len());
+            letter.raw.len() + letter.message.len() + header + size_of::<DeadLetter>()
+        };
+        let dead: usize = self.dead.iter().map(letter).sum();
+        (rows + dead + size_of::<Mark>() * self.marks.len()) as u64
     }
 }
 
@@ -63,6 +69,7 @@ pub(super) fn apply(
         schema: plan.table.clone(),
         rows: Vec::with_capacity(entry.batches.len()),
         dead: Vec::new(),
+        marks: marks(stream, record, &entry),
     };
     let origin = origin(stream, record, &entry);
     door(&origin, &entry, &mut applied);
@@ -142,13 +149,29 @@ fn provoke(rows: &RecordBatch, marker: Option<&str>) {
 
 /// The rows refused at the door, which ride in the entry.
 fn door(origin: &Origin, entry: &Entry, applied: &mut Applied) {
+    let reading = entry.meta.reading.as_ref();
+    let format: Option<Arc<str>> = reading.map(|reading| Arc::from(reading.format.as_str()));
+    // It stands with the first letter alone.
+    let mut header = reading.and_then(|reading| reading.header.as_deref()).map(Arc::from);
     for batch in &entry.batches {
         applied.counts.dead_at_door += batch.rejected.len() as u64;
         applied.dead.extend(batch.rejected.iter().map(|rejected| {
             let row = batch.base + rejected.row;
-            DeadLetter::new(origin, Rejected { row, ..rejected.clone() })
+            let letter = DeadLetter::new(origin, Rejected { row, ..rejected.clone() });
+            DeadLetter { format: format.clone(), header: header.take(), ..letter }
         }));
     }
+}
+
+/// The dead letters that the entry brings back.
+fn marks(stream: &Stream, record: &Record, entry: &Entry) -> Vec<Mark> {
+    let mark = |letter: &LetterId| Mark {
+        letter: *letter,
+        stream: Arc::clone(&stream.name),
+        entry: record.start.0,
+        redriven_unix_micros: record.received_unix_micros,
+    };
+    entry.meta.redriven.iter().map(mark).collect()
 }
 
 fn origin(stream: &Stream, record: &Record, entry: &Entry) -> Origin {
@@ -215,8 +238,10 @@ impl Out<'_> {
         let number = self.batch.numbers.get(row as usize).unwrap_or(0);
         self.applied.counts.dead_later += 1;
         let row = self.batch.base + u64::from(number);
-        let rejected = Rejected { row, column: None, code, message, raw };
-        self.applied.dead.push(DeadLetter::new(self.origin, rejected));
+        let letter =
+            DeadLetter::new(self.origin, Rejected { row, column: None, code, message, raw });
+        let format = Some(Arc::from(Reading::object().format));
+        self.applied.dead.push(DeadLetter { format, ..letter });
         Ok(())
     }
 

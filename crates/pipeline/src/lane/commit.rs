@@ -1,7 +1,8 @@
 //! One flush into the sink, in the order that loses and doubles nothing.
 //!
-//! dead letters → rows and position → checkpoint → trim. Both commits are idempotent under the lane's
-//! application id, so a crash between any two steps is repaired by doing the range again.
+//! dead letters → marks of the redriven → rows and position → checkpoint → trim. The commits are
+//! idempotent under the lane's application id, so a crash between any two steps is repaired by doing the
+//! range again.
 
 use std::sync::Arc;
 
@@ -45,13 +46,13 @@ pub(super) async fn commit(
     checkpoint(&engine, &stream, after).await
 }
 
-/// The range's dead letters, less those of entries whose dead letters are already committed.
+/// The range's dead letters and the marks of those it brings back, less those of entries that are
+/// already committed there.
 async fn bury(engine: &Inner, stream: &Stream, gather: &mut Gather) -> Result<(), SinkError> {
-    if gather.dead.is_empty() {
-        return Ok(());
-    }
     let dead = std::mem::take(&mut gather.dead);
-    engine.dead_letters.commit(&stream.app_id, gather.end, dead).await.map(drop)
+    engine.dead_letters.commit(&stream.app_id, gather.end, dead).await?;
+    let marks = std::mem::take(&mut gather.marks);
+    engine.redriven.commit(&stream.app_id, gather.end, marks).await
 }
 
 async fn store(stream: &Stream, gather: &mut Gather, after: Progress) -> Result<(), LaneError> {

@@ -44,6 +44,11 @@ pub struct DeadLetter {
     pub request_id: Option<Arc<str>>,
     /// When the entry was received, in microseconds since 1970 (UTC).
     pub received_unix_micros: i64,
+    /// How `raw` is read: the format's word. `None` in letters of before it was noted.
+    pub format: Option<Arc<str>>,
+    /// What `raw` needs of its upload to be read. It stands with the first letter of an entry only, since
+    /// it may be far longer than the rows.
+    pub header: Option<Arc<str>>,
 }
 
 /// What all letters of an entry share.
@@ -64,13 +69,15 @@ pub struct Origin {
 }
 
 impl DeadLetter {
-    /// A refused row of an entry.
+    /// A refused row of an entry; nothing is known of how to read it.
     #[must_use]
     pub fn new(origin: &Origin, rejected: Rejected) -> Self {
         let Origin { stream, stream_id, position, client, request_id, received_unix_micros } =
             origin.clone();
         let Rejected { row, column, code, message, raw } = rejected;
         Self {
+            format: None,
+            header: None,
             stream,
             stream_id,
             position,
@@ -103,6 +110,8 @@ pub fn schema() -> SchemaRef {
         Field::new("client", DataType::Utf8, true),
         Field::new("request_id", DataType::Utf8, true),
         Field::new("received_at", utc, false),
+        Field::new("format", DataType::Utf8, true),
+        Field::new("header", DataType::Utf8, true),
     ]))
 }
 
@@ -113,7 +122,7 @@ pub fn schema() -> SchemaRef {
 pub fn batch<'a>(
     letters: impl IntoIterator<Item = &'a DeadLetter>,
 ) -> Result<RecordBatch, ArrowError> {
-    let mut texts: [StringBuilder; 8] = std::array::from_fn(|_| StringBuilder::new());
+    let mut texts: [StringBuilder; 10] = std::array::from_fn(|_| StringBuilder::new());
     let (mut position, mut row) = (Int64Builder::new(), Int64Builder::new());
     let mut raw = BinaryBuilder::new();
     let mut received = TimestampMicrosecondBuilder::new().with_timezone("UTC");
@@ -131,12 +140,14 @@ pub fn batch<'a>(
             std::str::from_utf8(&letter.raw).ok(),
             letter.client.as_deref(),
             letter.request_id.as_deref(),
+            letter.format.as_deref(),
+            letter.header.as_deref(),
         ];
         for (builder, value) in texts.iter_mut().zip(values) {
             builder.append_option(value);
         }
     }
-    let [stream, stream_id, column, code, message, raw_text, client, request_id] =
+    let [stream, stream_id, column, code, message, raw_text, client, request_id, format, header] =
         texts.map(|mut builder| Arc::new(builder.finish()) as ArrayRef);
     let columns: Vec<ArrayRef> = vec![
         stream,
@@ -151,6 +162,8 @@ pub fn batch<'a>(
         client,
         request_id,
         Arc::new(received.finish()),
+        format,
+        header,
     ];
     RecordBatch::try_new(schema(), columns)
 }

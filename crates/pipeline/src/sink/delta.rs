@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use deltalake::delta_datafusion::DeltaScanNext;
@@ -366,7 +367,7 @@ impl DeltaSink {
 struct Entry {
     bytes: bytes::Bytes,
     version: Version,
-    metadata: Option<(deltalake::kernel::Metadata, arrow::datatypes::SchemaRef)>,
+    metadata: Option<(deltalake::kernel::Metadata, SchemaRef)>,
 }
 
 fn committed(flush: &Flush) -> Committed {
@@ -438,6 +439,17 @@ impl Sink for DeltaSink {
             }
         }
         Err(SinkError::Io(format!("other writers took the next version {ATTEMPTS} times in a row")))
+    }
+
+    async fn takes(&self, schema: &SchemaRef) -> Result<(), SinkError> {
+        let given = parquet::stored_schema(schema).map_err(encode_fault)?;
+        let mut writer = self.writer.lock().await;
+        writer.head.doubt();
+        writer.head.catch_up().await?;
+        match writer.head.table() {
+            Some(table) => widen(&table.schema, &given).map(drop),
+            None => Ok(()),
+        }
     }
 
     async fn table(&self) -> Result<Option<Arc<dyn TableProvider>>, SinkError> {

@@ -114,6 +114,14 @@ impl Sink for MemorySink {
         }
     }
 
+    async fn takes(&self, schema: &SchemaRef) -> Result<(), SinkError> {
+        let given = parquet::stored_schema(schema).map_err(schema_fault)?;
+        match &self.table.lock().schema {
+            Some(held) => widen(held, &given).map(drop),
+            None => Ok(()),
+        }
+    }
+
     async fn table(&self) -> Result<Option<Arc<dyn TableProvider>>, SinkError> {
         let batches = self.rows()?;
         let Some(schema) = self.table.lock().schema.clone() else { return Ok(None) };

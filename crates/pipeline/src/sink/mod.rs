@@ -17,6 +17,7 @@ pub mod delta;
 pub mod disk_store;
 pub mod memory;
 pub mod parquet;
+pub mod redriven;
 mod stats;
 mod widen;
 
@@ -109,6 +110,13 @@ pub trait Sink: Send + Sync + std::fmt::Debug {
     /// Commits a flush; see the contract above. Not cancel safe in effect: dropping the future leaves
     /// the outcome unknown.
     async fn commit(&self, flush: Flush) -> Result<(), SinkError>;
+
+    /// Whether rows of this schema can be committed to what the sink holds now: what
+    /// [`commit`](Sink::commit) would answer, without rows.
+    ///
+    /// # Errors
+    /// [`SinkError::Schema`]: they cannot. Others: unknown.
+    async fn takes(&self, schema: &SchemaRef) -> Result<(), SinkError>;
 
     /// Rows in the sink that can be queried, as a table for SQL; `None` where nothing is committed yet.
     async fn table(

@@ -1,6 +1,6 @@
 //! How CSV records are read.
 
-use forebay_pipeline::codec::{Cutter, Decoder, Format, Limits};
+use forebay_pipeline::codec::{Cutter, Decoder, Dialect, Format, Limits};
 use forebay_pipeline::record::Code;
 use forebay_pipeline::schema::{Constant, Type, Unknown};
 
@@ -72,7 +72,7 @@ fn a_field_that_does_not_fit_is_refused_with_its_column_value_and_type() {
             Type::Text,
             "\"a\"b",
             Syntax,
-            "byte 4: bytes after the closing quote (a quote inside quotes is doubled)",
+            "line 2, column 4: bytes after the closing quote (a quote inside quotes is doubled)",
         ),
         (Type::Text, "a,b", FieldCount, "3 fields, and the header has 2"),
         (Type::Int, "x,1", FieldCount, "3 fields, and the header has 2"),
@@ -95,10 +95,10 @@ fn ragged_rows_and_open_quotes_cost_their_own_row_alone() {
         assert_eq!(
             refusals(&batches),
             [
-                "2 field_count -: 1 fields, and the header has 2",
+                "2 field_count -: 1 field, and the header has 2",
                 "3 field_count -: 3 fields, and the header has 2",
-                "5 syntax b: byte 6: bytes after the closing quote (a quote inside quotes is doubled)",
-                "7 syntax b: byte 3: the quote that opens here is not closed",
+                "5 syntax b: line 7, column 6: bytes after the closing quote (a quote inside quotes is doubled)",
+                "7 syntax b: line 9, column 3: the quote that opens here is not closed",
             ],
             "{end:?}"
         );
@@ -157,23 +157,9 @@ fn the_usual_words_for_null_are_null_where_they_cannot_be_a_text() {
 }
 
 #[test]
-fn a_text_for_null_that_the_caller_names_is_null_in_every_column() {
-    let schema = schema(&[("a", Type::BigInt), ("b", Type::Text)]);
-    let mut decoder =
-        Decoder::new(schema.into(), Unknown::DeadLetter, Limits::default()).with_null_text("-9");
-    let chunks = crate::cut(CSV, Limits::default(), b"a,b,c\n-9,-9,-9\n-99,\"-9\",-9\n");
-    let batches: Result<Vec<_>, _> = chunks
-        .iter()
-        .flatten()
-        .flat_map(|chunk| decoder.decode(CSV, chunk).collect::<Vec<_>>())
-        .collect();
-    assert_eq!(rows(&batches.unwrap_or_default()), ["~|~", "-99|-9"]);
-}
-
-#[test]
 fn tabs_separate_when_the_format_says_so() {
     let schema = schema(&[("a", Type::BigInt), ("b", Type::Text)]);
-    let format = Format::Csv { delimiter: b'\t' };
+    let format = Format::Csv(Dialect::TAB);
     let body = b"a\tb\n1\tx,y\n2\t\"p\tq\"\n";
     let batches = decode(format, Limits::default(), &schema, Unknown::DeadLetter, body);
     assert_eq!(rows(&batches.unwrap_or_default()), ["1|x,y", "2|p\tq"]);
@@ -183,12 +169,13 @@ fn tabs_separate_when_the_format_says_so() {
 fn a_decoding_names_the_unknown_columns_that_had_values() {
     let schema = schema(&[("a", Type::BigInt)]);
     let mut decoder = Decoder::new(schema.into(), Unknown::DeadLetter, Limits::default());
-    let mut cutter = Cutter::new(CSV, Limits::default());
+    let mut cutter = Cutter::new(&CSV, Limits::default());
     assert_eq!(cutter.push("a,x,y,z\n1,,,\n2,,p,\n3,,p,q\n".into()), Ok(()));
     let chunk = cutter.finish().ok().flatten();
     let Some(chunk) = chunk else { panic!("the body has a chunk") };
     assert!(decoder.estimate(&chunk) >= chunk.bytes.len());
-    let mut decoding = decoder.decode(CSV, &chunk);
+    let format = CSV;
+    let mut decoding = decoder.decode(&format, &chunk);
     assert!(decoding.by_ref().all(|batch| batch.is_ok()));
     assert_eq!(decoding.unknown_columns(), ["y", "z"]);
 }

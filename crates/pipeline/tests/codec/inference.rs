@@ -6,10 +6,10 @@ use forebay_pipeline::schema::{Schema, Type};
 use crate::{CSV, cut, schema};
 
 fn inferred(format: Format, body: &str) -> Result<Schema, String> {
-    let chunks =
-        cut(format, Limits::default(), body.as_bytes()).map_err(|error| error.to_string())?;
+    let chunks = cut(format.clone(), Limits::default(), body.as_bytes())
+        .map_err(|error| error.to_string())?;
     let chunk = chunks.first().ok_or("no chunk")?;
-    infer(format, chunk, Limits::default()).map_err(|error| error.to_string())
+    infer(&format, chunk, Limits::default()).map_err(|error| error.to_string())
 }
 
 fn types(format: Format, body: &str) -> Vec<(String, Type)> {
@@ -99,9 +99,9 @@ fn a_chunk_that_no_schema_can_come_from_says_why() {
 #[test]
 fn a_schema_widens_by_the_columns_that_have_values() {
     let narrow = schema(&[("a!", Type::BigInt)]);
-    let widened = |format, body: &str| {
-        let chunks = cut(format, Limits::default(), body.as_bytes()).unwrap_or_default();
-        chunks.first().and_then(|chunk| widen(&narrow, format, chunk, Limits::default()))
+    let widened = |format: Format, body: &str| {
+        let chunks = cut(format.clone(), Limits::default(), body.as_bytes()).unwrap_or_default();
+        chunks.first().and_then(|chunk| widen(&narrow, &format, chunk, Limits::default()))
     };
     let wide = widened(Format::Ndjson, "{\"a\":\"x\",\"c\":1.5}\n{\"b\":[],\"d\":null}\n");
     let mut expected = narrow.clone();

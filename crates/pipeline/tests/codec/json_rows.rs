@@ -315,7 +315,7 @@ fn bytes_that_are_not_utf8_cost_their_own_row_alone() {
         (Format::Json, b"[{\"a\":\"x\"},{\"a\":\"\xff\"},{\"a\":\"y\"}]"),
         (crate::CSV, b"a\nx\n\xff\ny\n"),
     ] {
-        let batches = decode(format, Limits::default(), &schema, Unknown::DeadLetter, body);
+        let batches = decode(format.clone(), Limits::default(), &schema, Unknown::DeadLetter, body);
         let batches = batches.unwrap_or_default();
         assert_eq!(rows(&batches), ["x", "y"], "{format:?}");
         let refused: Vec<_> = batches.iter().flat_map(|batch| &batch.rejected).collect();

@@ -1,13 +1,18 @@
 //! The codecs from outside: bodies in, batches out. Real input beyond what the project keeps is
 //! read from `../shared` and skipped, with a message, where that is absent.
 
+mod conformance;
+mod csv_dialects;
 mod csv_rows;
 mod cutting;
 mod edges;
 mod inference;
 mod json_rows;
+mod jumping;
 mod properties;
 mod suites;
+mod text;
+mod unpacking;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,11 +20,11 @@ use std::sync::Arc;
 use arrow::array::{Array, RecordBatch};
 use arrow::util::display::array_value_to_string;
 use bytes::Bytes;
-use forebay_pipeline::codec::{Chunk, Cutter, Decoder, Format, Limits, Malformed};
+use forebay_pipeline::codec::{Chunk, Cutter, Decoder, Dialect, Format, Limits, Malformed};
 use forebay_pipeline::record::{Batch, Code};
 use forebay_pipeline::schema::{Column, Schema, Type, Unknown};
 
-const CSV: Format = Format::Csv { delimiter: b',' };
+const CSV: Format = Format::Csv(Dialect::COMMA);
 
 /// Cuts a body that arrives in pieces.
 fn cut_pieces(
@@ -27,7 +32,7 @@ fn cut_pieces(
     limits: Limits,
     pieces: impl IntoIterator<Item = Bytes>,
 ) -> Result<Vec<Chunk>, Malformed> {
-    let mut cutter = Cutter::new(format, limits);
+    let mut cutter = Cutter::new(&format, limits);
     let mut chunks = Vec::new();
     for piece in pieces {
         let length = piece.len();
@@ -72,9 +77,9 @@ fn decode(
 ) -> Result<Vec<Batch>, Malformed> {
     let mut decoder = Decoder::new(Arc::new(schema.clone()), unknown, limits);
     let mut batches = Vec::new();
-    for chunk in cut(format, limits, body)? {
+    for chunk in cut(format.clone(), limits, body)? {
         let before = batches.len();
-        for batch in decoder.decode(format, &chunk) {
+        for batch in decoder.decode(&format, &chunk) {
             batches.push(batch?);
         }
         let of_chunk = &batches[before..];
@@ -127,8 +132,8 @@ fn refusals(batches: &[Batch]) -> Vec<String> {
 
 /// What becomes of one record's value `v` in a column of type `ty`: its text, or code and message.
 fn one(format: Format, ty: Type, text: &str) -> Result<String, (Code, String)> {
-    let body = match format {
-        Format::Csv { .. } => format!("v,w\n{text},\n"),
+    let body = match &format {
+        Format::Csv(_) => format!("v,w\n{text},\n"),
         _ => format!("{{\"v\":{text}}}\n"),
     };
     let schema = schema(&[("v", ty), ("w", Type::Text)]);

@@ -47,7 +47,7 @@ fn the_json_test_suite_is_judged_right_as_a_value_in_a_record() {
             formats.push(Format::Ndjson);
         }
         for format in formats {
-            let decoded = decode(format, limits, &schema, Unknown::DeadLetter, &body);
+            let decoded = decode(format.clone(), limits, &schema, Unknown::DeadLetter, &body);
             let (taken, refused) = match &decoded {
                 Ok(batches) => (rows(batches).len(), refusals(batches).len()),
                 // The body as a whole was refused.
@@ -166,21 +166,21 @@ fn number_at(array: &ArrayRef, row: usize) -> Option<i128> {
 }
 
 fn decode_inferred(format: Format, body: &[u8]) -> Sums {
-    let chunks = cut(format, Limits::default(), body).unwrap_or_default();
+    let chunks = cut(format.clone(), Limits::default(), body).unwrap_or_default();
     let Some(first) = chunks.first() else {
         return Sums::default();
     };
-    let schema = infer(format, first, Limits::default()).unwrap_or_default();
+    let schema = infer(&format, first, Limits::default()).unwrap_or_default();
     decode_sums(format, &schema, body)
 }
 
 fn decode_sums(format: Format, schema: &Schema, body: &[u8]) -> Sums {
-    let chunks = cut(format, Limits::default(), body).unwrap_or_default();
+    let chunks = cut(format.clone(), Limits::default(), body).unwrap_or_default();
     let mut decoder =
         Decoder::new(Arc::new(schema.clone()), Unknown::DeadLetter, Limits::default());
     let mut sums = Sums::default();
     for chunk in &chunks {
-        for batch in decoder.decode(format, chunk).flatten() {
+        for batch in decoder.decode(&format, chunk).flatten() {
             sums.rows += batch.rows.num_rows() as u64;
             sums.refused += batch.rejected.len() as u64;
             for (index, column) in batch.rows.columns().iter().enumerate() {
@@ -248,7 +248,7 @@ fn all_flights_have_the_sums_and_null_counts_of_a_plain_reading() {
 
     // The same from a schema that was declared, and by what JSON arrays make of it.
     let first = cut(CSV, Limits::default(), &body).unwrap_or_default();
-    let schema = infer(CSV, &first[0], Limits::default()).unwrap_or_default();
+    let schema = infer(&CSV, &first[0], Limits::default()).unwrap_or_default();
     let array = format!("[{}]", ndjson.trim_end().replace('\n', ",\n"));
     assert_eq!(decode_sums(Format::Json, &schema, array.as_bytes()), expected);
 }

@@ -67,10 +67,13 @@ async fn widens<S: Sink>(sink: &S) {
         [Arc::new(Int64Array::from(vec![40])) as _, Arc::new(Int32Array::from(vec![7])) as _];
     let batch = RecordBatch::try_new(Arc::clone(&wide), columns.to_vec()).unwrap();
     let batches = vec![batch];
+    sink.takes(&wide).await.unwrap();
     sink.commit(Flush { schema: wide, batches, ..flush(40, 41) }).await.unwrap();
     assert_eq!(ask(sink, "SELECT count(*) FROM t WHERE extra IS NULL").await, 26);
 
     let changed = Arc::new(Schema::new(vec![Field::new("n", DataType::Int32, false)]));
+    let told = sink.takes(&changed).await;
+    assert!(matches!(told, Err(SinkError::Schema(ref why)) if why.contains("\"n\"")), "{told:?}");
     let batch =
         RecordBatch::try_new(Arc::clone(&changed), vec![Arc::new(Int32Array::from(vec![1]))])
             .unwrap();

@@ -4,7 +4,9 @@
 
 use arrow::array::{Array, RecordBatch};
 use bytes::Bytes;
-use forebay_pipeline::entry::{self, EntryError, EntryWriter, Meta, Numbers, Totals};
+use forebay_pipeline::entry::{
+    self, EntryError, EntryWriter, LetterId, Meta, Numbers, Reading, Totals,
+};
 use forebay_pipeline::record::{Batch, Code, Rejected};
 use proptest::prelude::*;
 
@@ -17,7 +19,7 @@ fn meta() -> Meta {
         row_base: 1000,
         client: "shop".into(),
         request: "r-1".into(),
-        tenant: String::new(),
+        ..Meta::default()
     }
 }
 
@@ -92,8 +94,67 @@ fn another_format_and_an_unknown_schema_are_told_apart_from_damage() {
     let (payload, _) = write(&[batch(good()).0]);
     assert!(matches!(entry::read(&payload, |_| None), Err(EntryError::Schema(3))));
     let mut newer = payload.to_vec();
-    newer[0] = 2;
-    assert!(matches!(read(&Bytes::from(newer)), Err(EntryError::Format(2))));
+    newer[0] = 3;
+    assert!(matches!(read(&Bytes::from(newer)), Err(EntryError::Format(3))));
+}
+
+fn noted() -> Meta {
+    let letter = |row| LetterId { stream_id: uuid::Uuid::from_u128(7), position: 4096, row };
+    Meta {
+        reading: Some(Reading { format: "csv".into(), header: Some("{\"é\":1}".into()) }),
+        redriven: vec![letter(1), letter(u64::MAX)],
+        ..meta()
+    }
+}
+
+fn write_as(meta: Meta, batch: &Batch) -> Bytes {
+    let mut writer = EntryWriter::new(meta);
+    writer.push(batch).unwrap();
+    writer.finish().0
+}
+
+#[test]
+fn an_entry_with_notes_reads_back_and_one_without_is_of_the_older_format() {
+    let rows = part(&[0, 2], &[2], vec![1, 3]);
+    let headless = Reading { format: "ndjson".into(), header: None };
+    for meta in [noted(), Meta { reading: Some(headless), ..meta() }] {
+        let payload = write_as(meta.clone(), &rows);
+        assert_eq!(payload.first(), Some(&2));
+        assert_eq!(entry::meta(&payload).unwrap().meta, meta);
+        let entry = read(&payload).unwrap();
+        assert_eq!((entry.meta, entry.batches[0].rows.num_rows()), (meta, 2));
+    }
+    assert_eq!(write_as(meta(), &rows).first(), Some(&1), "what knows format 1 reads it");
+}
+
+#[test]
+fn a_header_too_long_to_keep_is_left_out_of_the_notes() {
+    let header = Some("x".repeat(entry::HEADER_BYTES + 1));
+    let long = Meta { reading: Some(Reading { format: "csv".into(), header }), ..meta() };
+    let payload = write_as(long, &part(&[0], &[2], vec![1]));
+    let reading = entry::meta(&payload).unwrap().meta.reading.unwrap();
+    assert_eq!(reading, Reading { format: "csv".into(), header: None });
+}
+
+#[test]
+fn damaged_notes_are_an_error_and_never_a_panic() {
+    let payload = write_as(noted(), &part(&[0, 2], &[2], vec![1, 3]));
+    for at in 0..payload.len() {
+        assert!(read(&payload.slice(..at)).is_err(), "cut at {at} of {}", payload.len());
+        let mut bytes = payload.to_vec();
+        bytes[at] ^= 0xff;
+        drop(read(&Bytes::from(bytes)));
+    }
+}
+
+#[test]
+fn a_letters_id_reads_back_and_anything_else_is_refused() {
+    let id = noted().redriven[0];
+    assert_eq!(id.to_string().parse(), Ok(id));
+    let long = format!("{id}:1");
+    for wrong in ["", "1:2", "x:1:2", &long, "00000000-0000-0000-0000-000000000007:-1:2"] {
+        assert!(wrong.parse::<LetterId>().is_err(), "{wrong}");
+    }
 }
 
 #[test]

@@ -171,6 +171,16 @@ impl Scanner {
         Ok(true)
     }
 
+    /// The next byte is not the one that follows: a record that only it would have ended (a number)
+    /// ends here. True if there was one.
+    pub(super) fn pause(&mut self) -> bool {
+        let open = matches!(self.state, State::Record(_));
+        if open {
+            self.state = State::After;
+        }
+        open
+    }
+
     pub(super) fn finish(&self) -> End {
         match self.state {
             State::Start => End::Nothing,

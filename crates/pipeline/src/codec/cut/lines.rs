@@ -41,8 +41,8 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    pub(super) fn new(format: Format) -> Lines {
-        Lines { returns: matches!(format, Format::Csv { .. }), seen: 0, after_return: false }
+    pub(super) fn new(format: &Format) -> Lines {
+        Lines { returns: matches!(format, Format::Csv(_)), seen: 0, after_return: false }
     }
 
     /// A counter of the same kind at nought.

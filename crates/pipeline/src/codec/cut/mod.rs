@@ -10,20 +10,29 @@
 //!                     │ longer than the limit                  (once one more byte is there,
 //!                     └────────► skipped, its first bytes kept   or the body is over: `last`)
 //! ```
+//!
+//! A CSV body of which the delimiter was not said is held back until its first bytes tell it.
 
 mod csv;
 mod json;
+mod jump;
 mod lines;
+mod opening;
+mod skip;
+mod sniff;
 
 use lines::Lines;
 pub(super) use lines::is_blank;
+use skip::Skipping;
+pub(super) use sniff::is_no_record;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Chunk, Format, Limits, Malformed, OVERSIZED_KEPT, Oversized};
+use super::dialect::{Dialect, Layout, Marks};
+use super::{Chunk, Format, Limits, Malformed, Oversized};
 
 /// What a scanner found in the bytes it was shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +68,7 @@ impl Scanner {
 /// ```
 /// use forebay_pipeline::codec::{Cutter, Format, Limits};
 /// # fn main() -> Result<(), forebay_pipeline::codec::Malformed> {
-/// let mut cutter = Cutter::new(Format::Ndjson, Limits::default());
+/// let mut cutter = Cutter::new(&Format::Ndjson, Limits::default());
 /// cutter.push("{\"a\":1}\n{\"a\":".into())?;
 /// cutter.push("2}\n".into())?;
 /// assert!(cutter.next().is_none()); // the chunk is not full yet
@@ -74,6 +83,8 @@ pub struct Cutter {
     scanner: Scanner,
     /// The first bytes, held until it is known whether they are a byte order mark.
     start: Option<BytesMut>,
+    /// The first bytes of a CSV body, held until they tell its delimiter.
+    prefix: Option<BytesMut>,
     pieces: Vec<Bytes>,
     /// Bytes in `pieces`.
     gathered: usize,
@@ -87,30 +98,38 @@ pub struct Cutter {
     /// Bytes of the record being read, so far.
     record: u64,
     /// Set while the record being read is too long to hold.
-    skipping: Option<Bytes>,
+    skipping: Option<Skipping>,
     /// Line ends inside skipped records of this chunk.
     skipped_lines: Lines,
     oversized: Vec<Oversized>,
     /// The chunk is full: cut before the next byte, if there is one.
     full: bool,
     any_record: bool,
-    header: Option<Arc<Vec<String>>>,
+    /// What was said of a CSV body.
+    dialect: Option<Dialect>,
+    header: Option<Arc<Layout>>,
+    /// The first record of the CSV body is still to tell its columns.
     wants_header: bool,
     ready: VecDeque<Chunk>,
 }
 
 impl Cutter {
     /// A cutter for one body.
-    pub fn new(format: Format, limits: Limits) -> Cutter {
+    pub fn new(format: &Format, limits: Limits) -> Cutter {
+        let mut dialect = None;
         let scanner = match format {
-            Format::Ndjson => Scanner::Lines(lines::Scanner::default()),
+            Format::Ndjson | Format::Text(_) => Scanner::Lines(lines::Scanner::default()),
             Format::Json => Scanner::Json(json::Scanner::default()),
-            Format::Csv { delimiter } => Scanner::Csv(csv::Scanner::new(delimiter)),
+            Format::Csv(said) => {
+                dialect = Some(said.clone());
+                Scanner::Csv(csv::Scanner::new(said.marks(b',')))
+            }
         };
-        Cutter {
+        let mut cutter = Cutter {
             limits,
             scanner,
             start: Some(BytesMut::new()),
+            prefix: None,
             pieces: Vec::new(),
             gathered: 0,
             offset: 0,
@@ -124,10 +143,17 @@ impl Cutter {
             oversized: Vec::new(),
             full: false,
             any_record: false,
+            dialect,
             header: None,
-            wants_header: matches!(format, Format::Csv { .. }),
+            wants_header: false,
             ready: VecDeque::new(),
+        };
+        match &cutter.dialect {
+            Some(dialect) if dialect.delimiter.is_none() => cutter.prefix = Some(BytesMut::new()),
+            Some(_) => cutter.lay_out(),
+            None => {}
         }
+        cutter
     }
 
     /// Takes the next bytes of the body. A piece that holds whole chunks is sliced, not copied.
@@ -139,7 +165,10 @@ impl Cutter {
         let Some(bytes) = self.after_mark(bytes)? else {
             return Ok(());
         };
-        self.scan(bytes)
+        match self.after_sniffing(bytes) {
+            Some(bytes) => self.scan(bytes),
+            None => Ok(()),
+        }
     }
 
     /// The next whole chunk that does not end the body.
@@ -153,11 +182,10 @@ impl Cutter {
     /// [`Cutter::next`] has not given out yet come before this one.
     ///
     /// # Errors
-    /// The body ends inside a JSON array or object.
+    /// The body ends inside a JSON array or object, or inside a quoted CSV field that grew longer
+    /// than a record may be.
     pub fn finish(&mut self) -> Result<Option<Chunk>, Malformed> {
-        if let Some(start) = self.start.take().filter(|start| !start.is_empty()) {
-            self.scan(start.freeze())?;
-        }
+        self.let_go()?;
         match &mut self.scanner {
             Scanner::Json(scanner) => match scanner.finish() {
                 json::End::Nothing => return Ok(None),
@@ -170,53 +198,29 @@ impl Cutter {
                 }
             }
             Scanner::Csv(scanner) => {
-                if let Some(record) = scanner.finish() {
+                let quote = scanner.open_quote();
+                let open = scanner.finish();
+                if let (Some(quote), Some(skipping)) = (quote, &self.skipping) {
+                    return Err(skipping.never_closed(quote, self.record));
+                }
+                if let Some(record) = open {
                     self.record_ends(record)?;
                 }
             }
         }
-        if self.any_record || self.header.is_some() { Ok(Some(self.cut(true))) } else { Ok(None) }
+        if self.any_record || self.has_header_line() { Ok(Some(self.cut(true))) } else { Ok(None) }
     }
 
     /// Bytes held that no finished chunk has taken: at most a chunk and a record, beyond the
     /// piece pushed last. Finished chunks not yet taken by [`Cutter::next`] are not counted.
     pub fn held(&self) -> usize {
-        self.gathered + self.start.as_ref().map_or(0, BytesMut::len)
+        let held = |bytes: &Option<BytesMut>| bytes.as_ref().map_or(0, BytesMut::len);
+        self.gathered + held(&self.start) + held(&self.prefix)
     }
 
-    /// The header of a CSV body, once it was read.
-    pub fn header(&self) -> Option<&Arc<Vec<String>>> {
+    /// How a CSV body is written and what its columns are called, once that is known.
+    pub fn header(&self) -> Option<&Arc<Layout>> {
         self.header.as_ref()
-    }
-
-    /// Takes a UTF-8 byte order mark off the start of the body.
-    fn after_mark(&mut self, bytes: Bytes) -> Result<Option<Bytes>, Malformed> {
-        const MARK: &[u8] = b"\xEF\xBB\xBF";
-        let Some(start) = &mut self.start else {
-            return Ok(Some(bytes));
-        };
-        let bytes = if start.is_empty() {
-            bytes
-        } else {
-            start.extend_from_slice(&bytes);
-            std::mem::take(start).freeze()
-        };
-        if bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF") {
-            return Err(self.malformed_at(0, "the body is UTF-16; send it as UTF-8"));
-        }
-        let undecided = MARK.starts_with(&bytes) && bytes.len() < MARK.len()
-            || bytes.len() == 1 && (bytes.starts_with(b"\xFF") || bytes.starts_with(b"\xFE"));
-        if undecided {
-            start.extend_from_slice(&bytes);
-            return Ok(None);
-        }
-        self.start = None;
-        if bytes.starts_with(MARK) {
-            self.offset = MARK.len() as u64;
-            self.position = self.offset;
-            return Ok(Some(bytes.slice(MARK.len()..)));
-        }
-        Ok(Some(bytes))
     }
 
     fn scan(&mut self, piece: Bytes) -> Result<(), Malformed> {
@@ -228,6 +232,10 @@ impl Cutter {
                 from = at;
                 let chunk = self.cut(false);
                 self.ready.push_back(chunk);
+            }
+            at += self.plain(&piece[at..]);
+            if at == piece.len() {
+                break;
             }
             match self.scanner.step(&piece[at..]) {
                 Step::More => {
@@ -267,6 +275,29 @@ impl Cutter {
         Ok(())
     }
 
+    /// Steps over CSV records that need no look, where no bound is near. Returns their bytes.
+    fn plain(&mut self, bytes: &[u8]) -> usize {
+        let Scanner::Csv(scanner) = &mut self.scanner else { return 0 };
+        let limit = self.limits.record_bytes as u64;
+        if self.wants_header || self.skipping.is_some() {
+            return 0;
+        }
+        // Not so far that the chunk could be full or the record be too long on the way.
+        let taken = usize::try_from(self.position - self.offset).unwrap_or(usize::MAX);
+        let room = self.limits.chunk_bytes.saturating_sub(taken.saturating_add(1));
+        let open = usize::try_from(limit.saturating_sub(self.record)).unwrap_or(0);
+        let most_records = (self.limits.chunk_records as u64).saturating_sub(self.records);
+        let plain = scanner.plain(bytes, room.min(open), most_records);
+        self.position += plain.bytes as u64;
+        self.record = match plain.open {
+            Some(open) => open as u64,
+            None => self.record + plain.bytes as u64,
+        };
+        self.records += plain.records;
+        self.any_record |= plain.records > 0;
+        plain.bytes
+    }
+
     fn advance(&mut self, bytes: usize) {
         self.position += bytes as u64;
         self.record += bytes as u64;
@@ -290,15 +321,16 @@ impl Cutter {
         if self.record > self.limits.record_bytes as u64 {
             self.skip()?;
         }
-        if let Some(raw) = self.skipping.take() {
+        if let Some(Skipping { raw, lines_before, .. }) = self.skipping.take() {
             self.skipped_lines.after_return = false;
-            self.oversized.push(Oversized { at: self.gathered, raw, length: self.record });
+            let lines = self.skipped_lines.seen - lines_before;
+            self.oversized.push(Oversized { at: self.gathered, raw, length: self.record, lines });
             self.count(true);
             return Ok(());
         }
         if self.wants_header {
-            if record {
-                self.take_header()?;
+            if record && self.take_header()? {
+                self.count(true);
             }
             self.record = 0;
             return Ok(());
@@ -313,74 +345,6 @@ impl Cutter {
         self.any_record |= record;
         self.full = self.position - self.offset >= self.limits.chunk_bytes as u64
             || self.records >= self.limits.chunk_records as u64;
-    }
-
-    /// The record being read is too long: lets go of its bytes, except the first few.
-    fn skip(&mut self) -> Result<(), Malformed> {
-        if self.skipping.is_some() {
-            return Ok(());
-        }
-        let begins = self.position - self.record;
-        let limit = self.limits.record_bytes;
-        if self.wants_header {
-            return Err(
-                self.malformed_at(begins, format!("the header is longer than {limit} bytes"))
-            );
-        }
-        if matches!(self.scanner, Scanner::Json(_)) {
-            let message = format!("a record is longer than {limit} bytes");
-            return Err(self.malformed_at(begins, message));
-        }
-        let length = usize::try_from(self.record).unwrap_or(usize::MAX);
-        let tail = self.take_tail(length);
-        let mut raw = BytesMut::new();
-        for piece in &tail {
-            self.skipped_lines.count(piece);
-            let room = OVERSIZED_KEPT.min(limit).saturating_sub(raw.len());
-            raw.extend_from_slice(&piece[..room.min(piece.len())]);
-        }
-        self.skipping = Some(raw.freeze());
-        Ok(())
-    }
-
-    /// Takes the last `length` bytes out of the gathered pieces.
-    fn take_tail(&mut self, length: usize) -> Vec<Bytes> {
-        let mut keep = self.gathered.saturating_sub(length);
-        self.gathered = keep;
-        let mut tail = Vec::new();
-        let mut kept = Vec::with_capacity(self.pieces.len());
-        for mut piece in std::mem::take(&mut self.pieces) {
-            let rest = piece.split_off(keep.min(piece.len()));
-            keep -= piece.len();
-            for (part, into) in [(piece, &mut kept), (rest, &mut tail)] {
-                if !part.is_empty() {
-                    into.push(part);
-                }
-            }
-        }
-        self.pieces = kept;
-        tail
-    }
-
-    /// What was gathered is the header line of a CSV body.
-    fn take_header(&mut self) -> Result<(), Malformed> {
-        let bytes = concat(std::mem::take(&mut self.pieces));
-        let length = usize::try_from(self.record).unwrap_or(usize::MAX);
-        let skipped = bytes.len().saturating_sub(length);
-        let record = bytes.slice(skipped..);
-        self.line += self.lines_of(&bytes[..skipped]);
-        let Scanner::Csv(scanner) = &self.scanner else {
-            return Ok(());
-        };
-        let header = csv::header(&record, scanner.delimiter(), self.limits.columns).map_err(
-            |(at, message)| Malformed { line: self.line, column: at as u64 + 1, message },
-        )?;
-        self.line += self.lines_of(&record);
-        self.header = Some(Arc::new(header));
-        self.wants_header = false;
-        self.gathered = 0;
-        self.offset = self.position;
-        Ok(())
     }
 
     /// Line ends in whole records.
@@ -419,18 +383,29 @@ impl Cutter {
 
     /// An error at a place of the body that lies in what is gathered.
     fn malformed_at(&self, position: u64, message: impl Into<String>) -> Malformed {
-        let mut left = usize::try_from(position.saturating_sub(self.offset)).unwrap_or(usize::MAX);
+        let skipped: u64 = self.oversized.iter().map(|record| record.length).sum();
+        let gathered = position.saturating_sub(self.offset + skipped);
+        let mut left = usize::try_from(gathered).unwrap_or(usize::MAX);
         let (mut line, mut column) = (self.line, self.column);
+        let mut lines = self.skipped_lines.empty();
+        line += self.skipped_lines.seen;
         for piece in &self.pieces {
             let before = &piece[..left.min(piece.len())];
             left -= before.len();
-            line += memchr::memchr_iter(b'\n', before).count() as u64;
-            match memchr::memrchr(b'\n', before) {
+            lines.count(before);
+            match self.last_line_end(before) {
                 Some(at) => column = (before.len() - at) as u64,
                 None => column += before.len() as u64,
             }
         }
-        Malformed { line, column, message: message.into() }
+        Malformed { line: line + lines.seen, column, message: message.into() }
+    }
+
+    fn last_line_end(&self, bytes: &[u8]) -> Option<usize> {
+        match self.scanner {
+            Scanner::Csv(_) => memchr::memrchr2(b'\n', b'\r', bytes),
+            Scanner::Lines(_) | Scanner::Json(_) => memchr::memrchr(b'\n', bytes),
+        }
     }
 }
 
@@ -453,8 +428,8 @@ pub(super) fn json_record(bytes: &[u8]) -> usize {
 }
 
 /// As [`json_record`], for CSV; the line end is counted in.
-pub(super) fn csv_record(bytes: &[u8], delimiter: u8) -> usize {
-    let mut scanner = csv::Scanner::new(delimiter);
+pub(super) fn csv_record(bytes: &[u8], marks: Marks) -> usize {
+    let mut scanner = csv::Scanner::new(marks);
     match scanner.step(bytes) {
         Step::Ends { end, .. } => end,
         Step::More | Step::Wrong { .. } => bytes.len(),

@@ -10,9 +10,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use forebay_flow::{Clock, Ctx};
 use forebay_journal::disk::RealDisk;
-use forebay_pipeline::engine;
 use forebay_pipeline::query::{Encoder, ErrorKind, Format, QueryError, QueryStream};
 use forebay_pipeline::stream::catalog::{Definition, Origin};
+use forebay_pipeline::{codec, engine};
 use serde_json::{Value, json};
 
 pub use forebay_pipeline::engine::{Engine, Receipt};

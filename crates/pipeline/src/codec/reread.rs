@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(again(pairs.clone(), "none\n", "a=1 b=x"), (1, 0));
         assert_eq!(again(pairs, "none\n", "none"), (0, 1));
         assert_eq!(again(Format::Ndjson, "{}\n", "{\"a\":1}"), (1, 0));
-        assert_eq!(reading(&Format::Ndjson, &alone(Bytes::new(), None)), Reading::object());
+        assert_eq!(reading(&Format::Ndjson, &alone(Bytes::new(), None), None), Reading::object());
         assert_eq!(again(Format::Json, "[{\n}]", "{\n\"a\":1}"), (1, 0));
     }
 

@@ -4,8 +4,6 @@
 //! The one list. Answers are built from it, `GET /problems/{code}` shows it, and `docs/errors.md` is generated
 //! from it. Owns texts and statuses, nothing else; it does not know how a refusal is found.
 
-use std::fmt::Write as _;
-
 use forebay_pipeline::record::Code;
 
 /// A kind of refusal: what all problems of one `type` share.
@@ -41,9 +39,21 @@ macro_rules! kinds {
 }
 
 kinds! {
+    BAD_HEADER 400 "bad-header" "A header cannot be what it is"
+        "There is more than one `Content-Type`, or a `Transfer-Encoding` beside `chunked`."
+        "Send the header once; a compressed body has a `Content-Encoding`."
+    BAD_PARAMETER 400 "bad-parameter" "A setting of the body makes no sense"
+        "A parameter of the query or of the `Content-Type` has a value that it cannot have, or is for another format: \
+         `format`, `pattern`, `delimiter`, `quote`, `escape`, `comment`, `null`, `header`."
+        "`detail` says which, and what it can be; nothing was read."
     BROKEN_BODY 400 "broken-body" "The body could not be read"
         "The connection ended before the declared length, or a chunk of a chunked body is malformed."
         "Send the body again, whole; under the same `Idempotency-Key` nothing is stored twice."
+    BROKEN_ENCODING 400 "broken-encoding" "The body is not what its Content-Encoding says"
+        "At `byte` of the body as it was sent, it is not gzip, zstd or deflate; or it ends in the middle, has a wrong \
+         checksum, or bytes behind its end."
+        "Compress the body again, or send it as it is. `accepted` rows before the fault are durable; under the same \
+         `Idempotency-Key` they are not stored twice."
     DEAD_LETTERS_REQUEST 400 "dead-letters-request" "The request for dead letters makes no sense"
         "A parameter of the list, or a member of the redrive, cannot be what it is."
         "`detail` says which, and what it can be; nothing was redriven."
@@ -156,9 +166,12 @@ kinds! {
         "The body is longer than `limit_bytes`: `[http] max_body`, `[limits] spool` for a stream with \
          `on_invalid = \"reject\"`, or 1 MiB of SQL or settings."
         "Send less at once, or raise the limit that `detail` names."
+    EXPANSION_LIMIT 413 "expansion-limit" "The body expands too far"
+        "A compressed body became larger than `[limits] expansion` times its size (and than 64 MiB)."
+        "Send it in parts, or less compressed, or raise the limit. `accepted` rows are durable, up to `offset`."
     UNSUPPORTED_ENCODING 415 "unsupported-encoding" "The Content-Encoding is not supported"
-        "The body is compressed in a way that is not known here."
-        "Use an encoding that `detail` lists, or send the body as it is."
+        "The body is compressed in a way that is not known here, more than once, or by zstd with a window beyond 8 MiB."
+        "Use one encoding that `detail` lists, or send the body as it is."
     UNSUPPORTED_TYPE 415 "unsupported-type" "The Content-Type is not supported"
         "The `Content-Type` is missing, or names no format that is taken here, or a charset that is not known."
         "Send one of the types that `detail` lists."
@@ -223,6 +236,10 @@ pub fn row(code: Code) -> (&'static str, &'static str) {
             "A CSV record has more or fewer fields than the header.",
             "Quote fields that hold the delimiter or a line break; send a body with other columns as a body of its own.",
         ),
+        Code::NoMatch => (
+            "A line of text does not match the pattern; a pattern describes the whole line.",
+            "Mend the `pattern` of the stream or of the request; end it with `(?<rest>.*)` where lines go on.",
+        ),
         Code::UnknownColumn => (
             "The record has a column that the stream does not have, and the stream has `unknown = \"dead_letter\"`.",
             "Add the column to the schema, or set `unknown` to `drop` or `keep`.",
@@ -271,8 +288,8 @@ impl Kind {
 /// Every code, one a line.
 pub fn list() -> String {
     ALL.iter().fold(String::new(), |mut text, kind| {
-        // Writing to a String cannot fail.
-        drop(writeln!(text, "{}  {:<22} {}", kind.status, kind.code, kind.title));
+        text.push_str(&format!("{}  {:<22} {}", kind.status, kind.code, kind.title));
+        text.push('\n');
         text
     })
 }
@@ -294,14 +311,14 @@ pub fn markdown() -> String {
          | status | code | when | what to do |\n|---|---|---|---|\n",
     );
     for kind in ALL {
-        drop(writeln!(
-            text,
+        text.push_str(&format!(
             "| {} | `{}` | {} | {} |",
             kind.status,
             kind.code,
             cell(kind.when),
             cell(kind.remedy)
         ));
+        text.push('\n');
     }
     text.push_str(
         "\n## Rows\n\n\
@@ -310,7 +327,8 @@ pub fn markdown() -> String {
     );
     for code in Code::ALL {
         let (when, remedy) = row(code);
-        drop(writeln!(text, "| `{}` | {} | {} |", code.as_str(), cell(when), cell(remedy)));
+        text.push_str(&format!("| `{}` | {} | {} |", code.as_str(), cell(when), cell(remedy)));
+        text.push('\n');
     }
     text
 }

@@ -18,6 +18,8 @@ pub enum Code {
     TooDeep,
     /// A CSV record has more or fewer fields than its header.
     FieldCount,
+    /// A line of text does not match the pattern.
+    NoMatch,
     /// A column that the schema does not have.
     UnknownColumn,
     /// The value does not fit the column's type (`"abc"` for an INT, `1.9` for an INT).
@@ -38,13 +40,14 @@ pub enum Code {
 
 impl Code {
     /// Every code, for metrics that must exist from the start.
-    pub const ALL: [Code; 14] = [
+    pub const ALL: [Code; 15] = [
         Code::Syntax,
         Code::InvalidUtf8,
         Code::DuplicateKey,
         Code::RowTooLarge,
         Code::TooDeep,
         Code::FieldCount,
+        Code::NoMatch,
         Code::UnknownColumn,
         Code::TypeMismatch,
         Code::OutOfRange,
@@ -64,6 +67,7 @@ impl Code {
             Code::RowTooLarge => "row_too_large",
             Code::TooDeep => "too_deep",
             Code::FieldCount => "field_count",
+            Code::NoMatch => "no_match",
             Code::UnknownColumn => "unknown_column",
             Code::TypeMismatch => "type_mismatch",
             Code::OutOfRange => "out_of_range",

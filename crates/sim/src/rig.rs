@@ -13,6 +13,7 @@ use forebay_flow::supervise::{Strategy, Supervisor};
 use forebay_flow::{Cause, Clock, Ctx, Task};
 use forebay_journal::disk::{Disk, SimDisk};
 use forebay_pipeline::codec::Format;
+use forebay_pipeline::codec::unpack::Packing;
 use forebay_pipeline::engine::{Engine, EngineConfig};
 use forebay_pipeline::intake::{Ack, Due, IngestError, Request};
 use forebay_pipeline::telemetry::Telemetry;
@@ -116,6 +117,7 @@ pub async fn send(
     let request = Request {
         stream: STREAM.to_owned(),
         format: Format::Ndjson,
+        packing: Packing::default(),
         ack,
         key,
         tenant: "client".to_owned(),

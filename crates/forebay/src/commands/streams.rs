@@ -113,6 +113,9 @@ pub struct Create {
     /// One SELECT over the stream's own rows.
     #[arg(long, value_name = "SQL")]
     transform: Option<String>,
+    /// How lines of text are read: a built-in's name, or an expression with named groups.
+    #[arg(long, value_name = "PATTERN")]
+    pattern: Option<String>,
     /// What becomes of a column that the schema does not have.
     #[arg(long, value_enum)]
     unknown: Option<Unknown>,
@@ -151,6 +154,9 @@ pub struct Alter {
     /// Stores the rows as they come.
     #[arg(long)]
     no_transform: bool,
+    /// How lines of text are read: a built-in's name, or an expression with named groups.
+    #[arg(long, value_name = "PATTERN")]
+    pattern: Option<String>,
     /// What becomes of a column that the schema does not have.
     #[arg(long, value_enum)]
     unknown: Option<Unknown>,
@@ -231,6 +237,9 @@ fn described(stream: &Value) -> String {
     if let Some(sql) = stream["transform"].as_str() {
         text.push_str(&format!("\n\ntransform\n  {sql}"));
     }
+    if let Some(pattern) = stream["pattern"].as_str() {
+        text.push_str(&format!("\n\npattern of text lines\n  {pattern}"));
+    }
     let rows = &stream["rows"];
     let n = |name: &str| cell(&rows[name]);
     text.push_str(&format!(
@@ -283,6 +292,9 @@ async fn make(create: &Create) -> anyhow::Result<()> {
     if let Some(sql) = &create.transform {
         put("transform", json!(sql));
     }
+    if let Some(pattern) = &create.pattern {
+        put("pattern", json!(pattern));
+    }
     if let Some(unknown) = &create.unknown {
         put("unknown", word(unknown));
     }
@@ -322,7 +334,7 @@ async fn change(alter: &Alter) -> anyhow::Result<()> {
         drop_checks: alter.drop_check.clone(),
     };
     let written = alter.schema.read()?;
-    let transforms = alter.transform.is_some() || alter.no_transform;
+    let transforms = alter.transform.is_some() || alter.no_transform || alter.pattern.is_some();
     let policies = alter.unknown.is_some() || alter.on_invalid.is_some();
     if edits.is_empty() && written.is_none() && !transforms && !policies {
         bail!("nothing to change: see `forebay streams alter --help`");
@@ -337,6 +349,9 @@ async fn change(alter: &Alter) -> anyhow::Result<()> {
         Some(sql) => drop(put("transform", json!(sql))),
         None if alter.no_transform => drop(put("transform", Value::Null)),
         None => {}
+    }
+    if let Some(pattern) = &alter.pattern {
+        put("pattern", json!(pattern));
     }
     if let Some(unknown) = &alter.unknown {
         put("unknown", word(unknown));

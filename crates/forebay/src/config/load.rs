@@ -103,6 +103,7 @@ const SETTINGS: &[&str] = &[
     "limits.depth",
     "limits.chunk",
     "limits.spool",
+    "limits.expansion",
     "journal.max",
     "flush.bytes",
     "flush.interval",

@@ -21,6 +21,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use forebay_pipeline::codec::{FormatName, Pattern};
 pub use forebay_pipeline::stream::check_stream_name;
 pub use load::{ConfigError, ConfigErrors, Flags, Loaded, Sources};
 pub use raw::{OnInvalid, Unknown};
@@ -106,6 +107,8 @@ pub struct Limits {
     pub chunk: usize,
     /// The longest body, in bytes, that is taken or refused as a whole.
     pub spool: u64,
+    /// Bytes that each byte of a compressed body may become, beyond the first 64 MiB.
+    pub expansion: u64,
 }
 
 /// When a lane commits: at the first of both.
@@ -139,6 +142,10 @@ pub struct Stream {
     pub on_invalid: OnInvalid,
     /// The SQL as written; `None`: rows pass as they are.
     pub transform: Option<String>,
+    /// What a body is, where its head does not say.
+    pub format: Option<FormatName>,
+    /// How lines of text are read, where the request does not say; `None`: a line is a column.
+    pub pattern: Option<Pattern>,
     /// The most bytes of its journal; `None`: `[journal] max`.
     pub journal_max: Option<u64>,
     /// Whether the column `_received_at` is added.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use forebay_pipeline::codec::FormatName;
 use serde::Deserialize;
 
 use super::units::{Size, Span};
@@ -104,6 +105,8 @@ pub struct Limits {
     pub chunk: Option<Size>,
     /// The longest body of a stream that takes all or nothing.
     pub spool: Option<Size>,
+    /// Bytes that each byte of a compressed body may become.
+    pub expansion: Option<u64>,
 }
 
 /// `[journal]`
@@ -186,6 +189,10 @@ pub struct Stream {
     pub on_invalid: Option<OnInvalid>,
     /// One SELECT over the stream's own rows.
     pub transform: Option<String>,
+    /// What a body is, where its head does not say: csv, tsv, ndjson, json or text.
+    pub format: Option<FormatName>,
+    /// How lines of text are read: a built-in's name, or an expression with named groups.
+    pub pattern: Option<String>,
     /// The stream's journal.
     pub journal: Option<StreamJournal>,
     /// The stream's share of the workers.

@@ -42,6 +42,8 @@ impl Stream {
                 raw::OnInvalid::Reject => OnInvalid::Reject,
             },
             transform: self.transform.clone(),
+            format: self.format,
+            pattern: self.pattern.clone(),
             journal_max: self.journal_max,
             received_at: self.received_at,
         })

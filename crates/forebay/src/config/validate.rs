@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use forebay_pipeline::codec::Pattern;
+use forebay_pipeline::codec::unpack::Expansion;
 use forebay_pipeline::engine::{self, MemoryShares};
 
 use super::raw::{self, Raw};
@@ -266,6 +268,12 @@ fn limits(faults: &mut Faults, written: raw::Limits, shares: MemoryShares) -> Li
         depth: faults.within("limits.depth", written.depth.unwrap_or(64), 1, 512),
         chunk: faults.size_within("limits.chunk", chunk, 4 << 10, 4 * MIB) as usize,
         spool: faults.size_within("limits.spool", spool, 4 << 10, shares.intake / 2),
+        expansion: faults.within(
+            "limits.expansion",
+            written.expansion.unwrap_or(Expansion::default().ratio),
+            1,
+            1_000_000,
+        ),
     };
     // Room for one maximal record is reserved at an upload's start; it must fit beside a chunk.
     let largest = (limits.row + limits.chunk) as u64;
@@ -359,7 +367,16 @@ fn stream(faults: &mut Faults, path: &[&str], written: raw::Stream) -> Stream {
             faults.at(path, format!("must lie between 1 and 256, not {count}"));
         }
     }
+    let pattern = written.pattern.as_deref().and_then(|text| match Pattern::parse(text) {
+        Ok(pattern) => Some(pattern),
+        Err(why) => {
+            faults.at(under(&["pattern"]).into_iter().map(str::to_owned).collect(), why);
+            None
+        }
+    });
     Stream {
+        format: written.format,
+        pattern,
         schema: written.schema,
         unknown: written.unknown.unwrap_or(raw::Unknown::DeadLetter),
         on_invalid: written.on_invalid.unwrap_or(raw::OnInvalid::DeadLetter),

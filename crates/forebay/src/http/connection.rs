@@ -165,6 +165,9 @@ async fn handle(
     let began = clock::now();
     let route = Route::of(request.uri().path());
     let request_id = request_id(request.headers());
+    // Where a proxy in front took a Content-Length beside it for the truth (hyper drops that length,
+    // as RFC 9112 asks), what follows on this connection may be another client's: nothing does.
+    let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
     let app = Arc::clone(&connection.app);
     // F10: the drain waits for these; health and metrics are asked to the very end.
     let in_flight = (!route.is_control()).then(|| app.enter());
@@ -184,7 +187,7 @@ async fn handle(
         response = problem.render(&request_id, headers);
     }
     let leftover = connection.leftover.lock().take();
-    if leftover.is_some() || app.is_draining() || connection.control_only {
+    if chunked || leftover.is_some() || app.is_draining() || connection.control_only {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     if leftover.is_some() {
@@ -219,7 +222,8 @@ async fn answer(
     };
     let body = Body::new(body);
     let stream = route.stream(parts.uri.path());
-    let admitted = guard::check_origin(&app.config, &parts.headers)
+    let admitted = guard::check_framing(&parts.headers)
+        .and_then(|()| guard::check_origin(&app.config, &parts.headers))
         .and_then(|()| guard::authorise(&app.config, &parts.headers, route, stream.as_deref()))
         .and_then(|holder| match holder {
             _ if route.is_control() => Ok(holder),

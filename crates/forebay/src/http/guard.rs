@@ -1,4 +1,5 @@
-//! Who may ask what: bearer tokens, and the origins of web pages. Judges heads alone; reads no body.
+//! Who may ask what: bearer tokens, the origins of web pages, and how bodies are framed. Judges heads
+//! alone; reads no body.
 
 use hyper::Uri;
 use hyper::header::{self, HeaderMap};
@@ -7,6 +8,22 @@ use super::problem::Problem;
 use super::routes::Route;
 use crate::catalogue;
 use crate::config::{Config, Token};
+
+/// Refuses a transfer coding beside `chunked`: whoever undoes it elsewhere sees another body.
+///
+/// # Errors
+/// 400; the connection closes.
+pub fn check_framing(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let (Some(first), second) = (codings.next(), codings.next()) else { return Ok(()) };
+    if first.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") && second.is_none() {
+        return Ok(());
+    }
+    Err(Problem::new(
+        catalogue::BAD_HEADER,
+        "Transfer-Encoding must be `chunked` and nothing else; a compressed body has a Content-Encoding",
+    ))
+}
 
 /// Refuses a browser's request from a page of another origin.
 ///

@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use axum::response::{IntoResponse, Response};
 use forebay_flow::clock;
-use forebay_pipeline::codec::{Dialect, Format};
+use forebay_pipeline::codec::unpack::Packing;
 use hyper::StatusCode;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
@@ -19,6 +19,7 @@ use super::App;
 use super::body::Reader;
 use super::connection::Caller;
 use super::guard::shorten;
+use super::media::{self, Media};
 use super::problem::{Problem, reply_json};
 use super::resume::{self, Splice};
 use super::routes::{parameters, stream_of};
@@ -28,8 +29,11 @@ use crate::config::check_stream_name;
 
 /// The longest `Idempotency-Key`.
 const KEY_BYTES: usize = 256;
-const FORMATS: &str = "text/csv, text/tab-separated-values, application/x-ndjson, \
-                       application/jsonl, application/json";
+/// What the query of a post may say.
+const PARAMETERS: [&str; 10] = {
+    let [a, b, c, d, e, f, g, h, i] = media::PARAMETERS;
+    ["ack", a, b, c, d, e, f, g, h, i]
+};
 
 pub(super) async fn ingest(
     State(app): State<Arc<App>>,
@@ -37,9 +41,8 @@ pub(super) async fn ingest(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    let (terms, from) = match terms(&app, &caller, &parts)
-        .and_then(|terms| resume::splice(&parts.headers, terms))
-    {
+    let terms = terms(&app, &caller, &parts).await;
+    let (terms, from) = match terms.and_then(|terms| resume::splice(&parts.headers, terms)) {
         Ok(terms) => terms,
         Err(problem) => {
             caller.leave(body, true);
@@ -121,11 +124,13 @@ async fn transfer(
     upload.finish(due).await.map_err(Failure::Refused)
 }
 
-fn terms(app: &App, caller: &Caller, parts: &Parts) -> Result<api::Request, Problem> {
+async fn terms(app: &App, caller: &Caller, parts: &Parts) -> Result<api::Request, Problem> {
     let stream = stream_of(&parts.uri)?;
     check_stream_name(&stream).map_err(|why| Problem::new(catalogue::STREAM_NAME, why))?;
-    check_encoding(&parts.headers)?;
-    let format = format_of(&parts.headers)?;
+    let parameters = parameters(&parts.uri, &PARAMETERS)?;
+    let pattern = app.patterns.of(&app.engine, &parameters).await?;
+    let usual = app.engine.usual(&stream);
+    let Media { format, packing } = media::of(&parts.headers, &parameters, pattern, usual)?;
     let content_length = content_length(&parts.headers);
     if let (Some(length), Some(limit)) = (content_length, app.config.http.max_body)
         && length > limit
@@ -133,73 +138,27 @@ fn terms(app: &App, caller: &Caller, parts: &Parts) -> Result<api::Request, Prob
         return Err(super::body::BodyError::TooLarge { limit }.into());
     }
     let mut ack = Ack::default();
-    for (_, value) in parameters(&parts.uri, &["ack"])? {
-        ack = Ack::parse(&value).ok_or_else(|| {
+    for (_, value) in parameters.iter().filter(|(name, _)| *name == "ack") {
+        ack = Ack::parse(value).ok_or_else(|| {
             Problem::new(
                 catalogue::UNKNOWN_ACK,
-                format!("`ack={}` is none of received, durable, stored", shorten(&value)),
+                format!("`ack={}` is none of received, durable, stored", shorten(value)),
             )
         })?;
     }
     Ok(api::Request {
         stream,
         format,
+        packing,
         ack,
         key: key_of(&parts.headers)?,
         tenant: caller.tenant.clone(),
         client: caller.connection.peer.to_string(),
         request_id: caller.request_id.clone(),
         wait: preferred_wait(&parts.headers).map(|wait| wait.min(app.config.admission_wait)),
-        content_length,
+        // Of a packed body it says nothing about the text.
+        content_length: content_length.filter(|_| packing == Packing::default()),
     })
-}
-
-fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
-    for encoding in headers.get_all(header::CONTENT_ENCODING) {
-        let encoding = encoding.to_str().unwrap_or("?").trim();
-        if !encoding.eq_ignore_ascii_case("identity") {
-            return Err(Problem::new(
-                catalogue::UNSUPPORTED_ENCODING,
-                format!(
-                    "`{}` is not supported; send the body as it is (identity)",
-                    shorten(encoding)
-                ),
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn format_of(headers: &HeaderMap) -> Result<Format, Problem> {
-    let unsupported = |detail: String| Problem::new(catalogue::UNSUPPORTED_TYPE, detail);
-    let Some(value) = headers.get(header::CONTENT_TYPE) else {
-        return Err(unsupported(format!("the Content-Type is missing; supported: {FORMATS}")));
-    };
-    let text = value.to_str().unwrap_or("?");
-    let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
-    for parameter in parameters.split(';') {
-        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        let charset = value.trim().trim_matches('"');
-        if name.trim().eq_ignore_ascii_case("charset")
-            && !["utf-8", "utf8", "us-ascii"]
-                .iter()
-                .any(|known| charset.eq_ignore_ascii_case(known))
-        {
-            return Err(unsupported(format!(
-                "the charset `{}` is not supported; send UTF-8",
-                shorten(charset)
-            )));
-        }
-    }
-    match essence.trim().to_ascii_lowercase().as_str() {
-        "text/csv" => Ok(Format::Csv(Dialect::default())),
-        "text/tab-separated-values" => Ok(Format::Csv(Dialect::TAB)),
-        "application/x-ndjson" | "application/jsonl" => Ok(Format::Ndjson),
-        "application/json" => Ok(Format::Json),
-        other => {
-            Err(unsupported(format!("`{}` is not supported; supported: {FORMATS}", shorten(other))))
-        }
-    }
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
@@ -233,7 +192,6 @@ fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     fn headers(name: &'static str, value: &'static str) -> HeaderMap {
@@ -241,21 +199,6 @@ mod tests {
             header::HeaderName::from_static(name),
             HeaderValue::from_static(value),
         )])
-    }
-
-    #[test]
-    fn a_content_type_is_read_without_its_parameters_and_in_any_case() {
-        for (value, format) in [
-            ("text/csv; charset=UTF-8", Format::Csv(Dialect::default())),
-            ("Application/X-NDJSON", Format::Ndjson),
-            ("application/json;charset=\"utf-8\"", Format::Json),
-        ] {
-            assert_eq!(format_of(&headers("content-type", value)).unwrap(), format);
-        }
-        for value in ["text/plain", "text/csv; charset=latin1", "", "text"] {
-            let problem = format_of(&headers("content-type", value)).unwrap_err();
-            assert_eq!(problem.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "{value}");
-        }
     }
 
     #[test]

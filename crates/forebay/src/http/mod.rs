@@ -13,6 +13,7 @@ mod dead_letters;
 mod guard;
 mod ingest;
 mod inspect;
+mod media;
 pub mod problem;
 mod query;
 mod resume;
@@ -49,6 +50,7 @@ pub struct App {
     registry: Registry,
     telemetry: Arc<Telemetry>,
     metrics: Metrics,
+    patterns: media::Patterns,
     draining: AtomicBool,
     in_flight: AtomicUsize,
     idle: Notify,
@@ -69,6 +71,7 @@ impl App {
             registry,
             telemetry,
             metrics,
+            patterns: media::Patterns::default(),
             draining: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
             idle: Notify::new(),

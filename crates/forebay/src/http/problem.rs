@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
+use forebay_pipeline::codec::unpack::{Coding, UnpackError};
 use hyper::header::{self, HeaderValue};
 use hyper::{HeaderMap, StatusCode};
 use serde_json::{Map, Value, json};
@@ -86,6 +87,10 @@ impl Problem {
         if let Some(wait) = self.retry_after {
             let seconds = wait.as_millis().div_ceil(1000).max(1) as u64;
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.kind == catalogue::UNSUPPORTED_ENCODING {
+            let supported = HeaderValue::from_static(Coding::SUPPORTED);
+            response.headers_mut().insert(header::ACCEPT_ENCODING, supported);
         }
         if self.status() == StatusCode::UNAUTHORIZED {
             response
@@ -183,6 +188,24 @@ impl From<IngestError> for Problem {
                 let problem = Problem::new(catalogue::MALFORMED_BODY, detail)
                     .with("line", malformed.line)
                     .with("column", malformed.column);
+                with_partial(problem, partial)
+            }
+            IngestError::Unpack { error, partial } => {
+                let problem = match error {
+                    UnpackError::Broken { at, .. } => Problem::new(
+                        catalogue::BROKEN_ENCODING,
+                        format!("the body cannot be decoded: {detail}"),
+                    )
+                    .with("byte", at),
+                    UnpackError::Window { .. } => {
+                        Problem::new(catalogue::UNSUPPORTED_ENCODING, detail)
+                    }
+                    UnpackError::Expansion { most, .. } => Problem::new(
+                        catalogue::EXPANSION_LIMIT,
+                        format!("{detail}; send it in parts, or less compressed"),
+                    )
+                    .with("limit_bytes", most),
+                };
                 with_partial(problem, partial)
             }
             IngestError::NoValidRow(reply) => with_reply(

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use crate::http::{Request, connect, head, read_answer};
+use crate::http::{Answer, Request, connect, head, read_answer};
 use crate::inputs::{CSV, Case, JSON, NDJSON, refused, refuses, rows, select};
 use crate::server::Server;
 
@@ -46,16 +46,85 @@ pub(crate) const CASES: &[Case] = &[
         },
     },
     Case {
+        input: "gzip that ends in the middle, has a wrong checksum, or garbage behind it",
+        answer: "400 `broken-encoding`, naming the byte; the rows of whole chunks before it are kept",
+        run: |server| {
+            let mut flipped = GZIP.to_vec();
+            flipped[28] ^= 1;
+            let garbage = [GZIP, b"garbage"].concat();
+            for (body, at) in [(&GZIP[..20], Some(20)), (&flipped[..], None), (&garbage[..], None)]
+            {
+                let answer = packed(server, "gzip", body);
+                let problem = refused(&answer, 400, "broken-encoding");
+                assert!(at.is_none_or(|at| problem["byte"] == at), "{problem}");
+            }
+            assert_eq!(
+                packed(server, "gzip", GZIP).json()["accepted"],
+                2,
+                "the whole one is two rows"
+            );
+        },
+    },
+    Case {
+        input: "a zip bomb: 100 MiB in a few kilobytes",
+        answer: "413 `expansion-limit` at 64 MiB, or `[limits] expansion` times the body where that is more; it is never held",
+        run: |server| {
+            let mut bomb = b"{\"id\":1}\n".to_vec();
+            bomb.resize(100 << 20, b'\n');
+            let bomb = zstd::bulk::compress(&bomb, 1).unwrap();
+            let before = server.resident_bytes();
+            refused(&packed(server, "zstd", &bomb), 413, "expansion-limit");
+            let grown = server.resident_bytes().saturating_sub(before);
+            assert!(grown < 48 << 20, "F3: {} MiB more for a bomb", grown >> 20);
+        },
+    },
+    Case {
+        input: "UTF-16 by its byte order mark, and half a character of it",
+        answer: "read as text; the row that holds the half is a dead letter `invalid_utf8`",
+        run: |server| {
+            let wide = |text: &str| {
+                let units = text.encode_utf16().flat_map(u16::to_le_bytes);
+                b"\xff\xfe".iter().copied().chain(units).collect::<Vec<u8>>()
+            };
+            rows(server, "typed", CSV, &wide("id,name\n1,wide\n"), 1, &[]);
+            let mut half = wide("id,name\n1,wide\n2,?\n");
+            let at = half.len() - 4;
+            half[at..at + 2].copy_from_slice(&0xd800_u16.to_le_bytes());
+            rows(server, "typed", CSV, &half, 1, &[(2, "invalid_utf8")]);
+        },
+    },
+    Case {
+        input: "a charset that is not known",
+        answer: "415 `unsupported-type`",
+        run: |server| {
+            refuses(
+                server,
+                "typed",
+                "text/csv; charset=ebcdic",
+                b"id\n1\n",
+                415,
+                "unsupported-type",
+            );
+        },
+    },
+    Case {
+        input: "a line of text that does not match its pattern",
+        answer: "a dead letter `no_match`",
+        run: |server| {
+            let body =
+                b"127.0.0.1 - - [10/Oct/2000:13:55:36 -0700] \"GET / HTTP/1.0\" 200 23\nwhat\n";
+            rows(server, "access?pattern=common", "text/plain", body, 1, &[(2, "no_match")]);
+        },
+    },
+    Case {
         input: "bytes that are not UTF-8",
         answer: "the row is a dead letter `invalid_utf8`, its bytes kept as they are",
         run: |server| {
             let body = b"{\"id\":1}\n{\"id\":2,\"name\":\"\xff\xfe\"}\n{\"id\":3}\n";
             rows(server, "typed", NDJSON, body, 2, &[(2, "invalid_utf8")]);
             rows(server, "typed", CSV, b"id,name\n1,\xc3\x28\n2,ok\n", 1, &[(1, "invalid_utf8")]);
-            let kept = select(
-                server,
-                "SELECT count(*) AS n FROM _dead_letters WHERE raw = decode('312cc328', 'hex')",
-            );
+            let kept =
+                select(server, "SELECT count(*) AS n FROM _dead_letters WHERE raw = X'312cc328'");
             assert!(kept[0]["n"].as_u64() > Some(0), "{kept:?}");
         },
     },
@@ -179,6 +248,17 @@ pub(crate) const CASES: &[Case] = &[
         run: slow,
     },
 ];
+
+/// Two rows, `{"id":1}` and `{"id":2}`, by gzip.
+const GZIP: &[u8] =
+    b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\xab\x56\xca\x4c\x51\xb2\x32\xac\xe5\xaa\x06\
+                      \x33\x8c\x6a\xb9\x00\x06\x2c\xa5\x04\x12\x00\x00\x00";
+
+/// Posts a compressed body of NDJSON.
+fn packed(server: &Server, coding: &str, body: &[u8]) -> Answer {
+    let request = Request::post("/ingest/typed", NDJSON, body).header("Content-Encoding", coding);
+    request.send(server.address).unwrap()
+}
 
 /// A byte now and then, until the server has had enough.
 fn slow(server: &Server) {

@@ -53,6 +53,11 @@ pub(crate) const CASES: &[Case] = &[
         },
     },
     Case {
+        input: "a request whose end is in doubt: two lengths, a signed one, a coding before `chunked`, NUL in a header, a space before a colon",
+        answer: "400, and the connection is closed: what follows is not taken for a request",
+        run: smuggle,
+    },
+    Case {
         input: "stream names with `../`, NUL, an emoji, 10 kB, a leading dot or digit, `_`, nothing",
         answer: "400 `stream-name`",
         run: |server| {
@@ -140,6 +145,27 @@ pub(crate) const CASES: &[Case] = &[
         },
     },
 ];
+
+/// Shapes that two readers would cut in different places, with a request hidden in what follows.
+fn smuggle(server: &Server) {
+    for (headers, body) in [
+        ("Content-Length: 9\r\nContent-Length: 44\r\n", "{\"id\":1}\n"),
+        ("Content-Length: +9\r\n", "{\"id\":1}\n"),
+        ("Content-Length: 99999999999999999999\r\n", ""),
+        ("Transfer-Encoding: gzip, chunked\r\n", "0\r\n\r\n"),
+        ("Transfer-Encoding: xchunked\r\n", "0\r\n\r\n"),
+        ("X: a\0b\r\nContent-Length: 0\r\n", ""),
+        ("Content-Length : 9\r\n", "{\"id\":1}\n"),
+    ] {
+        let mut stream = connect(server.address).unwrap();
+        let head = format!("POST /ingest/typed HTTP/1.1\r\nHost: x\r\nContent-Type: {NDJSON}\r\n");
+        let inner = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+        stream.write_all(format!("{head}{headers}\r\n{body}{inner}").as_bytes()).unwrap();
+        let mut reader = BufReader::new(stream);
+        assert_eq!(read_answer(&mut reader).unwrap().status, 400, "{headers}");
+        assert!(read_answer(&mut reader).is_err(), "what follows was answered: {headers}");
+    }
+}
 
 fn query(server: &Server, sql: &str, timeout_ms: u64) -> crate::http::Answer {
     let body = json!({"sql": sql, "timeout_ms": timeout_ms}).to_string();

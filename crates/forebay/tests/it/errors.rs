@@ -65,6 +65,14 @@ async fn shared(server: &Server, code: &str) -> Option<Answer> {
             let head = "POST /ingest/s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n";
             server.raw(format!("{head}{CSV}\r\nZZ\r\nwhat\r\n").as_bytes()).await
         }
+        "bad-header" => {
+            let head = "POST /ingest/s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n";
+            server.raw(format!("{head}{CSV}\r\n0\r\n\r\n").as_bytes()).await
+        }
+        "bad-parameter" => server.post("/ingest/s?delimiter=ab", CSV, "a\n1\n").await,
+        "broken-encoding" => {
+            server.post("/ingest/s", &format!("{CSV}Content-Encoding: gzip\r\n"), "a\n1\n").await
+        }
         "empty-body" => server.post("/ingest/s", CSV, "").await,
         "idempotency-key" => {
             server.post("/ingest/s", &format!("{CSV}Idempotency-Key: \r\n"), "a\n1\n").await
@@ -180,6 +188,17 @@ async fn of_its_own(code: &str) -> Answer {
             let answer = server.post("/ingest/s", CSV, "a\n123456789\n").await;
             (server, answer)
         }
+        "expansion-limit" => {
+            let server = server("").await;
+            let bomb = zstd::bulk::compress(&vec![b'\n'; 100 << 20], 1).unwrap();
+            let head = server.request("POST", "/ingest/s", CSV, "");
+            let head = head.replace(
+                "Content-Length: 0\r\n",
+                &format!("Content-Encoding: zstd\r\nContent-Length: {}\r\n", bomb.len()),
+            );
+            let answer = server.raw(&[head.as_bytes(), &bomb].concat()).await;
+            (server, answer)
+        }
         "row-refused" => {
             let server = server("[streams.s]\nschema = \"a INT\"\non_invalid = \"reject\"\n").await;
             let answer = server.ndjson("s", "{\"a\":1}\n{\"a\":\"x\"}\n").await;
@@ -285,6 +304,7 @@ fn body_with(code: Code) -> (&'static str, &'static str, String) {
         Code::RowTooLarge => ndjson(&format!("{{\"n\":1,\"t\":\"{}\"}}", "x".repeat(2000))),
         Code::TooDeep => ndjson(&format!("{{\"j\":{}1{}}}", "[".repeat(99), "]".repeat(99))),
         Code::FieldCount => (CSV, "n", "n,t\n1,a\n2\n".to_owned()),
+        Code::NoMatch => ("Content-Type: text/plain\r\n", "n", "n=1\nno pairs\n".to_owned()),
         Code::UnknownColumn => ndjson("{\"n\":1,\"other\":1}"),
         Code::TypeMismatch => ndjson("{\"n\":\"x\"}"),
         Code::OutOfRange => ndjson("{\"n\":9223372036854775808}"),
@@ -301,7 +321,7 @@ async fn every_row_code_is_given_to_some_row_which_is_kept_whole() {
     let server = Server::start(
         "[faults]\npanic_on = \"MARKER\"\n[limits]\nrow = \"1KiB\"\n[streams.n]\n\
          schema = \"n BIGINT NOT NULL CHECK (n > 0), t TEXT, d DATE, j JSON\"\n\
-         transform = \"SELECT *, n + 1 AS m FROM n\"\n\
+         transform = \"SELECT *, n + 1 AS m FROM n\"\npattern = \"logfmt\"\n\
          [streams.transformed]\nschema = \"n BIGINT\"\ntransform = \"SELECT 1 / (n - 7) AS x FROM transformed\"\n",
     )
     .await;

@@ -101,12 +101,12 @@ async fn what_cannot_be_taken_is_refused_with_its_reason() {
     let server = Server::start("").await;
     let csv = "Content-Type: text/csv\r\n";
     server
-        .post("/ingest/s", "Content-Type: text/plain\r\n", "x")
+        .post("/ingest/s", "Content-Type: image/png\r\n", "x")
         .await
         .problem(415, "unsupported-type");
     server.post("/ingest/s", "", "x").await.problem(415, "unsupported-type");
-    let gzip = format!("{csv}Content-Encoding: gzip\r\n");
-    server.post("/ingest/s", &gzip, "x").await.problem(415, "unsupported-encoding");
+    let brotli = format!("{csv}Content-Encoding: br\r\n");
+    server.post("/ingest/s", &brotli, "x").await.problem(415, "unsupported-encoding");
     server.post("/ingest/s?ack=soon", csv, "a\n1\n").await.problem(400, "unknown-ack");
     server.post("/ingest/s?ak=stored", csv, "a\n1\n").await.problem(400, "unknown-parameter");
     server.post("/ingest/s", csv, "").await.problem(400, "empty-body");

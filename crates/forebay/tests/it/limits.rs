@@ -70,7 +70,7 @@ async fn f7_a_client_that_waits_for_100_continue_is_refused_before_its_body() {
     let server = Server::start("").await;
     let mut connection = server.connect().await;
     connection
-        .send(b"POST /ingest/s HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nExpect: 100-continue\r\nContent-Length: 1000000\r\n\r\n")
+        .send(b"POST /ingest/s HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nExpect: 100-continue\r\nContent-Length: 1000000\r\n\r\n")
         .await;
     let answer = connection.answer().await.unwrap();
     answer.problem(415, "unsupported-type");
@@ -92,7 +92,7 @@ async fn an_early_answer_reaches_a_client_that_still_sends() {
     let mut connection = server.connect().await;
     let length = 200 << 10;
     connection
-        .send(format!("POST /ingest/s HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n").as_bytes())
+        .send(format!("POST /ingest/s HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {length}\r\n\r\n").as_bytes())
         .await;
     let answer = connection.answer().await.unwrap();
     answer.problem(415, "unsupported-type");

@@ -199,47 +199,63 @@ impl Values {
     }
 }
 
-/// A JSON key as it is written most often, from its quote to the colon; compared in two words
-/// where it is that short.
+/// A JSON key as it is written most often, from its quote to the colon; compared word by word
+/// where it is of at most two.
 #[derive(Debug)]
 pub(super) struct Key {
     text: Box<[u8]>,
-    /// The first 16 bytes, and which of them count.
+    first: Word,
+    second: Word,
+}
+
+/// Sixteen bytes, and which of them count.
+#[derive(Debug)]
+struct Word {
     word: u128,
     mask: u128,
 }
 
-impl Key {
-    const WORD: usize = size_of::<u128>();
+impl Word {
+    const BYTES: usize = size_of::<u128>();
 
+    fn new(bytes: &[u8]) -> Word {
+        let (mut word, mut mask) = ([0; Word::BYTES], [0; Word::BYTES]);
+        for ((word, mask), byte) in word.iter_mut().zip(&mut mask).zip(bytes) {
+            (*word, *mask) = (*byte, 0xFF);
+        }
+        Word { word: u128::from_le_bytes(word), mask: u128::from_le_bytes(mask) }
+    }
+
+    #[inline]
+    fn stands(&self, bytes: &[u8; Word::BYTES]) -> bool {
+        u128::from_le_bytes(*bytes) & self.mask == self.word
+    }
+}
+
+impl Key {
     fn new(name: &str) -> Key {
         let plain = name.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\');
         // A key that needs escapes is never read by its looks: no key begins with a line feed.
         let text = if plain { format!("\"{name}\":") } else { "\n".to_owned() };
         let bytes = text.as_bytes();
-        let (mut word, mut mask) = ([0; Key::WORD], [0; Key::WORD]);
-        for (at, byte) in bytes.iter().take(Key::WORD).enumerate() {
-            (word[at], mask[at]) = (*byte, 0xFF);
-        }
-        Key {
-            word: u128::from_le_bytes(word),
-            mask: u128::from_le_bytes(mask),
-            text: text.into_bytes().into(),
-        }
+        let second = bytes.get(Word::BYTES..).unwrap_or_default();
+        Key { first: Word::new(bytes), second: Word::new(second), text: text.into_bytes().into() }
     }
 
     /// The key's length if it stands at `at`.
     #[inline]
     pub(super) fn stands(&self, bytes: &[u8], at: usize) -> Option<usize> {
         let rest = bytes.get(at..)?;
-        let stands = match rest.first_chunk::<{ Key::WORD }>() {
-            Some(first) => {
-                u128::from_le_bytes(*first) & self.mask == self.word
-                    && (self.text.len() <= Key::WORD || rest.starts_with(&self.text))
+        let length = self.text.len();
+        let stands = match rest.split_first_chunk() {
+            Some((first, _)) if length <= Word::BYTES => self.first.stands(first),
+            Some((first, rest)) if length <= 2 * Word::BYTES && rest.len() >= Word::BYTES => {
+                self.first.stands(first)
+                    && rest.first_chunk().is_some_and(|second| self.second.stands(second))
             }
-            None => rest.starts_with(&self.text),
+            _ => rest.starts_with(&self.text),
         };
-        stands.then_some(self.text.len())
+        stands.then_some(length)
     }
 }
 

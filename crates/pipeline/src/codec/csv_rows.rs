@@ -224,56 +224,63 @@ impl Cell<'_> {
         }
         if token.escaped {
             let text = token.text(bytes, self.layout.marks, scratch);
-            return self.convert(text, quoted, builder);
+            return convert(text, quoted, builder, self.row, self.depth);
         }
         if quick(bytes, from, to, &mut builder.values) {
             return Ok(());
         }
-        self.convert(bytes.get(from..to).unwrap_or_default(), quoted, builder)
+        let text = bytes.get(from..to).unwrap_or_default();
+        convert(text, quoted, builder, self.row, self.depth)
     }
+}
 
-    /// Puts a field's text into its column, whatever its spelling.
-    fn convert(self, text: &[u8], quoted: bool, builder: &mut Builder) -> Fallible<()> {
-        let ty = builder.column.ty;
-        if let Values::Text(texts) = &mut builder.values {
-            texts.push(text);
-            return Ok(());
-        }
-        if !quoted && is_null_word(text) {
-            return builder.push_null(self.row);
-        }
-        let text = text.trim_ascii();
-        if text.is_empty() && quoted {
-            return builder.push_null(self.row);
-        }
-        let integer = || -> Result<i64, Unfit> {
-            i64::try_from(number::integer(text)?).map_err(|_| Unfit::Overflow)
-        };
-        let narrow = |why| unfit(why, text, ty);
-        match &mut builder.values {
-            Values::SmallInt(v) => v.push(fit(integer().map_err(narrow)?, text, ty)?),
-            Values::Int(v) => v.push(fit(integer().map_err(narrow)?, text, ty)?),
-            Values::BigInt(v) => v.push(integer().map_err(narrow)?),
-            Values::Real(v) => v.push(float(text, ty, number::real)?),
-            Values::Double(v) => v.push(float(text, ty, number::double)?),
-            Values::Decimal { values, precision, scale } => {
-                values.push(number::decimal(text, *precision, *scale).map_err(narrow)?);
-            }
-            Values::Boolean(v) => v.push(boolean(text).ok_or_else(|| mismatch(text, ty))?),
-            Values::Date(v) => {
-                v.push(datetime::date(text).ok_or_else(|| invalid_date(text, ty))?);
-            }
-            Values::Timestamp(v) => {
-                v.push(datetime::timestamp(text).ok_or_else(|| invalid_date(text, ty))?);
-            }
-            Values::Json(texts) => {
-                check_json(text, self.depth)?;
-                texts.push(text);
-            }
-            Values::Text(_) => {}
-        }
-        Ok(())
+/// Puts a field's text into its column, whatever its spelling.
+pub(super) fn convert(
+    text: &[u8],
+    quoted: bool,
+    builder: &mut Builder,
+    row: usize,
+    depth: usize,
+) -> Fallible<()> {
+    let ty = builder.column.ty;
+    if let Values::Text(texts) = &mut builder.values {
+        texts.push(text);
+        return Ok(());
     }
+    if !quoted && is_null_word(text) {
+        return builder.push_null(row);
+    }
+    let text = text.trim_ascii();
+    if text.is_empty() && quoted {
+        return builder.push_null(row);
+    }
+    let integer = || -> Result<i64, Unfit> {
+        i64::try_from(number::integer(text)?).map_err(|_| Unfit::Overflow)
+    };
+    let narrow = |why| unfit(why, text, ty);
+    match &mut builder.values {
+        Values::SmallInt(v) => v.push(fit(integer().map_err(narrow)?, text, ty)?),
+        Values::Int(v) => v.push(fit(integer().map_err(narrow)?, text, ty)?),
+        Values::BigInt(v) => v.push(integer().map_err(narrow)?),
+        Values::Real(v) => v.push(float(text, ty, number::real)?),
+        Values::Double(v) => v.push(float(text, ty, number::double)?),
+        Values::Decimal { values, precision, scale } => {
+            values.push(number::decimal(text, *precision, *scale).map_err(narrow)?);
+        }
+        Values::Boolean(v) => v.push(boolean(text).ok_or_else(|| mismatch(text, ty))?),
+        Values::Date(v) => {
+            v.push(datetime::date(text).ok_or_else(|| invalid_date(text, ty))?);
+        }
+        Values::Timestamp(v) => {
+            v.push(datetime::timestamp(text).ok_or_else(|| invalid_date(text, ty))?);
+        }
+        Values::Json(texts) => {
+            check_json(text, depth)?;
+            texts.push(text);
+        }
+        Values::Text(_) => {}
+    }
+    Ok(())
 }
 
 /// Puts the text at `from..to` into a column if it is of a common spelling.

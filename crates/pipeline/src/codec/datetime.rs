@@ -59,39 +59,60 @@ impl Days {
             self.text = *day;
         }
         let [b'T' | b't' | b' ', clock @ ..] = head else { return None };
-        let seconds = self.seconds + i64::from(clock_seconds(*clock)?);
+        let seconds = self.seconds + clock_seconds(clock)?;
         if rest == b"Z" { Some(seconds * MICROS) } else { tail(seconds, rest) }
+    }
+}
+
+/// Eight bytes of digits and separators, judged and read at once.
+struct Shape {
+    /// The separators, and a zero for each digit.
+    word: u64,
+    /// What lifts every byte that is not of the shape, less `word`, to its high bit.
+    lift: u64,
+}
+
+const DATE: Shape = Shape::of(*b"0000-00-");
+const TIME: Shape = Shape::of(*b"00:00:00");
+
+impl Shape {
+    const fn of(text: [u8; 8]) -> Shape {
+        let mut lift = [0x7F; 8];
+        let mut at = 0;
+        while at < text.len() {
+            if text[at] == b'0' {
+                lift[at] = 0x80 - 10;
+            }
+            at += 1;
+        }
+        Shape { word: u64::from_le_bytes(text), lift: u64::from_le_bytes(lift) }
+    }
+
+    /// For each byte the number of two digits that begins there; only those of digits mean anything.
+    #[inline]
+    fn read(&self, text: &[u8; 8]) -> Option<[u8; 8]> {
+        const HIGH: u64 = 0x8080_8080_8080_8080;
+        let digits = u64::from_le_bytes(*text) ^ self.word;
+        // Bytes are lifted from below their high bits, so that none carries into the next.
+        let wrong = (((digits & !HIGH) + self.lift) | digits) & HIGH;
+        (wrong == 0).then(|| (digits * 10 + (digits >> 8)).to_le_bytes())
     }
 }
 
 /// `hh:mm:ss`, as seconds.
 #[inline]
-fn clock_seconds(text: [u8; 8]) -> Option<u32> {
-    // What each byte may not reach: ten for a digit, one for what is left of a colon.
-    const BOUNDS: u64 = u64::from_le_bytes([0x76, 0x76, 0x7F, 0x76, 0x76, 0x7F, 0x76, 0x76]);
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    let digits = u64::from_le_bytes(text) ^ u64::from_le_bytes(*b"00:00:00");
-    if ((digits & !HIGH).wrapping_add(BOUNDS) | digits) & HIGH != 0 {
-        return None;
-    }
-    // Tens and ones, in the byte of the tens.
-    let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8);
-    let pair = |at: u32| (pairs >> (8 * at)) as u8;
-    let (hour, minute, second) = (pair(0), pair(3), pair(6));
+fn clock_seconds(text: &[u8; 8]) -> Option<i64> {
+    let [hour, _, _, minute, _, _, second, _] = TIME.read(text)?;
     let fits = hour < 24 && minute < 60 && second < 60;
-    fits.then(|| u32::from(hour) * 3600 + u32::from(minute) * 60 + u32::from(second))
+    fits.then(|| i64::from(hour) * 3600 + i64::from(minute) * 60 + i64::from(second))
 }
 
 /// `YYYY-MM-DDThh:mm:ss`, as seconds.
 #[inline]
 fn head_seconds(head: &[u8; 19]) -> Option<i64> {
-    let day = days(head.first_chunk::<10>()?)?;
-    if !matches!(head[10], b'T' | b't' | b' ') {
-        return None;
-    }
-    let [.., a, b, c, d, e, f, g, h] = *head;
-    let seconds = clock_seconds([a, b, c, d, e, f, g, h])?;
-    Some(i64::from(day) * DAY_SECONDS + i64::from(seconds))
+    let (day, rest) = head.split_first_chunk::<10>()?;
+    let [b'T' | b't' | b' ', clock @ ..] = rest else { return None };
+    Some(i64::from(days(day)?) * DAY_SECONDS + clock_seconds(clock.first_chunk()?)?)
 }
 
 /// What may follow the seconds: a fraction, then an offset.
@@ -135,11 +156,8 @@ fn two(tens: u8, ones: u8) -> Option<u32> {
 /// `YYYY-MM-DD` as days since 1970-01-01, by Hinnant's `days_from_civil`.
 #[inline]
 fn days(text: &[u8; 10]) -> Option<i32> {
-    if text[4] != b'-' || text[7] != b'-' {
-        return None;
-    }
-    let year = two(text[0], text[1])? * 100 + two(text[2], text[3])?;
-    let month = two(text[5], text[6])?;
+    let [century, _, year, _, _, month, _, _] = DATE.read(text.first_chunk()?)?;
+    let (year, month) = (u32::from(century) * 100 + u32::from(year), u32::from(month));
     let day = two(text[8], text[9])?;
     if month == 0 || month > 12 || day == 0 || day > month_length(year, month) {
         return None;

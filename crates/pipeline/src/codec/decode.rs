@@ -10,6 +10,7 @@ use super::csv_index::Index;
 use super::csv_rows::Fields;
 use super::json::Reader;
 use super::target::Target;
+use super::text_rows::Matcher;
 use super::{Chunk, Fallible, Fault, Format, Limits, Malformed, cut, shorten};
 use crate::record::{Batch, Code, Rejected};
 use crate::schema::{Schema, Type, Unknown};
@@ -27,6 +28,8 @@ pub struct Decoder {
     width: usize,
     /// The last CSV layout seen, and whether its records may be read column by column.
     fields: Option<Fields>,
+    /// The last pattern of lines of text seen.
+    matcher: Option<Matcher>,
     columnar: bool,
     index: Index,
 }
@@ -42,6 +45,7 @@ impl Decoder {
             fields: None,
             columnar: false,
             index: Index::default(),
+            matcher: None,
         }
     }
 
@@ -54,6 +58,11 @@ impl Decoder {
             let fields = Fields::new(layout, &self.target);
             self.columnar = self.target.takes_columns(&fields);
             self.fields = Some(fields);
+        }
+        if let Format::Text(pattern) = format
+            && self.matcher.as_ref().is_none_or(|matcher| matcher.pattern != *pattern)
+        {
+            self.matcher = Some(Matcher::new(pattern, &self.target));
         }
         let utf8 = simdutf8::basic::from_utf8(&chunk.bytes).is_ok();
         self.index.clear();
@@ -280,7 +289,16 @@ impl Decoding<'_> {
         let bytes = &self.chunk.bytes[..];
         loop {
             match (bytes.get(self.at)?, self.format) {
-                (b'\n' | b'\r', _) => self.at += 1,
+                (b'\n', _) => self.at += 1,
+                (b' ' | b'\t' | b'\r', Format::Ndjson | Format::Text(_)) => {
+                    let line = &bytes[self.at..];
+                    let end = memchr::memchr(b'\n', line).unwrap_or(line.len());
+                    if !cut::is_blank(&line[..end]) {
+                        return Some(self.at);
+                    }
+                    self.at += end;
+                }
+                (b'\r', _) => self.at += 1,
                 (byte, Format::Csv(_)) => {
                     let layout = self.chunk.header.as_ref()?;
                     if layout.marks.comment != Some(*byte) {
@@ -298,14 +316,6 @@ impl Decoding<'_> {
                 (b'[', Format::Json) if !self.inside => {
                     self.inside = true;
                     self.at += 1;
-                }
-                (b' ' | b'\t', Format::Ndjson) => {
-                    let line = &bytes[self.at..];
-                    let end = memchr::memchr(b'\n', line).unwrap_or(line.len());
-                    if !cut::is_blank(&line[..end]) {
-                        return Some(self.at);
-                    }
-                    self.at += end;
                 }
                 _ => return Some(self.at),
             }
@@ -341,6 +351,20 @@ impl Decoding<'_> {
                 let line = line.strip_suffix(b"\r").unwrap_or(line);
                 let done = checked(line, self.utf8)
                     .and_then(|()| target.json_line(&mut Reader::new(line, 0, depth)));
+                (start + line.len(), done)
+            }
+            Format::Text(_) => {
+                let length = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+                self.at = start + length + 1;
+                let line = &rest[..length];
+                let line = line.strip_suffix(b"\r").unwrap_or(line);
+                let Some(matcher) = &mut self.decoder.matcher else {
+                    return (
+                        self.at,
+                        Err(Fault::new(Code::NoMatch, "a chunk without its pattern")),
+                    );
+                };
+                let done = checked(line, self.utf8).and_then(|()| target.text_line(line, matcher));
                 (start + line.len(), done)
             }
             Format::Json => {
@@ -391,6 +415,7 @@ impl Decoding<'_> {
                 };
                 format!("column {}: {}{hint}", at + 1, fault.message)
             }
+            (Some(at), Format::Text(_)) => format!("column {}: {}", at + 1, fault.message),
         };
         let column = fault.column.map(|column| shorten(&column));
         Rejected { row: self.seen, column, code: fault.code, message, raw }

@@ -22,7 +22,10 @@ use super::csv_rows::{is_null, is_null_word};
 use super::dialect::Layout;
 use super::json::{Kind, Reader, unescape};
 use super::number::is_number;
-use super::{Chunk, EXTRA, Fallible, Fault, Format, Limits, Malformed, cut, datetime};
+use super::pattern::Pattern;
+use super::{
+    Chunk, EXTRA, Fallible, Fault, Format, Limits, Malformed, cut, datetime, log_time, text_rows,
+};
 use crate::record::Code;
 use crate::schema::{Column, Schema, Type};
 
@@ -88,7 +91,8 @@ impl Kinds {
     }
 
     fn ty(self, format: &Format) -> Type {
-        let csv = matches!(format, Format::Csv(_));
+        // What a text says is a guess in these, so mixtures stay texts.
+        let csv = matches!(format, Format::Csv(_) | Format::Text(_));
         let numbers = Kinds::INTEGER | Kinds::FLOAT | if csv { 0 } else { Kinds::LARGE };
         if self.0 == 0 {
             Type::Text
@@ -135,13 +139,22 @@ impl Seen {
     }
 
     fn columns(&self, format: &Format, wanted: impl Fn(&str) -> bool) -> Vec<Column> {
-        let csv = matches!(format, Format::Csv(_));
+        // Columns that the body names are columns, values or not.
+        let csv = match format {
+            Format::Csv(_) => true,
+            Format::Text(pattern) => pattern.names().is_some(),
+            Format::Ndjson | Format::Json => false,
+        };
+        let known = |name: &str| match format {
+            Format::Text(pattern) => pattern.ty(name),
+            _ => None,
+        };
         let named = self.names.iter().zip(&self.kinds);
         named
             .filter(|(name, kinds)| csv || (kinds.0 != 0 && !name.is_empty()))
             .filter(|(name, _)| name.as_str() != EXTRA && name.as_str() != RECEIVED_AT)
             .filter(|(name, _)| wanted(name))
-            .map(|(name, kinds)| column(name, kinds.ty(format)))
+            .map(|(name, kinds)| column(name, known(name).unwrap_or_else(|| kinds.ty(format))))
             .collect()
     }
 }
@@ -176,6 +189,16 @@ fn gather(format: &Format, chunk: &Chunk, limits: Limits) -> Result<Seen, String
                 }
             }
         }
+        Format::Text(pattern) => {
+            for name in pattern.names().into_iter().flatten() {
+                seen.slot(name.as_bytes(), limits)?;
+            }
+            for line in chunk.bytes.split(|&byte| byte == b'\n') {
+                if !cut::is_blank(line) {
+                    seen.take_text(line.strip_suffix(b"\r").unwrap_or(line), pattern, limits)?;
+                }
+            }
+        }
         Format::Csv(_) => {
             if let Some(layout) = &chunk.header {
                 for name in &layout.names {
@@ -195,6 +218,27 @@ impl Seen {
             Ok(()) => {
                 self.records += 1;
                 for (name, kinds) in members {
+                    let slot = self.slot(&name, limits)?;
+                    if let Some(known) = self.kinds.get_mut(slot) {
+                        known.0 |= kinds;
+                    }
+                }
+            }
+            Err(fault) => {
+                self.fault.get_or_insert(fault);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_text(&mut self, line: &[u8], pattern: &Pattern, limits: Limits) -> Result<(), String> {
+        let mut values = Vec::new();
+        match text_rows::values_of(line, pattern, |name, text| {
+            values.push((name.as_bytes().to_vec(), text.map_or(0, text_kind)));
+        }) {
+            Ok(()) => {
+                self.records += 1;
+                for (name, kinds) in values {
                     let slot = self.slot(&name, limits)?;
                     if let Some(known) = self.kinds.get_mut(slot) {
                         known.0 |= kinds;
@@ -330,6 +374,20 @@ fn csv_kind(text: &[u8], quoted: bool) -> u8 {
         _ if is_instant(text) => Kinds::INSTANT,
         _ => Kinds::TEXT,
     }
+}
+
+/// As of an unquoted CSV field, and the times of logs.
+fn text_kind(text: &[u8]) -> u8 {
+    match csv_kind(text, false) {
+        _ if text == b"-" => 0,
+        Kinds::TEXT if is_log_time(text) => Kinds::INSTANT,
+        kind => kind,
+    }
+}
+
+/// A time that only logs write; those of other forms are judged by [`is_instant`].
+fn is_log_time(text: &[u8]) -> bool {
+    datetime::timestamp(text).is_none() && log_time::parse(text).is_some()
 }
 
 /// A date with a time that a TIMESTAMP holds without losing digits.

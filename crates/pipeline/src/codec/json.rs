@@ -4,7 +4,7 @@
 //!
 //! The bytes must be UTF-8 already where text is copied out of them.
 
-use super::number::number_end;
+use super::number::{number_end, read_integer};
 use super::{Fallible, Fault, shorten_bytes};
 use crate::record::Code;
 
@@ -52,9 +52,7 @@ impl<'a> Reader<'a> {
 
     #[inline]
     pub(super) fn space(&mut self) {
-        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
-            self.at += 1;
-        }
+        self.at = space(self.bytes, self.at);
     }
 
     /// Takes `byte` if it stands here.
@@ -63,6 +61,13 @@ impl<'a> Reader<'a> {
         let there = self.peek() == Some(byte);
         self.at += usize::from(there);
         there
+    }
+
+    /// As [`Reader::expected`], at another place.
+    #[cold]
+    pub(super) fn expected_at(&mut self, at: usize, what: &str) -> Box<Fault> {
+        self.at = at;
+        self.expected(what)
     }
 
     #[cold]
@@ -169,85 +174,114 @@ impl<'a> Reader<'a> {
         let start = self.at;
         let mut open = std::mem::take(&mut self.open);
         open.clear();
-        let done = self.skip_nested(&mut open);
+        let done = self.skip_nested(start, &mut open);
         self.open = open;
-        done.map(|()| &self.bytes[start..self.at])
+        self.at = done?;
+        Ok(&self.bytes[start..self.at])
     }
 
-    fn skip_nested(&mut self, open: &mut Vec<u8>) -> Fallible<()> {
+    // The place is handed from step to step, not kept in `self`: each step begins where the one
+    // before ended, and would wait for memory.
+    fn skip_nested(&mut self, mut at: usize, open: &mut Vec<u8>) -> Fallible<usize> {
+        let bytes = self.bytes;
         loop {
             // A value stands here.
-            match self.peek() {
-                Some(b'"') => {
-                    let raw = self.string()?;
-                    if raw.escaped {
-                        check_escapes(raw)?;
-                    }
-                }
+            match bytes.get(at) {
+                Some(b'"') => at = self.skip_string(at)?,
                 Some(bracket @ (b'{' | b'[')) => {
                     // The record itself is the first level.
                     if open.len() + 1 >= self.depth {
-                        let message = format!(
-                            "nested deeper than {} levels; flatten it, or send it as a text",
-                            self.depth
-                        );
-                        return Err(Fault::new(Code::TooDeep, message));
+                        return Err(self.too_deep());
                     }
-                    self.at += 1;
-                    self.space();
-                    let close = if bracket == b'{' { b'}' } else { b']' };
-                    if !self.take(close) {
-                        open.push(bracket);
-                        if bracket == b'{' {
-                            self.skip_key()?;
+                    at = space(bytes, at + 1);
+                    let close = if *bracket == b'{' { b'}' } else { b']' };
+                    if bytes.get(at) != Some(&close) {
+                        open.push(*bracket);
+                        if *bracket == b'{' {
+                            at = self.skip_key(at)?;
                         }
                         continue;
                     }
+                    at += 1;
                 }
-                Some(b't') => self.literal("true")?,
-                Some(b'f') => self.literal("false")?,
-                Some(b'n') => self.literal("null")?,
-                Some(b'-' | b'0'..=b'9') => {
-                    self.number()?;
-                }
-                _ => return Err(self.expected("a value")),
+                _ => at = self.skip_scalar(at)?,
             }
-            if self.close(open)? {
-                return Ok(());
+            // Behind a value: brackets close, or the next value follows.
+            loop {
+                let Some(&bracket) = open.last() else {
+                    return Ok(at);
+                };
+                at = space(bytes, at);
+                match (bytes.get(at), bracket) {
+                    (Some(b','), b'{') => {
+                        at = self.skip_key(space(bytes, at + 1))?;
+                        break;
+                    }
+                    (Some(b','), _) => {
+                        at = space(bytes, at + 1);
+                        break;
+                    }
+                    (Some(b'}'), b'{') | (Some(b']'), b'[') => {
+                        at += 1;
+                        open.pop();
+                    }
+                    (_, b'{') => return Err(self.expected_at(at, "a comma or }")),
+                    _ => return Err(self.expected_at(at, "a comma or ]")),
+                }
             }
         }
     }
 
-    /// After a value: closes brackets, and goes to the next value. True if none is left open.
-    fn close(&mut self, open: &mut Vec<u8>) -> Fallible<bool> {
-        while let Some(&bracket) = open.last() {
-            self.space();
-            if self.take(b',') {
-                self.space();
-                if bracket == b'{' {
-                    self.skip_key()?;
-                }
-                return Ok(false);
-            }
-            let (close, what) =
-                if bracket == b'{' { (b'}', "a comma or }") } else { (b']', "a comma or ]") };
-            if !self.take(close) {
-                return Err(self.expected(what));
-            }
-            open.pop();
+    /// Reads over the string whose opening quote stands at `at`.
+    #[inline]
+    fn skip_string(&mut self, at: usize) -> Fallible<usize> {
+        let end = plain_end(self.bytes, at + 1);
+        if self.bytes.get(end) == Some(&b'"') {
+            return Ok(end + 1);
         }
-        Ok(true)
-    }
-
-    fn skip_key(&mut self) -> Fallible<()> {
-        if self.peek() != Some(b'"') {
-            return Err(self.expected("a key in quotes"));
-        }
+        self.at = at;
         let raw = self.string()?;
-        if raw.escaped {
-            check_escapes(raw)?;
+        check_escapes(raw)?;
+        Ok(self.at)
+    }
+
+    /// Reads over a value that is neither a string nor nested.
+    #[inline]
+    fn skip_scalar(&mut self, at: usize) -> Fallible<usize> {
+        if let Some((_, end)) = read_integer(self.bytes, at) {
+            return Ok(end);
         }
-        self.colon()
+        self.at = at;
+        match self.peek() {
+            Some(b't') => self.literal("true")?,
+            Some(b'f') => self.literal("false")?,
+            Some(b'n') => self.literal("null")?,
+            Some(b'-' | b'0'..=b'9') => drop(self.number()?),
+            _ => return Err(self.expected("a value")),
+        }
+        Ok(self.at)
+    }
+
+    /// Reads over a key, its colon and the white space around that.
+    #[inline]
+    fn skip_key(&mut self, at: usize) -> Fallible<usize> {
+        if self.bytes.get(at) != Some(&b'"') {
+            return Err(self.expected_at(at, "a key in quotes"));
+        }
+        let at = self.skip_string(at)?;
+        let at = space(self.bytes, at);
+        if self.bytes.get(at) != Some(&b':') {
+            return Err(self.expected_at(at, "a colon after the key"));
+        }
+        Ok(space(self.bytes, at + 1))
+    }
+
+    #[cold]
+    fn too_deep(&self) -> Box<Fault> {
+        let levels = self.depth;
+        let message =
+            format!("nested deeper than {levels} levels; flatten it, or send it as a text");
+        Fault::new(Code::TooDeep, message)
     }
 
     /// The colon after a key, and the white space around it.
@@ -262,33 +296,70 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Where the plain bytes of a string end: at a quote, a backslash, a control character or the
-/// end. Eight bytes at a time.
+/// Where the white space at `at` ends.
 #[inline]
-fn plain_end(bytes: &[u8], mut at: usize) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    while let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
-        let word = u64::from_le_bytes(*word);
-        // The high bit of a byte is set where it is a quote, a backslash or below a space. A
-        // borrow can set bits only above the first true one, which alone is read.
-        let zero_in = |masked: u64| masked.wrapping_sub(ONES) & !masked;
-        let quote = zero_in(word ^ (ONES * b'"' as u64));
-        let backslash = zero_in(word ^ (ONES * b'\\' as u64));
-        let control = word.wrapping_sub(ONES * 0x20) & !word;
-        let found = (quote | backslash | control) & HIGH;
-        if found != 0 {
-            return at + found.trailing_zeros() as usize / 8;
-        }
-        at += 8;
-    }
-    while let Some(&byte) = bytes.get(at) {
-        if byte == b'"' || byte == b'\\' || byte < 0x20 {
-            break;
-        }
+pub(super) fn space(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(b' ' | b'\t' | b'\n' | b'\r') = bytes.get(at) {
         at += 1;
     }
     at
+}
+
+/// Where the plain bytes of a string end: at a quote, a backslash, a control character or the
+/// end. Eight bytes at a time, and more of them once the string is a long one.
+#[inline]
+pub(super) fn plain_end(bytes: &[u8], mut at: usize) -> usize {
+    const SHORT: usize = 3;
+    for _ in 0..SHORT {
+        match plain_word(bytes, at) {
+            Some(8) => at += 8,
+            Some(plain) => return at + plain,
+            None => return plain_tail(bytes, at),
+        }
+    }
+    plain_long(bytes, at)
+}
+
+/// How many of the eight bytes at `at` are plain; `None` if there are not as many.
+#[inline]
+fn plain_word(bytes: &[u8], at: usize) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let word = u64::from_le_bytes(*bytes.get(at..)?.first_chunk::<8>()?);
+    // The high bit of a byte is set where it is a quote, a backslash or below a space. A borrow
+    // can set bits only above the first true one, which alone is read.
+    let zero_in = |masked: u64| masked.wrapping_sub(ONES) & !masked;
+    let quote = zero_in(word ^ (ONES * b'"' as u64));
+    let backslash = zero_in(word ^ (ONES * b'\\' as u64));
+    let control = word.wrapping_sub(ONES * 0x20) & !word;
+    Some(((quote | backslash | control) & HIGH).trailing_zeros() as usize / 8)
+}
+
+#[inline(never)]
+fn plain_long(bytes: &[u8], mut at: usize) -> usize {
+    const BLOCK: usize = 32;
+    let special =
+        |byte: u8| u8::from(byte == b'"') | u8::from(byte == b'\\') | u8::from(byte < 0x20);
+    while let Some(block) = bytes.get(at..).and_then(|rest| rest.first_chunk::<BLOCK>()) {
+        // Without a branch a byte, so that it becomes a few vector operations.
+        if block.iter().fold(0, |found, &byte| found | special(byte)) != 0 {
+            break;
+        }
+        at += BLOCK;
+    }
+    while let Some(plain) = plain_word(bytes, at) {
+        at += plain;
+        if plain < 8 {
+            return at;
+        }
+    }
+    plain_tail(bytes, at)
+}
+
+fn plain_tail(bytes: &[u8], at: usize) -> usize {
+    let rest = bytes.get(at..).unwrap_or_default();
+    let end = rest.iter().position(|&byte| byte == b'"' || byte == b'\\' || byte < 0x20);
+    end.map_or(bytes.len(), |end| at + end)
 }
 
 /// Checks every escape of a string.

@@ -2,9 +2,9 @@
 //! seen: most producers write their keys in one order, so the next key is compared before any is
 //! looked up.
 
-use super::columns::{Builder, Values};
+use super::columns::{Builder, Texts, Values};
 use super::fault::{invalid_date, mismatch, unfit};
-use super::json::{Kind, Raw, Reader, unescape};
+use super::json::{Kind, Raw, Reader, plain_end, space, unescape};
 use super::number::{self, Unfit};
 use super::target::Target;
 use super::{Fallible, Fault, datetime};
@@ -40,48 +40,59 @@ impl Target {
         if reader.take(b'}') {
             return Ok(());
         }
-        let mut before = 0;
+        // The place is handed on by value, not kept in the reader: each step begins where the one
+        // before ended, and would wait for memory.
+        let bytes = reader.bytes;
+        let (mut at, mut before) = (reader.at, 0);
         loop {
-            before = self.member(reader, before)?;
-            reader.space();
-            if reader.take(b',') {
-                reader.space();
-            } else if reader.take(b'}') {
-                return Ok(());
-            } else {
-                return Err(reader.expected("a comma or }"));
+            (at, before) = self.member(reader, at, before)?;
+            at = space(bytes, at);
+            match bytes.get(at) {
+                Some(b',') => at = space(bytes, at + 1),
+                Some(b'}') => {
+                    reader.at = at + 1;
+                    return Ok(());
+                }
+                _ => return Err(reader.expected_at(at, "a comma or }")),
             }
         }
     }
 
-    /// Reads one key and its value. `before` and the answer say which column came last.
+    /// Reads one key and its value. `before` and the answer's second part say which column came
+    /// last, its first where the value ends.
     #[inline]
-    fn member(&mut self, reader: &mut Reader<'_>, before: usize) -> Fallible<usize> {
+    fn member(
+        &mut self,
+        reader: &mut Reader<'_>,
+        at: usize,
+        before: usize,
+    ) -> Fallible<(usize, usize)> {
         let guess = self.follows.get(before).copied().unwrap_or_default();
         let builder = self.columns.builders.get(guess);
-        let index = match builder.and_then(|builder| builder.key.stands(reader.bytes, reader.at)) {
-            Some(length) => {
-                reader.at += length;
-                guess
-            }
-            _ => match self.key(reader)? {
-                Some(index) => {
-                    if let Some(follows) = self.follows.get_mut(before) {
-                        *follows = index;
+        let (index, at) = match builder.and_then(|builder| builder.key.stands(reader.bytes, at)) {
+            Some(length) => (guess, space(reader.bytes, at + length)),
+            None => {
+                reader.at = at;
+                match self.key(reader)? {
+                    Some(index) => {
+                        if let Some(follows) = self.follows.get_mut(before) {
+                            *follows = index;
+                        }
+                        (index, reader.at)
                     }
-                    index
+                    None => return Ok((reader.at, before)),
                 }
-                None => return Ok(before),
-            },
+            }
         };
-        reader.space();
         let row = self.columns.rows();
         let builder = self.columns.slot(index)?;
-        if let Err(mut fault) = value(reader, builder, row, &mut self.scratch) {
-            fault.column = Some(builder.column.name.clone());
-            return Err(fault);
+        match value(reader, at, builder, row, &mut self.scratch) {
+            Ok(end) => Ok((end, index + 1)),
+            Err(mut fault) => {
+                fault.column = Some(builder.column.name.clone());
+                Err(fault)
+            }
         }
-        Ok(index + 1)
     }
 
     /// Reads a key and finds its column. A key without a column is dealt with, value and all.
@@ -153,9 +164,75 @@ fn text_of<'a>(raw: Raw<'a>, scratch: &'a mut Vec<u8>) -> Fallible<&'a [u8]> {
     Ok(scratch)
 }
 
-/// Reads a value into its column.
+/// Reads the value at `at` into its column. Returns where it ends.
 #[inline]
 fn value(
+    reader: &mut Reader<'_>,
+    at: usize,
+    builder: &mut Builder,
+    row: usize,
+    scratch: &mut Vec<u8>,
+) -> Fallible<usize> {
+    let bytes = reader.bytes;
+    // The common spellings are read to their end in one go.
+    let end = match &mut builder.values {
+        Values::SmallInt(v) => quick_whole(bytes, at, v),
+        Values::Int(v) => quick_whole(bytes, at, v),
+        Values::BigInt(v) => quick_whole(bytes, at, v),
+        Values::Double(v) => keep(v, number::read_double(bytes, at)),
+        Values::Real(v) => keep(v, number::read_real(bytes, at)),
+        Values::Text(texts) => quick_text(bytes, at, texts),
+        Values::Timestamp(v) => keep(v, quick_instant(bytes, at)),
+        _ => None,
+    };
+    if let Some(end) = end {
+        return Ok(end);
+    }
+    reader.at = at;
+    any_value(reader, builder, row, scratch)?;
+    Ok(reader.at)
+}
+
+#[inline]
+fn keep<T>(values: &mut Vec<T>, read: Option<(T, usize)>) -> Option<usize> {
+    let (value, end) = read?;
+    values.push(value);
+    Some(end)
+}
+
+#[inline]
+fn quick_whole<T: TryFrom<i64>>(bytes: &[u8], at: usize, values: &mut Vec<T>) -> Option<usize> {
+    let (value, end) = number::read_integer(bytes, at)?;
+    values.push(T::try_from(value).ok()?);
+    Some(end)
+}
+
+/// A text without escapes.
+#[inline]
+fn quick_text(bytes: &[u8], at: usize, texts: &mut Texts) -> Option<usize> {
+    if bytes.get(at) != Some(&b'"') {
+        return None;
+    }
+    let end = plain_end(bytes, at + 1);
+    if bytes.get(end) != Some(&b'"') {
+        return None;
+    }
+    texts.push_from(bytes, at + 1, end);
+    Some(end + 1)
+}
+
+/// `"2013-01-01T10:00:00Z"`, which most programs write.
+#[inline]
+fn quick_instant(bytes: &[u8], at: usize) -> Option<(i64, usize)> {
+    const LENGTH: usize = 22;
+    match bytes.get(at..)?.first_chunk::<LENGTH>()? {
+        [b'"', text @ .., b'"'] => Some((datetime::timestamp(text)?, at + LENGTH)),
+        _ => None,
+    }
+}
+
+/// Reads a value of any spelling into its column.
+fn any_value(
     reader: &mut Reader<'_>,
     builder: &mut Builder,
     row: usize,
@@ -170,31 +247,15 @@ fn value(
         Values::SmallInt(v) => v.push(whole(reader, ty)?),
         Values::Int(v) => v.push(whole(reader, ty)?),
         Values::BigInt(v) => v.push(whole(reader, ty)?),
-        Values::Double(v) => match number::read_double(reader.bytes, reader.at) {
-            Some((value, end)) => {
-                reader.at = end;
-                v.push(value);
-            }
-            None => v.push(slow_number(reader, ty, number::double)?),
-        },
-        Values::Real(v) => match number::read_real(reader.bytes, reader.at) {
-            Some((value, end)) => {
-                reader.at = end;
-                v.push(value);
-            }
-            None => v.push(slow_number(reader, ty, number::real)?),
-        },
+        Values::Double(v) => v.push(slow_number(reader, ty, number::double)?),
+        Values::Real(v) => v.push(slow_number(reader, ty, number::real)?),
         Values::Text(texts) => {
             if reader.peek() != Some(b'"') {
                 return Err(wrong_kind(reader, ty));
             }
             let raw = reader.string()?;
-            if raw.escaped {
-                unescape(raw, &mut texts.data)?;
-                texts.end();
-            } else {
-                texts.push_from(reader.bytes, raw.at, raw.at + raw.bytes.len());
-            }
+            unescape(raw, &mut texts.data)?;
+            texts.end();
         }
         Values::Json(texts) => texts.push(reader.skip()?),
         Values::Boolean(v) => match reader.peek() {
@@ -226,18 +287,11 @@ fn value(
     Ok(())
 }
 
-#[inline]
 fn whole<T: TryFrom<i64>>(reader: &mut Reader<'_>, ty: Type) -> Fallible<T> {
     let start = reader.at;
-    let value = match number::read_integer(reader.bytes, start) {
-        Some((value, end)) => {
-            reader.at = end;
-            value
-        }
-        None => slow_number(reader, ty, |text| {
-            i64::try_from(number::integer(text)?).map_err(|_| Unfit::Overflow)
-        })?,
-    };
+    let value = slow_number(reader, ty, |text| {
+        i64::try_from(number::integer(text)?).map_err(|_| Unfit::Overflow)
+    })?;
     T::try_from(value).map_err(|_| unfit(Unfit::Overflow, &reader.bytes[start..reader.at], ty))
 }
 

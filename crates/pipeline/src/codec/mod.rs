@@ -2,12 +2,13 @@
 //! Sans-I/O: nothing here reads, waits or spawns.
 //!
 //! ```text
-//! pieces ─► Cutter ─► Chunk ─► Decoder ─► Decoding ─► Batch (good rows, refused rows)
-//!                       └────► infer, widen ─► Schema
+//! pieces ─► Unpacker ─► Cutter ─► Chunk ─► Decoder ─► Decoding ─► Batch (good rows, refused rows)
+//!                                   └────► infer, widen ─► Schema
 //! ```
 //!
 //! | module | what |
 //! |---|---|
+//! | [`unpack`] | decompression and charset: what was sent into UTF-8 |
 //! | `cut` | where chunks end; one scanner a format |
 //! | `decode` | rows of a chunk into batches: the loop that all formats share |
 //! | `target` | where rows are written, and what becomes of values without a column |
@@ -17,7 +18,8 @@
 //! | `csv_index`, `csv_columns` | the same for many plain records at once, column by column |
 //! | `mask` | bytes found sixty-four at a time |
 //! | `columns` | column buffers that can take back a half-written row |
-//! | `number`, `datetime` | text into exact values |
+//! | `pattern`, `text_rows` | how lines of text are read; into columns |
+//! | `number`, `datetime`, `log_time` | text into exact values |
 //! | `fault` | why rows are refused |
 //! | `infer` | a schema from a chunk |
 //! | `reread` | a refused row, tried again |
@@ -27,6 +29,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 mod columns;
 mod csv_columns;
@@ -41,10 +44,14 @@ mod fault;
 mod infer;
 mod json;
 mod json_rows;
+mod log_time;
 mod mask;
 mod number;
+mod pattern;
 pub mod reread;
 mod target;
+mod text_rows;
+pub mod unpack;
 
 pub use cut::Cutter;
 pub use datetime::{parse_date, parse_timestamp};
@@ -52,6 +59,7 @@ pub use decode::{Decoder, Decoding};
 pub use dialect::{Dialect, Header, Layout, Marks, Quote};
 pub use infer::{infer, widen};
 pub use number::parse_decimal;
+pub use pattern::Pattern;
 pub use target::EXTRA;
 
 use fault::{Fallible, Fault, shorten, shorten_bytes, type_name};
@@ -65,6 +73,49 @@ pub enum Format {
     Json,
     /// Separated values.
     Csv(Dialect),
+    /// Lines of text.
+    Text(Pattern),
+}
+
+/// The name of a format, as settings and clients write it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FormatName {
+    /// Comma-separated values; the delimiter is found where it is not said.
+    Csv,
+    /// Values separated by tabs.
+    Tsv,
+    /// One JSON object a line.
+    Ndjson,
+    /// A JSON object, or an array of them.
+    Json,
+    /// Lines of text.
+    Text,
+}
+
+impl FormatName {
+    /// The format of a word; `jsonl` is NDJSON too.
+    pub fn parse(word: &str) -> Option<FormatName> {
+        match word {
+            "csv" => Some(FormatName::Csv),
+            "tsv" => Some(FormatName::Tsv),
+            "ndjson" | "jsonl" => Some(FormatName::Ndjson),
+            "json" => Some(FormatName::Json),
+            "text" => Some(FormatName::Text),
+            _ => None,
+        }
+    }
+
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FormatName::Csv => "csv",
+            FormatName::Tsv => "tsv",
+            FormatName::Ndjson => "ndjson",
+            FormatName::Json => "json",
+            FormatName::Text => "text",
+        }
+    }
 }
 
 /// Bounds on what a body may hold.

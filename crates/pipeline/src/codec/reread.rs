@@ -8,12 +8,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Chunk, Dialect, Format, Header, Layout, Marks};
+use super::{Chunk, Dialect, Format, Header, Layout, Marks, Pattern};
 use crate::entry::Reading;
 
 const NDJSON: &str = "ndjson";
 const JSON: &str = "json";
 const CSV: &str = "csv";
+const TEXT: &str = "text";
 
 /// A CSV body's [`Layout`], as its letters keep it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -64,12 +65,18 @@ impl Kept {
     }
 }
 
-/// How the refused rows of a chunk are to be read.
-pub fn reading(format: &Format, chunk: &Chunk) -> Reading {
+/// How the refused rows of a chunk are to be read; `usual` is the stream's own pattern.
+pub fn reading(format: &Format, chunk: &Chunk, usual: Option<&Pattern>) -> Reading {
     let word = |word: &str| Reading { format: word.to_owned(), header: None };
     match format {
         Format::Ndjson => word(NDJSON),
         Format::Json => word(JSON),
+        // A stream's own pattern may be the fault: the row is tried again by what it is then.
+        Format::Text(pattern) => {
+            let own = usual.map_or(*pattern == Pattern::default(), |usual| usual == pattern);
+            let header = (!own).then(|| pattern.as_str().to_owned());
+            Reading { format: TEXT.to_owned(), header }
+        }
         Format::Csv(_) => {
             let kept = chunk.header.as_deref().map(Kept::of);
             let header = kept.and_then(|kept| serde_json::to_string(&kept).ok());
@@ -78,11 +85,15 @@ pub fn reading(format: &Format, chunk: &Chunk) -> Reading {
     }
 }
 
-/// A chunk that holds one row's bytes and nothing else.
+/// A chunk that holds one row's bytes and nothing else; `usual` is the stream's own pattern now.
 ///
 /// # Errors
 /// A text for people: what is missing.
-pub fn chunk(reading: &Reading, raw: &Bytes) -> Result<(Format, Chunk), String> {
+pub fn chunk(
+    reading: &Reading,
+    raw: &Bytes,
+    usual: Option<&Pattern>,
+) -> Result<(Format, Chunk), String> {
     match reading.format.as_str() {
         NDJSON => Ok((Format::Ndjson, alone(raw.clone(), None))),
         JSON => {
@@ -103,6 +114,14 @@ pub fn chunk(reading: &Reading, raw: &Bytes) -> Result<(Format, Chunk), String> 
             let layout =
                 kept.layout().ok_or("the header kept with it has a mark that is no byte")?;
             Ok((Format::Csv(Dialect::default()), alone(raw.clone(), Some(Arc::new(layout)))))
+        }
+        TEXT => {
+            let pattern = match &reading.header {
+                None => usual.cloned().unwrap_or_default(),
+                Some(text) => Pattern::parse(text)
+                    .map_err(|why| format!("the pattern kept with it: {why}"))?,
+            };
+            Ok((Format::Text(pattern), alone(raw.clone(), None)))
         }
         other => Err(format!("it came as `{other}`, which this version cannot read")),
     }
@@ -135,7 +154,8 @@ mod tests {
         cutter.push(body.to_owned().into()).unwrap();
         let first = cutter.finish().unwrap().unwrap();
         let (format, chunk) =
-            chunk(&reading(&format, &first), &Bytes::copy_from_slice(raw.as_bytes())).unwrap();
+            chunk(&reading(&format, &first, None), &Bytes::copy_from_slice(raw.as_bytes()), None)
+                .unwrap();
         let schema = Arc::new(Schema::parse("a INT NOT NULL, b TEXT").unwrap());
         let mut decoder = Decoder::new(schema, Unknown::DeadLetter, Limits::default());
         decoder.decode(&format, &chunk).map(|batch| batch.unwrap()).fold((0, 0), |sum, batch| {
@@ -157,9 +177,24 @@ mod tests {
             ..Dialect::TAB
         };
         assert_eq!(again(Format::Csv(odd), "NA\tx\n", "'it\\'s\t'\t7"), (1, 0));
+        let pairs = Format::Text(Pattern::parse("logfmt").unwrap());
+        assert_eq!(again(pairs.clone(), "none\n", "a=1 b=x"), (1, 0));
+        assert_eq!(again(pairs, "none\n", "none"), (0, 1));
         assert_eq!(again(Format::Ndjson, "{}\n", "{\"a\":1}"), (1, 0));
-        assert_eq!(reading(&Format::Ndjson, &alone(Bytes::new(), None)), Reading::object());
+        assert_eq!(reading(&Format::Ndjson, &alone(Bytes::new(), None), None), Reading::object());
         assert_eq!(again(Format::Json, "[{\n}]", "{\n\"a\":1}"), (1, 0));
+    }
+
+    #[test]
+    fn a_line_refused_by_the_streams_pattern_is_read_by_the_one_it_has_then() {
+        let pattern = |text: &str| Pattern::parse(text).unwrap();
+        let (old, new) = (pattern("(?<a>x)"), pattern("logfmt"));
+        let first = alone(Bytes::from_static(b"a=1"), None);
+        let own = reading(&Format::Text(old.clone()), &first, Some(&old));
+        let requests = reading(&Format::Text(old.clone()), &first, None);
+        let again = |reading: &Reading| chunk(reading, &first.bytes, Some(&new)).unwrap().0;
+        assert_eq!(again(&own), Format::Text(new.clone()));
+        assert_eq!(again(&requests), Format::Text(old));
     }
 
     #[test]
@@ -170,10 +205,10 @@ mod tests {
     #[test]
     fn what_was_not_kept_is_said() {
         let csv = Reading { format: "csv".into(), header: None };
-        assert!(chunk(&csv, &Bytes::new()).unwrap_err().contains("header"));
+        assert!(chunk(&csv, &Bytes::new(), None).unwrap_err().contains("header"));
         let newer = Reading { format: "xml".into(), header: None };
-        assert!(chunk(&newer, &Bytes::new()).unwrap_err().contains("`xml`"));
+        assert!(chunk(&newer, &Bytes::new(), None).unwrap_err().contains("`xml`"));
         let broken = Reading { format: "csv".into(), header: Some("{".into()) };
-        assert!(chunk(&broken, &Bytes::new()).is_err());
+        assert!(chunk(&broken, &Bytes::new(), None).is_err());
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use forebay_journal::KeyRoom;
 
 use crate::codec::Limits;
+use crate::codec::unpack::Expansion;
 use crate::stream::StreamConfig;
 
 /// The fixed shares of the memory budget, in bytes. Full intake cannot starve the draining side.
@@ -98,6 +99,8 @@ pub struct EngineConfig {
     pub admission_wait: Duration,
     /// Bounds on bodies, records and batches.
     pub limits: Limits,
+    /// How far a compressed body may expand.
+    pub expansion: Expansion,
     /// The largest body, in bytes, that `on_invalid = "reject"` can refuse whole.
     pub spool_bytes: u64,
     /// A journal's bound in bytes, where the stream names none.
@@ -141,6 +144,7 @@ impl EngineConfig {
             max_streams: 1000,
             admission_wait: Duration::from_millis(100),
             limits: Limits::default(),
+            expansion: Expansion::default(),
             spool_bytes: 8 << 20,
             journal_max: 4 << 30,
             flush_bytes: 64 << 20,

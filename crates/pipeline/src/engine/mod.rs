@@ -41,8 +41,9 @@ use crate::ledger::{self, LedgerRow, Totals};
 use crate::sink::dead_letters::DeadLetters;
 use crate::sink::disk_store::DiskStore;
 use crate::sink::redriven::Redriven;
-use crate::stream::Stream;
 use crate::stream::catalog::Catalog;
+use crate::stream::catalog::Definition;
+use crate::stream::{Stream, Usual};
 use crate::telemetry::Telemetry;
 
 /// A cheap handle; clones share everything.
@@ -126,13 +127,29 @@ impl Engine {
             }
             Some(_) => {}
         }
-        let bytes = inner.config.upload_bytes(request.content_length);
+        let state = request.packing.state_bytes();
+        let bytes = inner.config.upload_bytes(request.content_length) + state;
+        let bytes = bytes.min(inner.config.memory.intake);
         let wait = request.wait.unwrap_or(Duration::MAX).min(inner.config.admission_wait);
         let until = inner.clock.now() + wait;
         let Ok(permit) = inner.intake.acquire_within(bytes, until).await else {
             return Err(inner.refuse(Refusal::Memory, Duration::from_secs(1)));
         };
         Ok(Upload::new(Arc::clone(inner), request, stream, permit))
+    }
+
+    /// How the stream of that name reads a body whose head does not say; nothing for a new stream.
+    pub fn usual(&self, name: &str) -> Usual {
+        if let Some(plan) = self.inner.stream(name).and_then(|stream| stream.current()) {
+            let Definition { format, pattern, .. } = &plan.definition;
+            return Usual { format: *format, pattern: pattern.clone() };
+        }
+        // Declared without a schema: it has no definition before its first row.
+        let declared = self.inner.config.streams.get(name);
+        declared.map_or_else(Usual::default, |stream| Usual {
+            format: stream.format,
+            pattern: stream.pattern.clone(),
+        })
     }
 
     /// How far the upload under a tenant's key has come. Nothing known: offset 0. Cancel safe.

@@ -369,7 +369,8 @@ fn one(plan: &Plan, decoder: &mut Decoder, letter: &Opened) -> Result<RecordBatc
     let reading = letter.reading.as_ref().ok_or_else(|| {
         refused("it was kept before Forebay noted how rows are read; send it again".to_owned())
     })?;
-    let (format, chunk) = reread::chunk(reading, &letter.raw).map_err(&refused)?;
+    let (format, chunk) =
+        reread::chunk(reading, &letter.raw, plan.definition.pattern.as_ref()).map_err(&refused)?;
     let (mut row, mut fault, mut received) = (None, None, 0);
     for batch in decoder.decode(&format, &chunk) {
         let batch = batch.map_err(|malformed| refused(malformed.to_string()))?;

@@ -11,6 +11,7 @@
 
 mod request;
 mod resume;
+mod unpacking;
 mod upload;
 mod validate;
 

@@ -6,6 +6,7 @@ use forebay_flow::Instant;
 
 use super::Standing;
 use crate::codec::Format;
+use crate::codec::unpack::{Packing, UnpackError};
 use crate::record::Code;
 
 /// When a request is answered. The answer states which level was reached.
@@ -43,6 +44,8 @@ pub struct Request {
     pub stream: String,
     /// The body's format.
     pub format: Format,
+    /// How the body is packed: its coding and its charset.
+    pub packing: Packing,
     /// When to answer.
     pub ack: Ack,
     /// The client's `Idempotency-Key`, at most 256 bytes.
@@ -101,7 +104,8 @@ pub struct Partial {
     pub accepted: u64,
     /// Rows refused and durable as dead letters.
     pub rejected: u64,
-    /// Bytes of the decompressed body that need not be sent again under the same key.
+    /// Bytes of the body that need not be sent again under the same key; counted after
+    /// decompression and charset, so of the UTF-8 text.
     pub offset: u64,
 }
 
@@ -131,6 +135,14 @@ pub enum IngestError {
     Malformed {
         /// What and where.
         malformed: crate::codec::Malformed,
+        /// What is durable nevertheless.
+        partial: Partial,
+    },
+    /// The body cannot be unpacked from here on, or only into too much.
+    #[error("{error}")]
+    Unpack {
+        /// What and where.
+        error: UnpackError,
         /// What is durable nevertheless.
         partial: Partial,
     },

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_flow::budget::Permit;
@@ -11,6 +12,7 @@ use forebay_journal::{Append, AppendError, Appended, Key, Lsn};
 use futures_util::future::BoxFuture;
 
 use super::resume::{self, Beginning, Chain, Link, Note};
+use super::unpacking::{Failed, Unpacking};
 use super::{
     Ack, Due, IngestError, Partial, REPLY_ERRORS, Refusal, Reply, Request, RowError, Standing,
     Validated, validate,
@@ -37,6 +39,7 @@ pub struct Upload {
     pub(super) request: Request,
     /// `None` until the first chunk of a stream that does not exist yet.
     pub(super) stream: Option<Arc<Stream>>,
+    unpacking: Unpacking,
     pub(super) cutter: Cutter,
     /// Shared with appends that outlive the request (`ack=received`).
     permit: Arc<Permit>,
@@ -89,10 +92,12 @@ impl Upload {
     ) -> Upload {
         let format = body_format(&request.format, stream.as_deref());
         let cutter = Cutter::new(&format, engine.config.limits);
+        let unpacking = Unpacking::new(&engine, request.packing);
         Upload {
             engine,
             request,
             stream,
+            unpacking,
             cutter,
             permit: Arc::new(permit),
             chain: Chain::default(),
@@ -118,7 +123,40 @@ impl Upload {
     ///
     /// # Errors
     /// Any [`IngestError`] but those of [`finish`](Upload::finish) alone. The upload is over then.
-    pub async fn push(&mut self, mut bytes: Bytes) -> Result<(), IngestError> {
+    pub async fn push(&mut self, bytes: Bytes) -> Result<(), IngestError> {
+        if self.unpacking.is_plain(&bytes) {
+            return self.push_text(bytes).await;
+        }
+        if self.unpacking.feed(&bytes) {
+            self.unpack(false).await?;
+        }
+        Ok(())
+    }
+
+    /// Unpacks what was fed, and cuts what comes out.
+    async fn unpack(&mut self, last: bool) -> Result<(), IngestError> {
+        loop {
+            let text = self.unpacking.next(&self.engine, last).await;
+            let text = text.map_err(|failed| self.unpack_error(failed))?;
+            let Some(text) = text else { return Ok(()) };
+            self.push_text(text).await?;
+        }
+    }
+
+    fn unpack_error(&self, failed: Failed) -> IngestError {
+        let partial = self.partial();
+        match failed {
+            Failed::Body(error) => IngestError::Unpack { error, partial },
+            Failed::NoRoom => {
+                self.engine.telemetry.refused(Refusal::Memory);
+                let retry_after = Duration::from_secs(1);
+                IngestError::Overloaded { reason: Refusal::Memory, retry_after, partial }
+            }
+            Failed::Pool(error) => self.pool_error(self.stream.as_deref(), error),
+        }
+    }
+
+    async fn push_text(&mut self, mut bytes: Bytes) -> Result<(), IngestError> {
         if let Some(beginning) = &mut self.beginning {
             let left = usize::try_from(beginning.left).unwrap_or(usize::MAX).min(bytes.len());
             beginning.left -= left as u64;
@@ -179,6 +217,7 @@ impl Upload {
     }
 
     async fn end(&mut self) -> Result<(), IngestError> {
+        self.unpack(true).await?;
         if self.beginning.is_some() {
             // Shorter than the beginning that is known.
             return Err(self.another_body());
@@ -329,7 +368,7 @@ impl Upload {
             let job = move || validate(&job_plan, &format, &job_chunk, meta, widens);
             let validated = match self.engine.validators.run(job).await {
                 Ok(result) => result,
-                Err(error) => return Err(self.pool_error(stream, error)),
+                Err(error) => return Err(self.pool_error(Some(stream), error)),
             };
             match validated {
                 Ok(Some(validated)) => return Ok(validated),
@@ -357,8 +396,10 @@ impl Upload {
         }
     }
 
-    fn pool_error(&self, stream: &Stream, error: PoolError) -> IngestError {
-        stream.metrics.error(Stage::Validate);
+    fn pool_error(&self, stream: Option<&Stream>, error: PoolError) -> IngestError {
+        if let Some(stream) = stream {
+            stream.metrics.error(Stage::Validate);
+        }
         match error {
             PoolError::Stopped | PoolError::Cancelled => IngestError::Overloaded {
                 reason: Refusal::Draining,

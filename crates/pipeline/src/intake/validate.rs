@@ -58,7 +58,11 @@ pub(crate) fn validate(
         return Ok(None);
     }
     if !codes.is_empty() {
-        writer.note_reading(codec::reread::reading(format, chunk));
+        writer.note_reading(codec::reread::reading(
+            format,
+            chunk,
+            plan.definition.pattern.as_ref(),
+        ));
     }
     let (payload, totals) = writer.finish();
     assert_eq!(

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use forebay_journal::disk::{Disk, read_file, replace_file};
 use serde::{Deserialize, Serialize};
 
+use crate::codec::{FormatName, Pattern};
 use crate::schema::{Schema, Unknown};
 
 /// The format of `stream.json` that this program writes; it refuses newer ones.
@@ -64,6 +65,12 @@ pub struct Definition {
     /// The SQL, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transform: Option<String>,
+    /// What a body is, where its head does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<FormatName>,
+    /// How lines of text are read, where the request does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<Pattern>,
     /// Whether the table gets `_received_at`.
     #[serde(default = "yes")]
     pub received_at: bool,

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 pub use self::name::check_stream_name;
 pub use self::plan::{Plan, RECEIVED_AT};
+use crate::codec::{FormatName, Pattern};
 use crate::ledger::Totals;
 use crate::schema::{Schema, Unknown};
 use crate::sink::{Counts, Sink};
@@ -29,6 +30,10 @@ pub struct StreamConfig {
     pub on_invalid: OnInvalid,
     /// One `SELECT` over the stream's own rows.
     pub transform: Option<String>,
+    /// What a body is, where its head does not say.
+    pub format: Option<FormatName>,
+    /// How lines of text are read, where the request does not say; `None`: a line is a column.
+    pub pattern: Option<Pattern>,
     /// The journal's bound in bytes; `None`: the process's default.
     pub journal_max: Option<u64>,
     /// Whether the table gets `_received_at`.
@@ -42,6 +47,8 @@ impl Default for StreamConfig {
             unknown: Unknown::default(),
             on_invalid: OnInvalid::default(),
             transform: None,
+            format: None,
+            pattern: None,
             journal_max: None,
             received_at: true,
         }
@@ -62,9 +69,20 @@ impl StreamConfig {
             unknown: self.unknown,
             on_invalid: self.on_invalid,
             transform: self.transform.clone(),
+            format: self.format,
+            pattern: self.pattern.clone(),
             received_at: self.received_at,
         }
     }
+}
+
+/// How a stream reads a body whose head does not say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Usual {
+    /// What it is.
+    pub format: Option<FormatName>,
+    /// How its lines are read, if it is text.
+    pub pattern: Option<Pattern>,
 }
 
 /// How far a lane has come. Only the lane writes it.

@@ -86,7 +86,7 @@ fn a_chunk_that_no_schema_can_come_from_says_why() {
     let message = |body| inferred(Format::Ndjson, body).err().unwrap_or_default();
     assert_eq!(
         message("{\"a\":1,}\n[1]\n"),
-        "line 1, column 1: no record is well-formed: expected a string, found '}'"
+        "line 1, column 1: no record is well-formed: expected a string, found '}'; remove the comma before it"
     );
     assert_eq!(message("{}\n"), "line 1, column 1: no record has a column to infer a schema from");
     let many: Vec<_> = (0..5000).map(|n| format!("\"c{n}\":1")).collect();

@@ -41,7 +41,7 @@ fn jump(
     Ok(chunks)
 }
 
-fn body(format: &Format) -> impl Strategy<Value = Vec<u8>> {
+fn body(format: &Format) -> impl Strategy<Value = Vec<u8>> + use<> {
     let (start, records, end) = match format {
         Format::Json => ("[", vec!["{\"a\":1}", "12", "\"x\"", "{\"a\":\"]}\"}"], "]"),
         Format::Ndjson => {

@@ -1,6 +1,7 @@
 //! The codecs from outside: bodies in, batches out. Real input beyond what the project keeps is
 //! read from `../shared` and skipped, with a message, where that is absent.
 
+mod conformance;
 mod csv_dialects;
 mod csv_rows;
 mod cutting;
@@ -10,6 +11,8 @@ mod json_rows;
 mod jumping;
 mod properties;
 mod suites;
+mod text;
+mod unpacking;
 
 use std::path::PathBuf;
 use std::sync::Arc;

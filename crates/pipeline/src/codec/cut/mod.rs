@@ -118,7 +118,7 @@ impl Cutter {
     pub fn new(format: &Format, limits: Limits) -> Cutter {
         let mut dialect = None;
         let scanner = match format {
-            Format::Ndjson => Scanner::Lines(lines::Scanner::default()),
+            Format::Ndjson | Format::Text(_) => Scanner::Lines(lines::Scanner::default()),
             Format::Json => Scanner::Json(json::Scanner::default()),
             Format::Csv(said) => {
                 dialect = Some(said.clone());

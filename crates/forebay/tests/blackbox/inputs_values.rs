@@ -81,6 +81,15 @@ pub(crate) const CASES: &[Case] = &[
         },
     },
     Case {
+        input: "a leap second: `23:59:60`",
+        answer: "a dead letter `invalid_date` that says to send `:59`",
+        run: |server| {
+            let body = b"{\"at\":\"2016-12-31T23:59:60Z\"}\n{\"id\":1}\n";
+            let messages = rows(server, "typed", NDJSON, body, 1, &[(1, "invalid_date")]);
+            assert!(messages[0].contains(":59"), "{messages:?}");
+        },
+    },
+    Case {
         input: "a timestamp of another offset, or of none",
         answer: "stored in UTC; no offset means UTC",
         run: |server| {

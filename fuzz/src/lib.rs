@@ -21,7 +21,7 @@ pub fn cut<'a>(
     format: &Format,
     pieces: impl Iterator<Item = &'a [u8]>,
 ) -> Result<Vec<Chunk>, Malformed> {
-    let mut cutter = Cutter::new(format.clone(), LIMITS);
+    let mut cutter = Cutter::new(format, LIMITS);
     let mut chunks = Vec::new();
     for piece in pieces {
         let pushed = cutter.push(Bytes::copy_from_slice(piece));

@@ -4,8 +4,6 @@
 //! The one list. Answers are built from it, `GET /problems/{code}` shows it, and `docs/errors.md` is generated
 //! from it. Owns texts and statuses, nothing else; it does not know how a refusal is found.
 
-use std::fmt::Write as _;
-
 use forebay_pipeline::record::Code;
 
 /// A kind of refusal: what all problems of one `type` share.
@@ -290,8 +288,8 @@ impl Kind {
 /// Every code, one a line.
 pub fn list() -> String {
     ALL.iter().fold(String::new(), |mut text, kind| {
-        // Writing to a String cannot fail.
-        drop(writeln!(text, "{}  {:<22} {}", kind.status, kind.code, kind.title));
+        text.push_str(&format!("{}  {:<22} {}", kind.status, kind.code, kind.title));
+        text.push('\n');
         text
     })
 }
@@ -313,14 +311,14 @@ pub fn markdown() -> String {
          | status | code | when | what to do |\n|---|---|---|---|\n",
     );
     for kind in ALL {
-        drop(writeln!(
-            text,
+        text.push_str(&format!(
             "| {} | `{}` | {} | {} |",
             kind.status,
             kind.code,
             cell(kind.when),
             cell(kind.remedy)
         ));
+        text.push('\n');
     }
     text.push_str(
         "\n## Rows\n\n\
@@ -329,7 +327,8 @@ pub fn markdown() -> String {
     );
     for code in Code::ALL {
         let (when, remedy) = row(code);
-        drop(writeln!(text, "| `{}` | {} | {} |", code.as_str(), cell(when), cell(remedy)));
+        text.push_str(&format!("| `{}` | {} | {} |", code.as_str(), cell(when), cell(remedy)));
+        text.push('\n');
     }
     text
 }

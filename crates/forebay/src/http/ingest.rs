@@ -142,7 +142,7 @@ async fn terms(app: &App, caller: &Caller, parts: &Parts) -> Result<api::Request
         ack = Ack::parse(value).ok_or_else(|| {
             Problem::new(
                 catalogue::UNKNOWN_ACK,
-                format!("`ack={}` is none of received, durable, stored", shorten(&value)),
+                format!("`ack={}` is none of received, durable, stored", shorten(value)),
             )
         })?;
     }
@@ -192,7 +192,6 @@ fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     fn headers(name: &'static str, value: &'static str) -> HeaderMap {

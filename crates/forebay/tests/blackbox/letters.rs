@@ -40,17 +40,18 @@ fn f2_f6_a_redrive_cut_by_kills_and_done_again_adds_each_row_once() {
     for _ in 0..6 {
         let server = home.start();
         let address = server.address;
-        let cut = std::thread::spawn(move || {
-            let body = json!({"stream": "s", "limit": 300}).to_string();
-            let request =
-                Request::post("/api/v1/dead-letters/redrive", "application/json", body.as_bytes());
-            drop(request.send(address));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let body = json!({"stream": "s", "limit": 300}).to_string();
+                let path = "/api/v1/dead-letters/redrive";
+                let request = Request::post(path, "application/json", body.as_bytes());
+                drop(request.send(address));
+            });
+            for _ in 0..chance.below(12) {
+                pause();
+            }
+            server.kill();
         });
-        for _ in 0..chance.below(12) {
-            pause();
-        }
-        server.kill();
-        cut.join().unwrap();
     }
     let server = home.start();
     let (status, answer) = redrive(&server).unwrap();

@@ -109,6 +109,24 @@ fn f2_ctrl_c_stops_cleanly_says_how_to_go_on_and_the_same_command_does() {
     server.stop();
 }
 
+#[test]
+fn f2_a_compressed_file_that_was_cut_is_sent_again_and_stores_every_row_once() {
+    let home = Home::new(CONFIG);
+    rows(&home, "rows.csv");
+    let plain = std::fs::read(home.path("rows.csv")).unwrap();
+    std::fs::write(home.path("rows.csv.zst"), zstd::bulk::compress(&plain, 1).unwrap()).unwrap();
+    let server = home.start();
+    let mut child = send(&home, server.address, &["rows.csv.zst"]).spawn().unwrap();
+    reached(&server, ROWS / 4);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let output = send(&home, server.address, &["rows.csv.zst"]).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("100,000 rows accepted, 0 rejected"), "{}", said(&output));
+    whole(&server);
+    server.stop();
+}
+
 /// A server at a port that stays.
 fn start_at(home: &Home, address: SocketAddr) -> Server {
     let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));

@@ -229,6 +229,7 @@ async fn f1_rows_acknowledged_while_their_stream_is_dropped_are_kept() {
             let request = api::Request {
                 stream: "s".to_owned(),
                 format: forebay_pipeline::codec::Format::Ndjson,
+                packing: Default::default(),
                 ack: Ack::Durable,
                 key: None,
                 tenant: "t".to_owned(),

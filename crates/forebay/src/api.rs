@@ -10,9 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use forebay_flow::{Clock, Ctx};
 use forebay_journal::disk::RealDisk;
+use forebay_pipeline::codec::unpack::Expansion;
+use forebay_pipeline::engine;
 use forebay_pipeline::query::{Encoder, ErrorKind, Format, QueryError, QueryStream};
 use forebay_pipeline::stream::catalog::{Definition, Origin};
-use forebay_pipeline::{codec, engine};
 use serde_json::{Value, json};
 
 pub use forebay_pipeline::engine::{Engine, Receipt};
@@ -51,10 +52,7 @@ pub fn engine_config(config: &Config) -> Result<engine::EngineConfig, String> {
         max_streams: config.limits.streams,
         admission_wait: config.admission_wait,
         limits,
-        expansion: codec::unpack::Expansion {
-            ratio: config.limits.expansion,
-            ..codec::unpack::Expansion::default()
-        },
+        expansion: Expansion { ratio: config.limits.expansion, ..Expansion::default() },
         spool_bytes: config.limits.spool,
         journal_max: config.journal_max,
         flush_bytes: config.flush.bytes,

@@ -79,8 +79,8 @@ kinds! {
         "An expression of the query cannot be evaluated on a stored value: a cast, a division by zero."
         "Use `TRY_CAST`, or leave such rows out with WHERE."
     QUERY_FORM 400 "query-form" "The answer cannot be written in this form"
-        "A column of the answer has a type that the form asked for cannot hold."
-        "Ask for another form with `Accept`, or cast the column to TEXT."
+        "A value of the answer has no text in the form asked for: a timestamp beyond the calendar in CSV."
+        "Ask for another form with `Accept`, or leave such values out with WHERE."
     QUERY_INVALID 400 "query-invalid" "The query makes no sense"
         "The SQL names a column or a function that does not exist, or combines types that do not go together; \
          `line` and `column` say where."

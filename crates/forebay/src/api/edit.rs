@@ -63,8 +63,14 @@ pub fn edit(ddl: &str, edits: &Edits) -> Result<String, String> {
         schema.checks.push(Check { column: None, sql: sql.clone() });
     }
     let ddl = schema.to_ddl();
-    // What was added must read back: a condition is known to be one only then.
-    Schema::parse(&ddl).map_err(|error| format!("{ddl}: {error}"))?;
+    // What was added must read back as what it was: a condition is known to be one only then.
+    let read = Schema::parse(&ddl).map_err(|error| format!("{ddl}: {error}"))?;
+    if (read.columns.len(), read.checks.len()) != (schema.columns.len(), schema.checks.len()) {
+        return Err(format!(
+            "CHECK ({}) is more than one condition",
+            edits.add_checks.join("), (")
+        ));
+    }
     Ok(ddl)
 }
 

@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn a_table_is_aligned_and_what_was_sent_cannot_speak_to_the_terminal() {
         let rows = vec![vec!["é\u{1b}[2J".to_owned(), "1".to_owned()]];
-        assert_eq!(table(&["name", "n"], &rows), "NAME         N\né\\u{1b}[2J  1\n");
+        assert_eq!(table(&["name", "n"], &rows), "NAME        N\né\\u{1b}[2J  1\n");
     }
 
     #[test]

@@ -231,21 +231,29 @@ fn the_example_of_the_reference_loads() {
 
 #[test]
 fn sql_at_fault_is_placed_in_the_file_whatever_string_holds_it() {
-    check("[streams.a]\nschema = \"x INT, y WRONG\"\n", &[], expect![]);
+    check(
+        "[streams.a]\nschema = \"x INT, y WRONG\"\n",
+        &[],
+        expect![
+            "forebay.toml:2:20: streams.a.schema: unknown type `WRONG`: the types are BOOLEAN, SMALLINT, INT, BIGINT, REAL, DOUBLE, DECIMAL(p,s), TEXT, DATE, TIMESTAMP, JSON"
+        ],
+    );
     check(
         "[streams.a]\nschema = \"\"\"\n  x INT,\n  y INT CHECK (z > 0)\n\"\"\"\n",
         &[],
-        expect![],
+        expect!["forebay.toml:4:16: streams.a.schema: unknown column `z`"],
     );
     check(
         "[streams.a]\nschema = 'x INT'\ntransform = \"\"\"\n  SELECT x,\n    y\n  FROM a\n\"\"\"\n",
         &[],
-        expect![],
+        expect!["forebay.toml:5:5: streams.a.transform: unknown column `y`"],
     );
     check(
         "[streams.a]\nschema = \"x INT\"\n",
         &[("FOREBAY_STREAMS__a__TRANSFORM", "SELECT z FROM a")],
-        expect![],
+        expect![
+            "environment variable FOREBAY_STREAMS__a__TRANSFORM: streams.a.transform: line 1, column 8: unknown column `z`"
+        ],
     );
 }
 
@@ -273,13 +281,32 @@ transform = "SELECT 1"
 journal = { max = "1KiB" }
 "#,
         &[("FOREBAY_DRAIN_DEADLINE", "1ms"), ("FOREBAY_KEYS_COUNT", "none")],
-        expect![],
+        expect![[r#"
+            forebay.toml:2:1: unknown setting `lisen`; did you mean `listen`?
+            forebay.toml:4:10: memory.budget: 1 MiB is too little; the least is 16 MiB
+            forebay.toml:6:12: invalid type: integer `30`, expected a duration such as "30s"
+            forebay.toml:7:1: unknown setting `min_rat`; did you mean `min_rate`?
+            forebay.toml:8:14: http.rate_grace: must lie between 0ms and 3600s, not 8553600s
+            forebay.toml:9:1: tokens.0: a token needs a name of at most 128 characters
+            forebay.toml:10:8: tokens.0.hash: a token's hash is `sha256:` and 64 hexadecimal digits; make one with: printf %s "$TOKEN" | sha256sum
+            forebay.toml:14:6: streams.shop.schema: unknown type `TIMESTAM`: the types are BOOLEAN, SMALLINT, INT, BIGINT, REAL, DOUBLE, DECIMAL(p,s), TEXT, DATE, TIMESTAMP, JSON; did you mean `TIMESTAMP`?
+            forebay.toml:16:11: unknown value `ignore`; known here: dead_letter, drop, keep
+            forebay.toml:17:10: streams.9lives: `9lives` must begin with a letter A-Z or a-z
+            forebay.toml:19:19: streams.9lives.journal.max: 1 KiB is too little; the least is 1 MiB
+            environment variable FOREBAY_KEYS_COUNT: invalid type: string "none", expected usize
+            environment variable FOREBAY_DRAIN_DEADLINE: drain.deadline: must lie between 100ms and 3600s, not 1ms"#]],
     );
 }
 
 #[test]
 fn what_is_no_toml_is_told_once_a_line_and_alone() {
-    check("listen = 127.0.0.1:8080\nlisten_on = 1\n[http\ndeadline = \"3s\"\n", &[], expect![]);
+    check(
+        "listen = 127.0.0.1:8080\nlisten_on = 1\n[http\ndeadline = \"3s\"\n",
+        &[],
+        expect![[r#"
+        forebay.toml:1:15: invalid float, expected nothing
+        forebay.toml:3:6: unclosed table, expected `]`"#]],
+    );
 }
 
 #[test]
@@ -294,7 +321,20 @@ fn f3_the_memory_sum_holds_the_whole_budget_and_what_stands_beside_it() {
     let budget = bytes(&sum.budget);
     assert!(budget <= 64 << 20 && budget > 63 << 20, "{budget}");
     assert_eq!(sum.total(), budget + bytes(&sum.beside));
-    expect![].assert_eq(&sum.to_string());
+    expect![[r#"
+          budget             64.0 MiB  [memory] budget, in fixed shares
+            intake           25.6 MiB  uploads on their way into the journal
+            decode            6.4 MiB  batches being decoded
+            lanes            19.2 MiB  transform and flushes
+            query            12.8 MiB  queries
+          beside it          93.7 MiB  bounded by counts
+            connections       5.2 MiB  42 × 128 KiB read ahead ([http] max_connections)
+            keys              1.3 MiB  idempotency keys of all streams ([keys] count)
+            tails             3.2 MiB  8 journals × 409.6 KiB for readers ([limits] streams)
+            log                 4 MiB  8192 lines wait at most
+            program            80 MiB  code, runtime, planner, allocator
+          total             157.7 MiB  the most this process holds"#]]
+    .assert_eq(&sum.to_string());
     let many =
         load("[memory]\nbudget = \"64MiB\"\n[limits]\nstreams = 8\n[keys]\ncount = 2000000\n", &[]);
     assert!(Sum::of(&many).total() > sum.total() + (200 << 20), "a million keys more are in it");

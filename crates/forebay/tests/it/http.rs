@@ -145,7 +145,7 @@ async fn an_unknown_route_is_404_and_a_wrong_method_405_with_allow() {
     server.get("/nothing").await.problem(404, "no-such-route");
     let answer = server.get("/ingest/people").await;
     answer.problem(405, "wrong-method");
-    assert_eq!(answer.header("allow"), Some("POST"));
+    assert_eq!(answer.header("allow"), Some("POST,HEAD"));
     server.get("/api/v1/streams/none").await.problem(404, "unknown-stream");
     server.stop().await;
 }

@@ -3,11 +3,79 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use forebay_pipeline::codec::{Chunk, Decoder, Dialect, Format, Limits, Malformed, infer, widen};
+use forebay_pipeline::codec::{
+    Chunk, Decoder, Dialect, Format, Header, Limits, Malformed, Quote, infer, widen,
+};
 use forebay_pipeline::schema::{Schema, Type, Unknown};
 use proptest::prelude::*;
 
 use crate::{CSV, conserved, cut, cut_pieces, refusals, rows, schema};
+
+/// Every way of saying a dialect, and of leaving it open.
+fn dialect() -> impl Strategy<Value = Dialect> {
+    let byte = |of: &'static [u8]| prop::option::of(prop::sample::select(of));
+    let quote = prop::sample::select(vec![None, Some(Quote::None), Some(Quote::Byte(b'\''))]);
+    let header = prop::sample::select(vec![None, Some(Header::Present), Some(Header::Absent)]);
+    let null = prop::option::of(Just(Box::from("1")));
+    let names = prop::option::of(Just(Arc::from(["a".to_owned(), "b".to_owned()])));
+    (byte(b",;\t|: "), quote, byte(b"\\^"), byte(b"#2"), null, header, names).prop_map(
+        |(delimiter, quote, escape, comment, null, header, names)| Dialect {
+            delimiter,
+            quote,
+            escape,
+            comment,
+            null,
+            header,
+            names,
+        },
+    )
+}
+
+/// Separated values by the line: rows that mostly fit, among them quotes, escapes and comments.
+fn separated() -> impl Strategy<Value = Vec<u8>> {
+    let field = prop::sample::select(vec![
+        "1",
+        "-2",
+        "22",
+        "",
+        "x",
+        "xyz",
+        "2013-01-01T10:00:00Z",
+        "1.25",
+        "NA",
+        "\\N",
+        "\"q,;q\"",
+        "'q|q'",
+        "\"a\"\"b\"",
+        "a\\,b",
+        "\\",
+        "a\nb",
+        "\"a\nb\"",
+        "ü",
+        "#",
+        "\"",
+        "'",
+    ]);
+    let plain = prop::sample::select(vec!["1", "-2", "22", "x", "2013-01-01T10:00:00Z", "1.25"]);
+    let delimiter = prop::sample::select(vec![",", ",", ",", ";", "\t"]);
+    let end = prop::sample::select(vec!["\n", "\n", "\r\n", "\r", ""]);
+    let fields = prop_oneof![
+        4 => prop::collection::vec(plain, 4..5),
+        1 => prop::collection::vec(field, 0..6),
+    ];
+    let line =
+        (fields, delimiter, end).prop_map(|(fields, delimiter, end)| fields.join(delimiter) + end);
+    let header = prop::sample::select(vec![
+        "a,b,c,d\n",
+        "a;b;c\r\n",
+        "d,a,c,b\n",
+        "a\tx\ty\tc\n",
+        "#\na,b\n",
+        "",
+    ]);
+    (header, prop::collection::vec(line, 0..60))
+        .prop_map(|(header, lines)| (header.to_owned() + &lines.concat()).into_bytes())
+}
 
 const FORMATS: [Format; 4] = [Format::Ndjson, Format::Json, CSV, Format::Csv(Dialect::TAB)];
 
@@ -79,6 +147,49 @@ proptest! {
             let bytewise = body.iter().map(|byte| Bytes::copy_from_slice(&[*byte]));
             prop_assert_eq!(seen(&cut_pieces(format.clone(), limits(), bytewise)), seen(&whole));
         }
+    }
+
+    #[test]
+    fn any_split_of_separated_values_gives_the_same_batches_in_any_dialect(
+        body in separated(), dialect in dialect(),
+        cuts in prop::collection::vec(0..5000_usize, 0..8), small in any::<bool>(),
+    ) {
+        // With room enough, whole blocks of plain records are stepped over; bytewise they never are.
+        let limits = if small { limits() } else { Limits { chunk_bytes: 400, record_bytes: 300, ..limits() } };
+        let format = Format::Csv(dialect);
+        let whole = cut(format.clone(), limits, &body);
+        let mut cuts: Vec<_> = cuts.iter().map(|at| at % (body.len() + 1)).collect();
+        cuts.extend([0, body.len()]);
+        cuts.sort_unstable();
+        let pieces = cuts.windows(2).map(|at| Bytes::copy_from_slice(&body[at[0]..at[1]]));
+        prop_assert_eq!(seen(&cut_pieces(format.clone(), limits, pieces)), seen(&whole));
+        let bytewise = body.iter().map(|byte| Bytes::copy_from_slice(&[*byte]));
+        prop_assert_eq!(seen(&cut_pieces(format.clone(), limits, bytewise)), seen(&whole));
+        let Ok(chunks) = whole else { return Ok(()) };
+        let texts = decode_all(&format, Unknown::DeadLetter, &chunks);
+        prop_assert_eq!(&texts, &decode_all(&format, Unknown::DeadLetter, &chunks));
+        for chunk in &chunks {
+            let _ = infer(&format, chunk, limits);
+        }
+    }
+
+    #[test]
+    fn plain_rows_read_together_are_those_read_one_by_one(body in separated()) {
+        let limits = Limits { cells: 200, ..Limits::default() };
+        // A comment mark that never stands there: records are read one by one.
+        let alone = Format::Csv(Dialect { comment: Some(1), ..Dialect::COMMA });
+        let all = |format: &Format| {
+            let chunks = cut(format.clone(), limits, &body).unwrap_or_default();
+            let mut decoder = Decoder::new(Arc::new(columns()), Unknown::DeadLetter, limits);
+            let batches: Vec<_> = chunks
+                .iter()
+                .flat_map(|chunk| decoder.decode(format, chunk).flatten().collect::<Vec<_>>())
+                .collect();
+            let places: Vec<_> =
+                batches.iter().map(|b| (b.numbers.clone(), b.spans.clone())).collect();
+            (rows(&batches), refusals(&batches), places)
+        };
+        prop_assert_eq!(all(&CSV), all(&alone));
     }
 
     #[test]

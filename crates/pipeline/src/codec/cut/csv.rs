@@ -220,6 +220,7 @@ impl Scanner {
     pub(super) fn finish(&mut self) -> Option<bool> {
         let open = self.content || matches!(self.state, State::Return | State::Comment);
         self.state = State::Outside(b'\n');
+        self.read = 0;
         open.then(|| std::mem::take(&mut self.content))
     }
 }

@@ -35,12 +35,19 @@ fn warmed_up(config: &str) -> (Home, Server) {
     }
     assert_eq!(server.ingest("hostile?ack=stored", &body(0, 50, 1)).status, 200);
     server.drained("hostile");
-    // The rows are in the table a moment before the flush that put them there gives its memory back.
-    eventually("F5: nothing is under way, so no memory is held", || {
-        let used = server.metrics().sum("forebay_budget_bytes", &[("state", "used")]);
-        (used == 0.0).then_some(())
-    });
+    at_rest(&server);
     (home, server)
+}
+
+/// F5: waits until nothing is under way: rows are in their table a moment before the flush that put them
+/// there gives its memory back, and an answer is read a moment before its connection ends.
+pub(crate) fn at_rest(server: &Server) {
+    eventually("F5: no memory is held and no connection is open but the one that asks", || {
+        let metrics = server.metrics();
+        let used = metrics.sum("forebay_budget_bytes", &[("state", "used")]);
+        let connections = metrics.sum("forebay_tasks", &[("kind", "connection")]);
+        (used == 0.0 && connections <= 1.0).then_some(())
+    });
 }
 
 /// F5: waits until tasks, permits and descriptors are what they were.

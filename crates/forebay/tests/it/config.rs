@@ -322,6 +322,7 @@ fn f3_the_memory_sum_holds_the_whole_budget_and_what_stands_beside_it() {
     assert!(budget <= 64 << 20 && budget > 63 << 20, "{budget}");
     assert_eq!(sum.total(), budget + bytes(&sum.beside));
     expect![[r#"
+        memory
           budget             64.0 MiB  [memory] budget, in fixed shares
             intake           25.6 MiB  uploads on their way into the journal
             decode            6.4 MiB  batches being decoded
@@ -334,7 +335,7 @@ fn f3_the_memory_sum_holds_the_whole_budget_and_what_stands_beside_it() {
             log                 4 MiB  8192 lines wait at most
             program            80 MiB  code, runtime, planner, allocator
           total             157.7 MiB  the most this process holds"#]]
-    .assert_eq(&sum.to_string());
+    .assert_eq(&format!("memory\n{sum}"));
     let many =
         load("[memory]\nbudget = \"64MiB\"\n[limits]\nstreams = 8\n[keys]\ncount = 2000000\n", &[]);
     assert!(Sum::of(&many).total() > sum.total() + (200 << 20), "a million keys more are in it");

@@ -124,6 +124,11 @@ impl Upload {
     /// # Errors
     /// Any [`IngestError`] but those of [`finish`](Upload::finish) alone. The upload is over then.
     pub async fn push(&mut self, bytes: Bytes) -> Result<(), IngestError> {
+        let pushed = self.push_piece(bytes).await;
+        self.settled(pushed).await
+    }
+
+    async fn push_piece(&mut self, bytes: Bytes) -> Result<(), IngestError> {
         if self.unpacking.is_plain(&bytes) {
             return self.push_text(bytes).await;
         }
@@ -216,7 +221,27 @@ impl Upload {
         Ok(reply)
     }
 
+    /// A fault of the body is told once what came before it is durable, so that the answer counts it.
+    async fn settled<T>(&mut self, done: Result<T, IngestError>) -> Result<T, IngestError> {
+        let mut done = done;
+        if let Err(
+            IngestError::Malformed { partial, .. }
+            | IngestError::Unpack { partial, .. }
+            | IngestError::KeyConflict { partial },
+        ) = &mut done
+        {
+            while !self.pending.is_empty() && self.settle_one().await.is_ok() {}
+            *partial = self.partial();
+        }
+        done
+    }
+
     async fn end(&mut self) -> Result<(), IngestError> {
+        let ended = self.end_body().await;
+        self.settled(ended).await
+    }
+
+    async fn end_body(&mut self) -> Result<(), IngestError> {
         self.unpack(true).await?;
         if self.beginning.is_some() {
             // Shorter than the beginning that is known.

@@ -6,15 +6,21 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, RecordBatch, StringArray, StringBuilder, StructArray,
+    Array, ArrayRef, AsArray, RecordBatch, StringArray, StringBuilder, StructArray, make_array,
 };
+use arrow::compute::{max, min};
 use arrow::csv::{Writer as CsvWriter, WriterBuilder as CsvBuilder};
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{
+    ArrowTemporalType, DataType, Date32Type, Date64Type, Field, FieldRef, Schema, SchemaRef,
+    TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
+    TimestampSecondType,
+};
 use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
 use arrow::json::writer::{
     Encoder as ValueEncoder, EncoderFactory, EncoderOptions, NullableEncoder, make_encoder,
 };
+use arrow::temporal_conversions::as_datetime;
 use bytes::Bytes;
 
 use crate::schema::TYPE_KEY;
@@ -152,6 +158,9 @@ fn write_rows(
     out: &mut Vec<u8>,
     between: impl Fn(&mut Vec<u8>, bool),
 ) -> Result<(), ArrowError> {
+    if batch.num_rows() == 0 {
+        return Ok(());
+    }
     if batch.num_columns() == 0 {
         for row in 0..batch.num_rows() {
             between(out, row == 0);
@@ -159,12 +168,47 @@ fn write_rows(
         }
         return Ok(());
     }
+    batch.columns().iter().try_for_each(|column| within_calendar(column))?;
     let rows = StructArray::from(batch.clone());
     let field: FieldRef = Arc::new(Field::new("", rows.data_type().clone(), false));
     let mut encoder = make_encoder(&field, &rows, &OPTIONS)?;
     for row in 0..batch.num_rows() {
         between(out, row == 0);
         encoder.encode(row, out);
+    }
+    Ok(())
+}
+
+/// Refuses times that no calendar has: the JSON writer would give its error for a value.
+fn within_calendar(array: &dyn Array) -> Result<(), ArrowError> {
+    use arrow::datatypes::TimeUnit::{Microsecond, Millisecond, Nanosecond, Second};
+    match array.data_type() {
+        DataType::Timestamp(Second, _) => extremes::<TimestampSecondType>(array),
+        DataType::Timestamp(Millisecond, _) => extremes::<TimestampMillisecondType>(array),
+        DataType::Timestamp(Microsecond, _) => extremes::<TimestampMicrosecondType>(array),
+        DataType::Timestamp(Nanosecond, _) => extremes::<TimestampNanosecondType>(array),
+        DataType::Date32 => extremes::<Date32Type>(array),
+        DataType::Date64 => extremes::<Date64Type>(array),
+        nested if nested.is_nested() => {
+            let data = array.to_data();
+            data.child_data()
+                .iter()
+                .try_for_each(|child| within_calendar(&make_array(child.clone())))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn extremes<T: ArrowTemporalType>(array: &dyn Array) -> Result<(), ArrowError>
+where
+    i64: From<T::Native>,
+{
+    let values = array.as_primitive::<T>();
+    for value in [min(values), max(values)].into_iter().flatten().map(i64::from) {
+        if as_datetime::<T>(value).is_none() {
+            let kind = values.data_type();
+            return Err(ArrowError::CastError(format!("{value} as {kind} is beyond the calendar")));
+        }
     }
     Ok(())
 }

@@ -327,9 +327,11 @@ async fn plan(
 ) -> Result<SendableRecordBatchStream, QueryError> {
     let names: Vec<&str> = tables.iter().map(|(name, _)| name.as_str()).collect();
     let statement = parse::read_only(sql, &names, base)?;
-    let state = SessionStateBuilder::new_from_existing(base.clone())
+    let mut state = SessionStateBuilder::new_from_existing(base.clone())
         .with_catalog_list(catalog(base, tables)?)
         .build();
+    // `now()` is the time of the query.
+    state.mark_start_execution();
     let failed = |error| QueryError::from_plan(&error);
     let statement = datafusion::sql::parser::Statement::Statement(Box::new(statement));
     let logical = state.statement_to_plan(statement).await.map_err(failed)?;

@@ -5,7 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow::array::{
+    Array, ArrayRef, FixedSizeListArray, Int64Array, RecordBatch, TimestampMicrosecondArray,
+};
 use arrow::datatypes::{DataType, Field, Schema as ArrowSchema};
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
@@ -202,6 +204,35 @@ async fn a_query_that_needs_more_than_its_share_fails_alone_and_gives_all_back()
     };
     assert_eq!(result.await.unwrap_err().kind, ErrorKind::Resources);
     at_rest(&engine).await;
+}
+
+#[tokio::test]
+async fn now_is_the_time_of_the_query() {
+    let year = "SELECT date_part('year', now()) > 2024 AS late";
+    assert_eq!(answer(year, Format::Ndjson).await.unwrap(), "{\"late\":true}\n");
+}
+
+#[test]
+fn a_time_beyond_the_calendar_is_an_error_in_every_text_form_and_no_value() {
+    let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![0, 9_000_000_000 << 30]));
+    let lists: ArrayRef = Arc::new(FixedSizeListArray::new(
+        Arc::new(Field::new("item", times.data_type().clone(), true)),
+        2,
+        Arc::clone(&times),
+        None,
+    ));
+    for (column, form) in [
+        (&times, Format::Json),
+        (&times, Format::Ndjson),
+        (&times, Format::Csv),
+        (&lists, Format::Json),
+        (&lists, Format::Ndjson),
+    ] {
+        let batch = RecordBatch::try_from_iter([("t", Arc::clone(column))]).unwrap();
+        let mut encoder = Encoder::new(form, batch.schema()).unwrap();
+        assert!(encoder.encode(&batch).is_err(), "{form:?}");
+        assert!(encoder.encode(&batch.slice(0, 0)).is_ok(), "{form:?}");
+    }
 }
 
 const ENDLESS: &str = "SELECT sum(a.n * b.n % 7) AS s FROM big.numbers a CROSS JOIN big.numbers b";

@@ -194,8 +194,8 @@ async fn of_its_own(code: &str) -> Answer {
         }
         "expansion-limit" => {
             let server = server("").await;
-            let bomb = zstd::bulk::compress(&vec![b'\n'; 100 << 20], 1).unwrap();
-            let head = server.request("POST", "/ingest/s", CSV, "");
+            let bomb = zstd::bulk::compress(&vec![b'x'; 100 << 20], 1).unwrap();
+            let head = server.request("POST", "/ingest/s", NDJSON, "");
             let head = head.replace(
                 "Content-Length: 0\r\n",
                 &format!("Content-Encoding: zstd\r\nContent-Length: {}\r\n", bomb.len()),

@@ -20,7 +20,7 @@ use super::body::Reader;
 use super::connection::Caller;
 use super::guard::shorten;
 use super::media::{self, Media};
-use super::problem::{Problem, reply_json};
+use super::problem::{Problem, reply_json, with_partial};
 use super::resume::{self, Splice};
 use super::routes::{parameters, stream_of};
 use crate::api::{self, Ack, Due, IngestError, Upload};
@@ -114,9 +114,9 @@ async fn transfer(
             }
             Ok(None) => break,
             Err(error) => {
-                drop(upload);
+                let partial = upload.abandon().await;
                 caller.leave(reader.into_rest(), false);
-                return Err(Failure::Body(error.into()));
+                return Err(Failure::Body(with_partial(error.into(), partial)));
             }
         }
     }

@@ -151,7 +151,8 @@ fn errors_json(reply: &Reply) -> Value {
     Value::Array(reply.errors.iter().map(error).collect())
 }
 
-fn with_partial(problem: Problem, partial: Partial) -> Problem {
+/// Says what is durable of an upload that failed.
+pub(super) fn with_partial(problem: Problem, partial: Partial) -> Problem {
     problem
         .with("accepted", partial.accepted)
         .with("rejected", partial.rejected)

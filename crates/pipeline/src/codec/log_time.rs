@@ -1,4 +1,4 @@
-//! Times as logs write them, beside those of [`datetime`](super::datetime). Owns nothing; a form
+//! Times as logs write them, beside those of `datetime`. Owns nothing; a form
 //! without a year is no time.
 
 use super::datetime;

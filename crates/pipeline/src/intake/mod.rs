@@ -11,6 +11,7 @@
 
 mod request;
 mod resume;
+mod settle;
 mod unpacking;
 mod upload;
 mod validate;

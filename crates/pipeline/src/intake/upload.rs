@@ -35,7 +35,7 @@ type Pending = BoxFuture<'static, Result<Appended, AppendError>>;
 
 /// An upload that was admitted. Push the body's bytes, then finish.
 pub struct Upload {
-    engine: Arc<Inner>,
+    pub(super) engine: Arc<Inner>,
     pub(super) request: Request,
     /// `None` until the first chunk of a stream that does not exist yet.
     pub(super) stream: Option<Arc<Stream>>,
@@ -49,9 +49,9 @@ pub struct Upload {
     pub(super) beginning: Option<Beginning>,
     /// Where in the body this request went on.
     pub(super) resumed_at: Option<u64>,
-    received: u64,
-    tally: Tally,
-    pending: VecDeque<(Pending, Waiting)>,
+    pub(super) received: u64,
+    pub(super) tally: Tally,
+    pub(super) pending: VecDeque<(Pending, Waiting)>,
     /// `on_invalid = "reject"`: nothing is appended before the whole body is known to be good.
     spool: Vec<(Validated, Option<Keyed>, u64)>,
     cut: u64,
@@ -59,20 +59,20 @@ pub struct Upload {
 
 /// What an append still in flight will have made durable.
 #[derive(Debug, Clone, Copy, Default)]
-struct Waiting {
-    accepted: u64,
-    rejected: u64,
-    offset: u64,
+pub(super) struct Waiting {
+    pub(super) accepted: u64,
+    pub(super) rejected: u64,
+    pub(super) offset: u64,
 }
 
 /// What is durable so far.
 #[derive(Debug, Default)]
-struct Tally {
-    accepted: u64,
-    rejected: u64,
+pub(super) struct Tally {
+    pub(super) accepted: u64,
+    pub(super) rejected: u64,
     errors: Vec<RowError>,
-    position: u64,
-    offset: u64,
+    pub(super) position: u64,
+    pub(super) offset: u64,
     chunks: u64,
     duplicates: u64,
 }
@@ -221,21 +221,6 @@ impl Upload {
         Ok(reply)
     }
 
-    /// A fault of the body is told once what came before it is durable, so that the answer counts it.
-    async fn settled<T>(&mut self, done: Result<T, IngestError>) -> Result<T, IngestError> {
-        let mut done = done;
-        if let Err(
-            IngestError::Malformed { partial, .. }
-            | IngestError::Unpack { partial, .. }
-            | IngestError::KeyConflict { partial },
-        ) = &mut done
-        {
-            while !self.pending.is_empty() && self.settle_one().await.is_ok() {}
-            *partial = self.partial();
-        }
-        done
-    }
-
     async fn end(&mut self) -> Result<(), IngestError> {
         let ended = self.end_body().await;
         self.settled(ended).await
@@ -280,7 +265,7 @@ impl Upload {
         0
     }
 
-    fn partial(&self) -> Partial {
+    pub(super) fn partial(&self) -> Partial {
         Partial {
             accepted: self.tally.accepted,
             rejected: self.tally.rejected,
@@ -357,7 +342,7 @@ impl Upload {
         Ok(true)
     }
 
-    fn duplicate(&mut self, end: Lsn, note: u64, offset: u64) {
+    pub(super) fn duplicate(&mut self, end: Lsn, note: u64, offset: u64) {
         let Note { accepted, rejected, .. } = Note::unpack(note);
         self.received += accepted + rejected;
         self.tally.accepted += accepted;
@@ -521,55 +506,6 @@ impl Upload {
             self.settle_one().await?;
         }
         Ok(())
-    }
-
-    async fn settle_one(&mut self) -> Result<(), IngestError> {
-        // Polled in place: when this future is dropped by a deadline, the append stays in the queue.
-        let Some((append, waiting)) = self.pending.front_mut() else { return Ok(()) };
-        let (done, waiting) = (append.await, *waiting);
-        self.pending.pop_front();
-        match done {
-            Ok(Appended::New { end, .. }) => {
-                self.tally.accepted += waiting.accepted;
-                self.tally.rejected += waiting.rejected;
-                self.tally.position = self.tally.position.max(end.0);
-                self.tally.offset = self.tally.offset.max(waiting.offset);
-                Ok(())
-            }
-            Ok(Appended::Duplicate { end, note, .. }) => {
-                // Its rows were counted as received when they were decoded.
-                self.received -= waiting.accepted + waiting.rejected;
-                self.duplicate(end, note, waiting.offset);
-                Ok(())
-            }
-            Err(error) => Err(self.append_error(error)),
-        }
-    }
-
-    fn append_error(&self, error: AppendError) -> IngestError {
-        let partial = self.partial();
-        match error {
-            AppendError::Full { .. } => {
-                self.engine.telemetry.refused(Refusal::JournalFull);
-                IngestError::Overloaded {
-                    reason: Refusal::JournalFull,
-                    retry_after: self.engine.journal_retry_after(self.stream.as_deref()),
-                    partial,
-                }
-            }
-            AppendError::DiskFull(_) => IngestError::DiskFull {
-                retry_after: self.engine.journal_retry_after(self.stream.as_deref()),
-                partial,
-            },
-            AppendError::Conflict => IngestError::KeyConflict { partial },
-            AppendError::Closed => IngestError::Overloaded {
-                reason: Refusal::Draining,
-                retry_after: self.engine.config.drain_retry_after(),
-                partial,
-            },
-            AppendError::Poisoned(why) => IngestError::OutcomeUnknown(why),
-            error => IngestError::Internal(error.to_string()),
-        }
     }
 }
 

@@ -67,6 +67,8 @@ impl Journal {
     /// Publishes a durable block: positions, keys, cache, waiters, readers, in this order.
     fn acknowledge(&self, batch: Vec<Request>, written: Written, now: i64) {
         let mut state = self.state.lock();
+        // Room for the keys that come.
+        state.keys.expire(now);
         state.publish(&written);
         for (request, (start, end)) in batch.iter().zip(&written.places) {
             state.last_record_end = *end;
@@ -82,7 +84,6 @@ impl Journal {
             }
             state.settle(request);
         }
-        state.keys.expire(now);
         drop(state);
         self.progress.send_modify(|progress| progress.durable = written.end);
         for (request, (start, end)) in batch.into_iter().zip(written.places) {

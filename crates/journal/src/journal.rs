@@ -367,6 +367,12 @@ impl Journal {
         self.state.lock().keys.get(hash, now)
     }
 
+    /// Forgets the keys that have left the window, so that other journals have the room.
+    pub fn expire_keys(&self) {
+        let now = self.options.clock.unix_micros();
+        self.state.lock().keys.expire(now);
+    }
+
     /// The marks of attempts.
     #[must_use]
     pub fn attempts(&self) -> &Attempts {

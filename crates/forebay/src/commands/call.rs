@@ -64,7 +64,7 @@ impl Server {
             .map_err(|_| anyhow!("{} answers {status}, and not as Forebay does", self.url))?;
         if !status.is_success() {
             match answer["detail"].as_str() {
-                Some(detail) => bail!("{detail}"),
+                Some(detail) => bail!("{}", clean(detail)),
                 None => bail!("the server refused: {status}"),
             }
         }
@@ -87,14 +87,15 @@ pub fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Res
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
 }
 
-/// Rows in columns as wide as they need, the last one as long as it is. Control characters are escaped, so
-/// that what a client sent cannot speak to the terminal.
+/// A text with its control characters escaped: what a client sent cannot speak to the terminal.
+pub(super) fn clean(text: &str) -> String {
+    let escape =
+        |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escape).collect()
+}
+
+/// Rows in columns as wide as they need, the last one as long as it is. Control characters are escaped.
 pub fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
-    let clean = |text: &str| -> String {
-        let escape =
-            |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-        text.chars().map(escape).collect()
-    };
     let heads: Vec<String> = heads.iter().map(|head| head.to_uppercase()).collect();
     let rows: Vec<Vec<String>> = std::iter::once(heads)
         .chain(rows.iter().map(|row| row.iter().map(|cell| clean(cell)).collect()))

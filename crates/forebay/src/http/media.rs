@@ -22,7 +22,7 @@ const TYPES: &str = "text/csv, text/tab-separated-values, application/x-ndjson, 
                      application/jsonl, application/json, text/plain";
 
 /// How many patterns of requests are kept compiled.
-const KEPT_PATTERNS: usize = 32;
+const KEPT_PATTERNS: usize = 8;
 
 /// What a body is.
 #[derive(Debug)]

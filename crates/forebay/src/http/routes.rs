@@ -96,7 +96,7 @@ impl Route {
 
     /// Control traffic: answered beyond the connection limit and during the drain.
     pub fn is_control(self) -> bool {
-        !matches!(self, Route::Ingest | Route::Streams | Route::Query)
+        !matches!(self, Route::Ingest | Route::Streams | Route::DeadLetters | Route::Query)
     }
 
     /// Answered without a token.

@@ -277,3 +277,18 @@ async fn f10_a_draining_server_is_not_ready_and_refuses_rows_but_still_shows_its
     assert_eq!(server.get("/metrics").await.status, 200);
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f1_a_csv_body_of_many_small_chunks_is_stored_whole() {
+    // The delimiter is told by the first 64 KiB, so all chunks are cut when the body ends.
+    let server = Server::start("[limits]\nchunk = \"4KiB\"\nrow = \"4KiB\"\n").await;
+    let rows: String = (0..5000).map(|n| format!("{n};x{n}\n")).collect();
+    let head = "Content-Type: text/csv\r\nIdempotency-Key: k\r\n";
+    let body = format!("n;x\n{rows}");
+    assert!(body.len() < 64 << 10);
+    for _ in 0..2 {
+        let answer = server.post("/ingest/s", head, &body).await;
+        assert_eq!((answer.status, &answer.json()["accepted"]), (202, &json!(5000)));
+    }
+    server.stop().await;
+}

@@ -18,10 +18,13 @@ pub const LINE: &str = "line";
 /// The longest pattern, in bytes.
 const PATTERN_BYTES: usize = 4096;
 /// The most memory of a compiled pattern, and of the automaton that it builds as it runs; in bytes.
-const COMPILED_BYTES: usize = 512 << 10;
+const COMPILED_BYTES: usize = 256 << 10;
+/// The most groups of a pattern, those without a name included: matching keeps the places of all of
+/// them for every state it is in.
+const GROUPS: usize = 32;
 /// The longest line that an expression is tried on, in bytes: its time grows with the product of
 /// the two.
-pub(super) const MATCHED_BYTES: usize = 64 << 10;
+pub(super) const MATCHED_BYTES: usize = 16 << 10;
 /// How deep groups nest: a text may be copied once for each.
 const NESTING: u32 = 24;
 
@@ -172,6 +175,12 @@ fn groups(text: &str) -> Result<Groups, String> {
             "a pattern is one of {}, or a regular expression with named groups such as \
              `(?<host>\\S+) (?<message>.*)`",
             Pattern::BUILT_IN.join(", ")
+        ));
+    }
+    let count = regex.captures_len() - 1;
+    if count > GROUPS {
+        return Err(format!(
+            "the pattern has {count} groups; the limit is {GROUPS}: write (?:…) where a group needs no name"
         ));
     }
     Ok(Groups { regex, names, null: None, types: &[] })

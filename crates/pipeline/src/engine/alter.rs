@@ -20,6 +20,12 @@ use crate::sql::SqlError;
 use crate::stream::catalog::{Definition, Origin, Record};
 use crate::stream::{Plan, Stream};
 
+/// Versions that a stream may gain by itself: each holds the whole schema, and all are kept.
+const GAINED: usize = 256;
+
+/// Versions that a stream may have.
+const VERSIONS: usize = 1000;
+
 /// How long a change waits for a table that is busy with a commit.
 const TABLE_WAIT: Duration = Duration::from_secs(5);
 
@@ -36,6 +42,12 @@ impl Inner {
             return Err(IngestError::UnknownStream(stream.name.to_string()));
         }
         let mut record = stream.record();
+        let current =
+            || stream.current().ok_or_else(|| IngestError::Internal("no plan".to_owned()));
+        if record.definitions.len() >= GAINED {
+            // What the stream has no column for becomes dead letters.
+            return current();
+        }
         let Some(last) = record.definitions.last().cloned() else {
             return Err(IngestError::Internal(format!(
                 "stream `{}` has no definition",
@@ -50,17 +62,13 @@ impl Inner {
         let definition = match wider {
             Some(schema) => Definition { version: last.version + 1, schema, ..last },
             // Another upload was faster; or what is new cannot be a column, and becomes dead letters.
-            None => {
-                let plan = stream.current();
-                return plan.ok_or_else(|| IngestError::Internal("no plan".to_owned()));
-            }
+            None => return current(),
         };
         let plan = self.plan(&stream.name, definition.clone());
         let plan = plan.map_err(|error| ingest_error(error.into()))?;
         if let Err(why) = self.table_takes(stream, &plan).await {
             tracing::warn!(stream = %stream.name, %why, "the stream cannot gain columns");
-            let plan = stream.current();
-            return plan.ok_or_else(|| IngestError::Internal("no plan".to_owned()));
+            return current();
         }
         record.definitions.push(definition);
         let put = self.put(stream, altering, record, Arc::clone(&plan)).await;
@@ -119,6 +127,12 @@ impl Inner {
         if last.same(&definition) && record.origin == origin {
             return Ok(());
         }
+        if record.definitions.len() >= VERSIONS {
+            return Err(StreamError::Incompatible(format!(
+                "stream `{}` has {VERSIONS} versions, which is the limit; make a new stream",
+                stream.name
+            )));
+        }
         compatible(&last.schema, &definition.schema)?;
         let definition = Definition { version: last.version + 1, ..definition };
         let plan = self.plan(&stream.name, definition.clone())?;
@@ -127,6 +141,25 @@ impl Inner {
         record.origin = origin;
         record.definitions.push(definition);
         self.put(stream, altering, record, plan).await
+    }
+
+    /// A stream that was to be made exists now: it is as `wanted`, is altered to be so, or has changed
+    /// where it was expected to be new.
+    pub(super) async fn settle_race(
+        self: &Arc<Self>,
+        stream: &Arc<Stream>,
+        wanted: Definition,
+        expected: Option<u32>,
+    ) -> Result<(), StreamError> {
+        let record = stream.record();
+        let Some(last) = record.definitions.last().filter(|last| !last.same(&wanted)) else {
+            return Ok(());
+        };
+        if let Some(expected) = expected {
+            let name = stream.name.to_string();
+            return Err(StreamError::Changed { name, expected, found: last.version });
+        }
+        self.alter(stream, Origin::Api, wanted, None).await
     }
 
     /// Refuses a version whose rows the stream's table cannot take: the table may be older than the

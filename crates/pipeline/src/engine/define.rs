@@ -157,7 +157,12 @@ impl Engine {
             (None, Some(expected @ 1..)) => {
                 return Err(StreamError::Changed { name: name.to_owned(), expected, found: 0 });
             }
-            (None, None | Some(0)) => self.inner.create(name, Origin::Api, definition).await?,
+            (None, None | Some(0)) => {
+                let stream = self.inner.create(name, Origin::Api, definition.clone()).await?;
+                // Somebody may have been faster, with another definition.
+                self.inner.settle_race(&stream, definition, expected).await?;
+                stream
+            }
         };
         Ok(self.info(&stream))
     }

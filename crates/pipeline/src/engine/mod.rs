@@ -177,6 +177,7 @@ impl Engine {
     /// Brings the gauges up to date; call it when metrics are read.
     pub fn observe(&self) {
         for stream in self.inner.streams.read().values() {
+            stream.journal.expire_keys();
             let row = ledger_row(stream);
             let backlog = stream.journal.backlog();
             self.inner.telemetry.gauges(&stream.name, stream.lag_bytes(), backlog, row.difference);

@@ -13,6 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
@@ -36,7 +37,8 @@ use crate::telemetry::Stage;
 /// The most letters of one redrive.
 const LETTERS: usize = 10_000;
 
-/// Letters that are read, decoded and journaled together: their rows are held at once.
+/// Letters that are read, decoded and journaled together, at most: their rows are held at once, and
+/// are an entry of the journal. A chunk's bytes bound them as well.
 const TOGETHER: usize = 256;
 
 /// How long a redrive waits for the lane.
@@ -102,6 +104,9 @@ impl Engine {
     /// Any [`LettersError`] but `UnknownLetter`. What was accepted before the error stays.
     pub async fn redrive(&self, redrive: Redrive) -> Result<Redriving, LettersError> {
         let inner = Arc::clone(&self.inner);
+        if inner.draining.load(Ordering::Acquire) {
+            return Err(LettersError::Stopping);
+        }
         let unknown = || LettersError::UnknownStream(redrive.stream.clone());
         let stream = inner.stream(&redrive.stream).ok_or_else(unknown)?;
         let work = {
@@ -136,16 +141,31 @@ async fn run(
     if let Some(asked) = &redrive.ids {
         done.unknown = (distinct(asked).len() as u64).saturating_sub(already + picked.len() as u64);
     } else if picked.len() == redrive.limit.min(LETTERS) {
-        done.next = picked.last().copied();
+        done.next = picked.last().map(|(id, _)| *id);
     }
     let columns = stream.current().map_or(1, |plan| plan.rows.fields().len().max(1));
     let together = TOGETHER.min(inner.config.limits.cells / columns).max(1);
-    for some in picked.chunks(together) {
-        let letters = open(&tables, some).await?;
+    let mut left = &picked[..];
+    while !left.is_empty() {
+        let some = group(left, together, inner.config.limits.chunk_bytes as u64);
+        left = left.get(some.len()..).unwrap_or_default();
+        let some: Vec<LetterId> = some.iter().map(|(id, _)| *id).collect();
+        let letters = open(&tables, &some).await?;
         again(inner, stream, redrive, letters, &mut done).await?;
     }
     stream.want(done.position);
     Ok(done)
+}
+
+/// The first of some letters, of so many bytes each, that are tried together: one at least.
+fn group(letters: &[(LetterId, u64)], most: usize, most_bytes: u64) -> &[(LetterId, u64)] {
+    let mut bytes = 0;
+    let fits = |(_, length): &&(LetterId, u64)| {
+        bytes += length;
+        bytes <= most_bytes
+    };
+    let count = letters.iter().take(most).take_while(fits).count().max(1);
+    letters.get(..count).unwrap_or(letters)
 }
 
 fn distinct(asked: &[LetterId]) -> Vec<LetterId> {
@@ -155,11 +175,12 @@ fn distinct(asked: &[LetterId]) -> Vec<LetterId> {
     asked
 }
 
-/// The letters to try, in the order of their ids, and how many of the selection need none.
+/// The letters to try with their bytes, in the order of their ids, and how many of the selection
+/// need none.
 async fn pick(
     tables: &Tables<'_>,
     redrive: &Redrive,
-) -> Result<(Vec<LetterId>, u64), LettersError> {
+) -> Result<(Vec<(LetterId, u64)>, u64), LettersError> {
     let asked = redrive.ids.as_deref().map(distinct);
     let chosen = asked.as_deref().map(picked_table).transpose()?;
     let mut wanted = vec![format!("d.stream = {}", text(&redrive.stream))];
@@ -175,17 +196,23 @@ async fn pick(
     }
     wanted.extend(redrive.after.map(|id| beyond(&id, '>')));
     let sql = format!(
-        "SELECT d.stream_id, d.\"position\", d.\"row\" {from} WHERE {} AND r.stream_id IS NULL \
-         ORDER BY d.stream_id, d.\"position\", d.\"row\" LIMIT {}",
+        "SELECT d.stream_id, d.\"position\", d.\"row\", \
+         CAST(COALESCE(octet_length(d.raw_text), {OPAQUE}) AS BIGINT) AS bytes \
+         {from} WHERE {} AND r.stream_id IS NULL ORDER BY d.stream_id, d.\"position\", d.\"row\" LIMIT {}",
         wanted.join(" AND "),
         redrive.limit.min(LETTERS)
     );
     let mut picked = Vec::new();
     for batch in tables.ask(&sql, chosen.as_ref()).await? {
-        picked.extend(ids(&batch)?);
+        let lengths = numbers(&batch, "bytes")?;
+        let length = |at: usize| u64::try_from(lengths.value(at)).unwrap_or_default();
+        picked.extend(ids(&batch)?.into_iter().enumerate().map(|(at, id)| (id, length(at))));
     }
     Ok((picked, already))
 }
+
+/// The bytes that a letter is taken to have whose length no query tells: it is no text.
+const OPAQUE: u64 = 1 << 20;
 
 /// Joins a letter `d` and one that was picked.
 const PICKED: &str =

@@ -238,6 +238,7 @@ impl Upload {
         let Some(Beginning { standing, .. }) = &self.beginning else { return Ok(()) };
         let standing = *standing;
         let jumped = self.cutter.jump(standing.offset);
+        self.take_ready().await?;
         if let Some(chunk) = jumped.map_err(|malformed| self.malformed(malformed))? {
             self.take(chunk).await?;
         }

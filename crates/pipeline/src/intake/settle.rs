@@ -13,7 +13,8 @@ impl Upload {
         self.partial()
     }
 
-    /// A fault of the body is told once what came before it is durable, so that the answer counts it.
+    /// What ends an upload early is told once what came before it is durable, so that the answer
+    /// counts it.
     pub(super) async fn settled<T>(
         &mut self,
         done: Result<T, IngestError>,
@@ -22,7 +23,9 @@ impl Upload {
         if let Err(
             IngestError::Malformed { partial, .. }
             | IngestError::Unpack { partial, .. }
-            | IngestError::KeyConflict { partial },
+            | IngestError::KeyConflict { partial }
+            | IngestError::Overloaded { partial, .. }
+            | IngestError::DiskFull { partial, .. },
         ) = &mut done
         {
             self.settle_all().await;
@@ -56,11 +59,15 @@ impl Upload {
                 self.duplicate(end, note, waiting.offset);
                 Ok(())
             }
-            Err(error) => Err(self.append_error(error)),
+            Err(error) => {
+                // What was appended behind it must not count: its offset lies beyond a gap.
+                self.pending.clear();
+                Err(self.append_error(error))
+            }
         }
     }
 
-    fn append_error(&self, error: AppendError) -> IngestError {
+    pub(super) fn append_error(&self, error: AppendError) -> IngestError {
         let partial = self.partial();
         match error {
             AppendError::Full { .. } => {

@@ -52,6 +52,8 @@ pub struct Upload {
     pub(super) received: u64,
     pub(super) tally: Tally,
     pub(super) pending: VecDeque<(Pending, Waiting)>,
+    /// Whether the body is taken whole or not at all: settled by the version its first rows meet.
+    whole: Option<bool>,
     /// `on_invalid = "reject"`: nothing is appended before the whole body is known to be good.
     spool: Vec<(Validated, Option<Keyed>, u64)>,
     cut: u64,
@@ -106,6 +108,7 @@ impl Upload {
             received: 0,
             tally: Tally::default(),
             pending: VecDeque::new(),
+            whole: None,
             spool: Vec::new(),
             cut: 0,
         }
@@ -175,7 +178,13 @@ impl Upload {
     }
 
     async fn cut_up(&mut self, bytes: Bytes) -> Result<(), IngestError> {
-        self.cutter.push(bytes).map_err(|malformed| self.malformed(malformed))?;
+        let pushed = self.cutter.push(bytes);
+        self.take_ready().await?;
+        pushed.map_err(|malformed| self.malformed(malformed))
+    }
+
+    /// Takes the chunks that are complete: they come before whatever the cutter said last.
+    pub(super) async fn take_ready(&mut self) -> Result<(), IngestError> {
         while let Some(chunk) = self.cutter.next() {
             self.take(chunk).await?;
         }
@@ -232,8 +241,9 @@ impl Upload {
             // Shorter than the beginning that is known.
             return Err(self.another_body());
         }
-        let last = self.cutter.finish().map_err(|malformed| self.malformed(malformed))?;
-        if let Some(chunk) = last {
+        let last = self.cutter.finish();
+        self.take_ready().await?;
+        if let Some(chunk) = last.map_err(|malformed| self.malformed(malformed))? {
             self.take(chunk).await?;
         }
         if self.tally.chunks == 0 {
@@ -303,7 +313,8 @@ impl Upload {
             return Ok(());
         }
         self.received += validated.received;
-        if validated.plan.definition.on_invalid == OnInvalid::Reject {
+        let rejects = || validated.plan.definition.on_invalid == OnInvalid::Reject;
+        if *self.whole.get_or_insert_with(rejects) {
             return self.spool(validated, key);
         }
         self.append(&stream, validated, key, self.cut).await
@@ -470,7 +481,7 @@ impl Upload {
         key: Option<Keyed>,
         offset: u64,
     ) -> Result<(), IngestError> {
-        if validated.plan.definition.on_invalid != OnInvalid::Reject {
+        if self.whole != Some(true) {
             self.note_errors(&validated.errors);
         }
         let Validated { accepted, rejected, .. } = validated;
@@ -499,7 +510,9 @@ impl Upload {
         // The first poll hands the bytes over; the writer needs no further polling to sync them.
         let first = std::future::poll_fn(|cx| Poll::Ready(append.as_mut().poll(cx))).await;
         if let Poll::Ready(done) = first {
-            append = Box::pin(std::future::ready(done));
+            // Refused at once: nobody is told that these rows were received.
+            let appended = done.map_err(|error| self.append_error(error))?;
+            append = Box::pin(std::future::ready(Ok(appended)));
         }
         self.pending.push_back((append, Waiting { accepted, rejected, offset }));
         while self.pending.len() > IN_FLIGHT {

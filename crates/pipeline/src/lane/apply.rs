@@ -11,6 +11,7 @@ use arrow::error::ArrowError;
 use forebay_journal::Record;
 
 use super::LaneError;
+use crate::codec::EXTRA;
 use crate::entry::{self, Entry, EntryBatch, LetterId, Reading};
 use crate::ledger::Totals;
 use crate::query::{Encoder, Format};
@@ -250,14 +251,51 @@ impl Out<'_> {
     }
 }
 
-/// One row as a JSON object.
+/// One row as a JSON object, with the members that were kept without a column as they came.
 fn json(rows: &RecordBatch, row: u32) -> Result<bytes::Bytes, ArrowError> {
-    let mut encoder = Encoder::new(Format::Ndjson, rows.schema())?;
-    let line = encoder.encode(&rows.slice(row as usize, 1))?;
-    Ok(line.slice(..line.len().saturating_sub(1)))
+    let mut one = rows.slice(row as usize, 1);
+    let mut kept = None;
+    if let Ok(index) = one.schema().index_of(EXTRA) {
+        let extra = one.remove_column(index);
+        let extra = extra.as_any().downcast_ref::<StringArray>();
+        kept = extra.filter(|extra| extra.is_valid(0)).map(|extra| extra.value(0).to_owned());
+    }
+    let mut line = Encoder::new(Format::Ndjson, one.schema())?.encode(&one)?.to_vec();
+    line.pop();
+    let members = kept.as_deref().and_then(|kept| kept.strip_prefix('{')?.strip_suffix('}'));
+    if let Some(members) = members.filter(|members| !members.is_empty()) {
+        line.pop();
+        if line.len() > 1 {
+            line.push(b',');
+        }
+        line.extend_from_slice(members.as_bytes());
+        line.push(b'}');
+    }
+    Ok(line.into())
 }
 
 /// The place in the whole batch of the `row`-th row that is left after the guilty ones went.
 fn original(row: u32, guilty: &[u32]) -> u32 {
     guilty.iter().fold(row, |row, gone| if *gone <= row { row + 1 } else { row })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use arrow::array::{ArrayRef, Int64Array};
+
+    use super::*;
+
+    #[test]
+    fn a_row_is_kept_with_the_members_that_had_no_column_as_they_came() {
+        let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, 3]));
+        let extra = StringArray::from(vec![Some("{\"b\":{\"c\":[1]}}"), None, Some("{}")]);
+        let extra: ArrayRef = Arc::new(extra);
+        let rows =
+            RecordBatch::try_from_iter([("a", numbers), (EXTRA, Arc::clone(&extra))]).unwrap();
+        let kept: Vec<_> = (0..3).map(|row| json(&rows, row).unwrap()).collect();
+        assert_eq!(kept, ["{\"a\":1,\"b\":{\"c\":[1]}}", "{\"a\":2}", "{\"a\":3}"]);
+        let alone = RecordBatch::try_from_iter([(EXTRA, extra)]).unwrap();
+        assert_eq!(json(&alone, 0).unwrap(), "{\"b\":{\"c\":[1]}}");
+    }
 }

@@ -154,6 +154,10 @@ impl Catalog {
         let dir = self.dir(name);
         self.disk.create_dir_all(&dir)?;
         let bytes = serde_json::to_vec_pretty(record).map_err(io::Error::other)?;
+        if bytes.len() > MAX_FILE {
+            let why = format!("the versions of stream `{name}` take {} bytes", bytes.len());
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+        }
         replace_file(&*self.disk, &dir.join("stream.json"), &bytes)
     }
 

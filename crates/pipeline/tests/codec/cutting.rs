@@ -174,3 +174,12 @@ fn a_header_is_unquoted_and_kept_with_every_chunk() {
         assert_eq!(names, Some(vec!["a\"b".to_owned(), "c,d".to_owned()]));
     }
 }
+
+#[test]
+fn f3_blank_lines_before_a_header_are_not_held_without_bound() {
+    let body = vec![b'\n'; 1 << 20];
+    let refused = cut(CSV, Limits::default(), &body);
+    assert!(refused.is_err_and(|refused| refused.message.contains("no header")));
+    let some = [&b"\n".repeat(1000)[..], b"a,b\n1,2\n"].concat();
+    assert!(cut(CSV, Limits::default(), &some).is_ok_and(|chunks| chunks.len() == 1));
+}

@@ -9,6 +9,7 @@ use indicatif::{
     DecimalBytes, HumanCount, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle,
 };
 
+use super::super::call::clean;
 use super::Outcome;
 use super::answer::Rows;
 use super::files::{Item, Place};
@@ -127,7 +128,7 @@ impl std::fmt::Display for Outcome {
                 took.as_secs_f64()
             ),
             Some(Verdict::Failed { why, standing, .. }) => {
-                write!(f, "not sent: {why}")?;
+                write!(f, "not sent: {}", clean(why))?;
                 match standing {
                     Some(at) => write!(f, " ({})", resumes(item, at.offset)),
                     None => Ok(()),
@@ -182,9 +183,9 @@ pub(super) fn summary(outcomes: &[Outcome], took: Duration) -> io::Result<()> {
         writeln!(out, "rejected rows are kept, with their reasons, in `_dead_letters`")?;
     }
     for (name, error) in shown.iter().take(SHOWN) {
-        let column = error.column.as_ref().map(|column| format!(", column {column}"));
+        let column = error.column.as_ref().map(|column| format!(", column {}", clean(column)));
         let column = column.unwrap_or_default();
-        writeln!(out, "  {name} row {}{column}: {}", error.row, error.message)?;
+        writeln!(out, "  {name} row {}{column}: {}", error.row, clean(&error.message))?;
     }
     out.flush()
 }

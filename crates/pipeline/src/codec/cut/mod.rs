@@ -211,8 +211,8 @@ impl Cutter {
         if self.any_record || self.has_header_line() { Ok(Some(self.cut(true))) } else { Ok(None) }
     }
 
-    /// Bytes held that no finished chunk has taken: at most a chunk and a record, beyond the
-    /// piece pushed last. Finished chunks not yet taken by [`Cutter::next`] are not counted.
+    /// Bytes held that no finished chunk has taken: at most a chunk and a record with its line end,
+    /// beyond the piece pushed last. Finished chunks not yet taken by [`Cutter::next`] are not counted.
     pub fn held(&self) -> usize {
         let held = |bytes: &Option<BytesMut>| bytes.as_ref().map_or(0, BytesMut::len);
         self.gathered + held(&self.start) + held(&self.prefix)
@@ -333,6 +333,11 @@ impl Cutter {
                 self.count(true);
             }
             self.record = 0;
+            if self.wants_header && self.gathered > PREAMBLE {
+                let message =
+                    format!("{PREAMBLE} bytes of blank lines and comments, and no header");
+                return Err(self.malformed_at(self.offset, message));
+            }
             return Ok(());
         }
         self.count(record);
@@ -408,6 +413,9 @@ impl Cutter {
         }
     }
 }
+
+/// The most bytes of blank lines and comments before a header: each line is a piece of its own.
+const PREAMBLE: usize = 64 << 10;
 
 /// One buffer of several; a single one is not copied.
 fn concat(mut pieces: Vec<Bytes>) -> Bytes {

@@ -40,8 +40,9 @@ impl Cutter {
             return Err(self.malformed_at(begins, message));
         }
         let begin = self.malformed_at(begins, "");
+        // One beyond the limit is seen or not, by how the bytes arrive.
         let quote = match &self.scanner {
-            Scanner::Csv(scanner) => scanner.open_quote(),
+            Scanner::Csv(scanner) => scanner.open_quote().filter(|at| *at < limit as u64),
             _ => None,
         };
         let quote = quote.map(|at| (at, self.malformed_at(begins + at, "")));

@@ -3,6 +3,9 @@
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 
+/// The column that holds what has no column of its own, under [`Unknown::Keep`](crate::schema::Unknown::Keep).
+pub const EXTRA: &str = "_extra";
+
 /// Why a row was refused. Stable: it is a metric label, a field of the reply and of `_dead_letters`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Code {

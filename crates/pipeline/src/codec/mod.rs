@@ -53,6 +53,7 @@ mod target;
 mod text_rows;
 pub mod unpack;
 
+pub use crate::record::EXTRA;
 pub use cut::Cutter;
 pub use datetime::{parse_date, parse_timestamp};
 pub use decode::{Decoder, Decoding};
@@ -60,7 +61,6 @@ pub use dialect::{Dialect, Header, Layout, Marks, Quote};
 pub use infer::{infer, widen};
 pub use number::parse_decimal;
 pub use pattern::Pattern;
-pub use target::EXTRA;
 
 use fault::{Fallible, Fault, shorten, shorten_bytes, type_name};
 

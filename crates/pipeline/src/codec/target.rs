@@ -5,11 +5,8 @@ use std::collections::{HashMap, HashSet};
 
 use super::columns::{Columns, Values};
 use super::{Fallible, Fault, Limits, shorten};
-use crate::record::Code;
+use crate::record::{Code, EXTRA};
 use crate::schema::{Schema, Unknown};
-
-/// The column that holds what has no column of its own, under [`Unknown::Keep`].
-pub const EXTRA: &str = "_extra";
 
 /// Where rows are written: the columns, and what becomes of values that have none.
 #[derive(Debug)]

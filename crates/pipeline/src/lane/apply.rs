@@ -11,11 +11,10 @@ use arrow::error::ArrowError;
 use forebay_journal::Record;
 
 use super::LaneError;
-use crate::codec::EXTRA;
 use crate::entry::{self, Entry, EntryBatch, LetterId, Reading};
 use crate::ledger::Totals;
 use crate::query::{Encoder, Format};
-use crate::record::{Code, Rejected};
+use crate::record::{Code, EXTRA, Rejected};
 use crate::sink::Counts;
 use crate::sink::dead_letters::{DeadLetter, Origin};
 use crate::sink::redriven::Mark;

@@ -249,11 +249,13 @@ mod tests {
             (r"a)(?<b>.", "the pattern is no regular expression: character 2: unopened group"),
             ("comon", "a pattern is one of line, common, combined, logfmt"),
             (r"\d+", "a regular expression with named groups"),
-            (r"(?<a>(?:\w{200}){200})", "more than 524288 bytes once compiled"),
+            (r"(?<a>(?:\w{200}){200})", "more than 262144 bytes once compiled"),
         ];
         for (text, expected) in cases {
             assert!(refusal(text).contains(expected), "{text}: {}", refusal(text));
         }
+        let groups = "(?<a>.)".to_owned() + &"()".repeat(32);
+        assert!(refusal(&groups).contains("33 groups; the limit is 32"), "{}", refusal(&groups));
         assert!(refusal(&"x".repeat(5000)).contains("the limit is 4096"));
         let nested = format!("{}x{}", "(?<a>".to_owned() + &"(?:".repeat(40), ")".repeat(41));
         assert!(refusal(&nested).contains("nest"), "{}", refusal(&nested));

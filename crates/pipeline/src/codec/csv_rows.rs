@@ -16,7 +16,7 @@ use super::columns::{Builder, Values};
 use super::csv_fields::{Token, count, line_end, token};
 use super::dialect::{Header, Layout};
 use super::fault::{invalid_date, mismatch, unfit};
-use super::json::{Reader, quote};
+use super::json::Reader;
 use super::number::{self, Unfit};
 use super::target::Target;
 use super::{Fallible, Fault, datetime, shorten_bytes};
@@ -172,15 +172,9 @@ impl Target {
         let token = token(bytes, at, layout.marks)?;
         let raw = bytes.get(token.from..token.to).unwrap_or_default();
         if token.quoted || !is_null(raw, layout) {
-            self.unknown_value(name);
-            if self.keeps() {
-                if !self.extra.is_empty() {
-                    self.extra.push(b',');
-                }
-                quote(name, &mut self.extra);
-                self.extra.push(b':');
-                quote(token.text(bytes, layout.marks, &mut self.scratch), &mut self.extra);
-            }
+            let mut scratch = std::mem::take(&mut self.scratch);
+            self.unknown_text(name, token.text(bytes, layout.marks, &mut scratch));
+            self.scratch = scratch;
         }
         Ok(token.end)
     }

@@ -214,39 +214,29 @@ fn gather(format: &Format, chunk: &Chunk, limits: Limits) -> Result<Seen, String
 impl Seen {
     fn take_json(&mut self, reader: &mut Reader<'_>, limits: Limits) -> Result<(), String> {
         let mut members = Vec::new();
-        match members_of(reader, &mut members) {
-            Ok(()) => {
-                self.records += 1;
-                for (name, kinds) in members {
-                    let slot = self.slot(&name, limits)?;
-                    if let Some(known) = self.kinds.get_mut(slot) {
-                        known.0 |= kinds;
-                    }
-                }
-            }
-            Err(fault) => {
-                self.fault.get_or_insert(fault);
-            }
-        }
-        Ok(())
+        let read = members_of(reader, &mut members);
+        self.take(read, members, limits)
     }
 
     fn take_text(&mut self, line: &[u8], pattern: &Pattern, limits: Limits) -> Result<(), String> {
         let mut values = Vec::new();
-        match text_rows::values_of(line, pattern, |name, text| {
-            values.push((name.as_bytes().to_vec(), text.map_or(0, text_kind)));
-        }) {
-            Ok(()) => {
-                self.records += 1;
-                for (name, kinds) in values {
-                    let slot = self.slot(&name, limits)?;
-                    if let Some(known) = self.kinds.get_mut(slot) {
-                        known.0 |= kinds;
-                    }
-                }
-            }
-            Err(fault) => {
-                self.fault.get_or_insert(fault);
+        let read = text_rows::values_of(line, pattern, |name, text| {
+            values.push((name.as_bytes().into(), text.map_or(0, text_kind)));
+        });
+        self.take(read, values, limits)
+    }
+
+    /// Takes the named values of one record, or notes the first fault.
+    fn take(&mut self, read: Fallible<()>, values: Members, limits: Limits) -> Result<(), String> {
+        if let Err(fault) = read {
+            self.fault.get_or_insert(fault);
+            return Ok(());
+        }
+        self.records += 1;
+        for (name, kinds) in values {
+            let slot = self.slot(&name, limits)?;
+            if let Some(known) = self.kinds.get_mut(slot) {
+                known.0 |= kinds;
             }
         }
         Ok(())

@@ -145,7 +145,8 @@ impl Target {
         })
     }
 
-    fn unknown_text(&mut self, name: &[u8], text: &[u8]) {
+    /// A text that has no column.
+    pub(super) fn unknown_text(&mut self, name: &[u8], text: &[u8]) {
         self.unknown_value(name);
         if self.keeps() {
             if !self.extra.is_empty() {

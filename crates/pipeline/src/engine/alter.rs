@@ -71,7 +71,9 @@ impl Inner {
             return current();
         }
         record.definitions.push(definition);
-        let put = self.put(stream, altering, record, Arc::clone(&plan)).await;
+        let (inner, owned, wider) = (Arc::clone(self), Arc::clone(stream), Arc::clone(&plan));
+        let work = async move { inner.put(&owned, altering, record, wider).await };
+        let put = self.to_the_end("widen stream", work).await.unwrap_or_else(stopped);
         put.map_err(ingest_error)?;
         tracing::info!(stream = %stream.name, version = plan.definition.version, "stream gained columns");
         Ok(plan)
@@ -88,25 +90,32 @@ impl Inner {
 
     /// Puts a version in force once it is durable.
     async fn put(
-        self: &Arc<Self>,
-        stream: &Arc<Stream>,
-        altering: OwnedMutexGuard<()>,
+        &self,
+        stream: &Stream,
+        _altering: OwnedMutexGuard<()>,
         record: Record,
         plan: Arc<Plan>,
     ) -> Result<(), StreamError> {
-        let (inner, stream) = (Arc::clone(self), Arc::clone(stream));
-        let work = async move {
-            let _altering = altering;
-            inner.store(&stream.name, &record).await?;
-            stream.put(record, plan);
-            Ok(())
-        };
-        self.to_the_end("alter stream", work).await.unwrap_or_else(stopped)
+        self.store(&stream.name, &record).await?;
+        stream.put(record, plan);
+        Ok(())
     }
 
     /// Puts a new version of a stream in force where it differs from the last one.
     pub(super) async fn alter(
         self: &Arc<Self>,
+        stream: &Arc<Stream>,
+        origin: Origin,
+        definition: Definition,
+        expected: Option<u32>,
+    ) -> Result<(), StreamError> {
+        let (inner, stream) = (Arc::clone(self), Arc::clone(stream));
+        let work = async move { inner.alter_now(&stream, origin, definition, expected).await };
+        self.to_the_end("alter stream", work).await.unwrap_or_else(stopped)
+    }
+
+    async fn alter_now(
+        &self,
         stream: &Arc<Stream>,
         origin: Origin,
         definition: Definition,

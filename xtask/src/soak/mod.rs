@@ -52,8 +52,8 @@ impl Leg {
     }
 }
 
-/// Builds, runs every leg, prints a line for each.
-pub(crate) fn run(root: &Path, gb: u64) -> Result<()> {
+/// Builds, runs the legs of these names (every one where none is named), prints a line for each.
+pub(crate) fn run(root: &Path, gb: u64, names: &[String]) -> Result<()> {
     for program in ["curl", "gzip"] {
         shell::which(program).with_context(|| format!("the soak needs {program}"))?;
     }
@@ -72,7 +72,9 @@ pub(crate) fn run(root: &Path, gb: u64) -> Result<()> {
         .into_iter()
         .flat_map(|sender| [Form::Ndjson, Form::Csv].map(|form| (sender, form)))
         .flat_map(|(sender, form)| [false, true].map(|gzip| Leg { sender, form, gzip }))
+        .filter(|leg| names.is_empty() || names.contains(&leg.name()))
         .collect();
+    ensure!(!legs.is_empty(), "no leg {}: they are called send_csv_gzip", names.join(", "));
     let streams: String = legs
         .iter()
         .map(|leg| leg.name())

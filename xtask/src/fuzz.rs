@@ -27,7 +27,17 @@ pub(crate) fn run(root: &Path, minutes: u64, names: &[String]) -> Result<()> {
     for name in names {
         ensure!(all.contains(&name.as_str()), "no target `{name}`; there are {}", all.join(", "));
     }
-    shell::run(shell::cargo(root).args(["fuzz", "build"]).args(PLAIN))?;
+    let build = || {
+        let mut build = shell::cargo(root);
+        build.args(["fuzz", "build"]).args(PLAIN);
+        build
+    };
+    if names.is_empty() {
+        shell::run(&mut build())?;
+    }
+    for name in names {
+        shell::run(build().arg(name))?;
+    }
     let wanted = |name: &&str| names.is_empty() || names.iter().any(|one| one == name);
     let todo = Mutex::new(all.into_iter().filter(wanted));
     let next = || todo.lock().ok()?.next();

@@ -52,6 +52,8 @@ pub mod broadcast;
 
 pub mod flight;
 
+pub mod admit;
+
 pub mod pool;
 
 pub mod supervise;

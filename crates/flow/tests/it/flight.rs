@@ -48,6 +48,11 @@ impl Rig {
     }
 }
 
+/// Answers the largest number at once, if its caller is the one that starts the call.
+fn untold() -> oneshot::Receiver<u32> {
+    oneshot::channel().1
+}
+
 async fn settle() {
     tokio::time::sleep(Duration::from_millis(1)).await;
 }
@@ -58,7 +63,7 @@ async fn b60_concurrent_callers_of_one_key_share_one_call() {
     let (tell, told) = oneshot::channel();
     let mut callers = vec![rig.call(told)];
     settle().await;
-    callers.extend((0..9).map(|_| rig.call(oneshot::channel().1)));
+    callers.extend((0..9).map(|_| rig.call(untold())));
     settle().await;
     let last = callers.last().unwrap().id();
     let seen = tasks::snapshot().into_iter().find(|task| task.id == last).unwrap();
@@ -68,7 +73,7 @@ async fn b60_concurrent_callers_of_one_key_share_one_call() {
         assert_eq!(caller.join().await.unwrap(), Ok(7));
     }
     assert_eq!((rig.starts(), rig.flight.len()), (1, 0));
-    assert_eq!(rig.call(oneshot::channel().1).join().await.unwrap(), Ok(u32::MAX));
+    assert_eq!(rig.call(untold()).join().await.unwrap(), Ok(u32::MAX));
     assert_eq!(rig.starts(), 2, "nothing is cached");
 }
 
@@ -84,15 +89,14 @@ async fn b60_other_keys_do_not_wait() {
 async fn b60_a_panic_reaches_every_waiter_and_the_next_caller_starts_anew() {
     let rig = Rig::new();
     let (tell, told) = oneshot::channel();
-    let callers: Vec<_> = std::iter::once(rig.call(told))
-        .chain((0..3).map(|_| rig.call(oneshot::channel().1)))
-        .collect();
+    let callers: Vec<_> =
+        std::iter::once(rig.call(told)).chain((0..3).map(|_| rig.call(untold()))).collect();
     settle().await;
     tell.send(0).unwrap();
     for caller in callers {
         assert_eq!(caller.join().await.unwrap(), Err("zero".to_owned()));
     }
-    assert_eq!(rig.call(oneshot::channel().1).join().await.unwrap(), Ok(u32::MAX));
+    assert_eq!(rig.call(untold()).join().await.unwrap(), Ok(u32::MAX));
 }
 
 #[tokio::test(start_paused = true)]
@@ -108,7 +112,7 @@ async fn b60_forget_starts_anew_and_the_old_calls_end_does_not_evict_the_new_one
     assert_eq!(rig.starts(), 2);
     tell_old.send(1).unwrap();
     assert_eq!(old.join().await.unwrap(), Ok(1), "who was in gets the old result");
-    let joins_new = rig.call(oneshot::channel().1);
+    let joins_new = rig.call(untold());
     settle().await;
     assert_eq!((rig.starts(), rig.flight.len()), (2, 1), "the new call is still there to join");
     tell_new.send(2).unwrap();
@@ -123,7 +127,7 @@ async fn b88_a_cancelled_leader_hands_the_same_call_over_to_a_waiter() {
     let (tell, told) = oneshot::channel();
     let leader = rig.call(told);
     settle().await;
-    let waiters: Vec<_> = (0..3).map(|_| rig.call(oneshot::channel().1)).collect();
+    let waiters: Vec<_> = (0..3).map(|_| rig.call(untold())).collect();
     settle().await;
     drop(leader);
     settle().await;
@@ -163,7 +167,7 @@ async fn b88_an_heir_that_is_cancelled_before_it_takes_over_hands_on() {
 async fn b88_when_every_caller_is_cancelled_the_call_is_dropped() {
     let rig = Rig::new();
     let (tell, told) = oneshot::channel();
-    let callers = [rig.call(told), rig.call(oneshot::channel().1)];
+    let callers = [rig.call(told), rig.call(untold())];
     settle().await;
     drop(callers);
     until(|| tell.is_closed()).await;

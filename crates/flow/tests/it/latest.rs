@@ -18,8 +18,12 @@ fn b79_concurrent_sets_leave_one_of_them_and_readers_see_it_whole_and_never_an_o
                 let register = register.clone();
                 scope.spawn(move || {
                     // Each setter's values grow, so a reader that went back would see one shrink.
-                    let sets = (1..=SETS).map(|n| (register.set([setter * 1_000_000 + n; 8]), n));
-                    sets.last().map(|(version, n)| (version, setter * 1_000_000 + n)).unwrap()
+                    let mut last = (0, 0);
+                    for n in 1..=SETS {
+                        let value = setter * 1_000_000 + n;
+                        last = (register.set([value; 8]), value);
+                    }
+                    last
                 })
             })
             .collect();
@@ -56,7 +60,11 @@ fn b79_an_update_loses_none_of_the_others() {
     let register = Latest::new("count", 0_u64);
     thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| (0..1000).for_each(|_| drop(register.update(|n| n + 1))));
+            scope.spawn(|| {
+                for _ in 0..1000 {
+                    register.update(|n| n + 1);
+                }
+            });
         }
     });
     assert_eq!((*register.get(), register.reader().version()), (4000, 4000));

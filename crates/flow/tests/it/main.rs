@@ -2,6 +2,7 @@
 //! are the project's invariants.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod admit;
 mod broadcast;
 mod budget;
 mod clock;

@@ -30,7 +30,9 @@ fn b80_a_snapshot_is_consistent_while_writers_write() {
                 let recent = recent.clone();
                 // An event is four times the same number, and each writer's numbers follow each other.
                 scope.spawn(move || {
-                    (0..EVENTS).for_each(|n| drop(recent.record((writer, [n; 4]))));
+                    for n in 0..EVENTS {
+                        recent.record((writer, [n; 4]));
+                    }
                 })
             })
             .collect();

@@ -416,7 +416,7 @@ async fn b69_retries_never_pass_the_share_of_requests_whatever_fails() {
                     &ctx,
                     |_| {
                         let n = made.fetch_add(1, Ordering::Relaxed);
-                        let good = round > 200 || (round > 100 && n % 3 == 0);
+                        let good = round > 200 || (round > 100 && n.is_multiple_of(3));
                         async move { if good { Ok(()) } else { Err("down") } }
                     },
                     |_| Verdict::Again,

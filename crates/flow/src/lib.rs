@@ -26,6 +26,8 @@ mod panics;
 
 pub mod clock;
 
+mod sync;
+
 mod wait;
 
 pub mod tasks;
@@ -39,6 +41,18 @@ pub mod thread;
 pub mod budget;
 
 pub mod queue;
+
+pub mod ring;
+
+pub mod latest;
+
+pub mod recent;
+
+pub mod broadcast;
+
+pub mod flight;
+
+pub mod admit;
 
 pub mod pool;
 

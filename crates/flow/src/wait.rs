@@ -61,6 +61,16 @@ impl WaitList {
         self.waiting.first_key_value().map(|(_, waiting)| waiting.need)
     }
 
+    /// Who is first in line.
+    pub(crate) fn first_ticket(&self) -> Option<u64> {
+        self.waiting.first_key_value().map(|(ticket, _)| *ticket)
+    }
+
+    /// The waker of the first in line, who stays there.
+    pub(crate) fn first_waker(&self) -> Option<Waker> {
+        self.waiting.first_key_value().map(|(_, waiting)| waiting.waker.clone())
+    }
+
     /// Grants the first in line; wake the waker after the lock is gone.
     pub(crate) fn grant_first(&mut self) -> Option<Waker> {
         self.waiting.pop_first().map(|(_, waiting)| waiting.waker)

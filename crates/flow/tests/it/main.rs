@@ -2,12 +2,18 @@
 //! are the project's invariants.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod admit;
+mod broadcast;
 mod budget;
 mod clock;
 mod ctx;
+mod flight;
+mod latest;
 mod leak;
 mod pool;
 mod queue;
+mod recent;
 mod rig;
+mod ring;
 mod supervise;
 mod supervise_api;

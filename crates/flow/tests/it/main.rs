@@ -11,3 +11,4 @@ mod queue;
 mod rig;
 mod supervise;
 mod supervise_api;
+mod survival;

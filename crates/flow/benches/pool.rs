@@ -1,11 +1,7 @@
 //! `cargo bench -p forebay-flow --bench pool`: the task pool beside async-channel workers and JoinSet with a Semaphore, in
-//! one run on a two-core runtime, rounds interleaved, medians. Set `ROUNDS` to change how many.
-#![expect(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    missing_docs,
-    reason = "a bench beside bare Tokio"
-)]
+//! one run on a two-core runtime, rounds interleaved, medians. `ROUNDS` says how many,
+//! `CASE` which (a part of its name), the argument `flow` leaves the others out.
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a bench beside bare Tokio")]
 
 use std::future::Future;
 use std::sync::Arc;
@@ -102,6 +98,7 @@ fn median(mut times: Vec<f64>) -> f64 {
 fn main() {
     let rounds = std::env::var("ROUNDS").map_or(5, |rounds| rounds.parse().unwrap());
     let only = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
+    let case = std::env::var("CASE").unwrap_or_default();
     println!(
         "{:<26}{:>12}{:>16}{:>12}   (ns a job, median of {rounds})",
         "", "flow", "async-channel", "JoinSet"
@@ -111,6 +108,9 @@ fn main() {
         ("trivial, 1000 workers", 1000, Job::Trivial),
         ("1 ms sleeps, 1000 workers", 1000, Job::Sleep),
     ] {
+        if !name.contains(&case) {
+            continue;
+        }
         let (mut ours, mut theirs, mut tasks) = (vec![], vec![], vec![]);
         for _ in 0..rounds {
             ours.push(time(flow(workers, job)));

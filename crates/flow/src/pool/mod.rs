@@ -15,7 +15,7 @@
 mod bed;
 mod crew;
 mod job;
-mod panic;
+pub(crate) mod panic;
 mod slot;
 mod sync;
 mod tasks;

@@ -89,7 +89,7 @@ thread_local! {
 }
 
 /// Puts the hook in place, once per process.
-pub(super) fn keep_stacks() {
+pub(crate) fn keep_stacks() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let before = std::panic::take_hook();

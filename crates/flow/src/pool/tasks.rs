@@ -154,7 +154,7 @@ async fn run(
     }
     let limit = crew.set.job_timeout.map(|limit| clock::now() + limit);
     let mut timer = pin!(None);
-    let mut waited = false;
+    let (mut waited, mut stopped) = (false, false);
     let ended = poll_fn(|cx| {
         match panic::catch(|| job.as_mut().poll(cx)) {
             Ok(Poll::Ready(ran)) => return Poll::Ready((ran, None)),
@@ -173,8 +173,9 @@ async fn run(
         {
             return Poll::Ready((Ran::TimedOut, Some(PoolError::TimedOut)));
         }
-        if !crew.ctx.is_cancelled() && cancelled.as_mut().poll(cx).is_ready() {
+        if !stopped && (crew.ctx.is_cancelled() || cancelled.as_mut().poll(cx).is_ready()) {
             // Every worker may be busy for long: the queued jobs' callers are answered now.
+            stopped = true;
             crew.stop(Cause::Shutdown);
         }
         Poll::Pending

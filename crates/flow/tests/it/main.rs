@@ -5,8 +5,10 @@
 mod budget;
 mod clock;
 mod ctx;
+mod group;
 mod leak;
 mod pool;
+mod pool_limits;
 mod queue;
 mod rig;
 mod supervise;

@@ -15,6 +15,9 @@
 mod bed;
 mod crew;
 mod job;
+#[cfg(all(test, shuttle))]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod model;
 pub(crate) mod panic;
 mod slot;
 mod sync;

@@ -379,7 +379,7 @@ async fn b87_a_stuck_thread_is_replaced_up_to_a_bound_and_ends_when_its_job_retu
     let ctx = Ctx::root("t");
     let pool = Pool::builder("stuck", 2, Bound::items(4))
         .under(&ctx)
-        .job_timeout(Duration::from_millis(40))
+        .job_timeout(Duration::from_millis(300))
         .max_stuck(1)
         .threads()
         .unwrap();
@@ -420,7 +420,7 @@ async fn b87_a_stuck_thread_does_not_hold_up_the_pools_end() {
     let ctx = Ctx::root("t");
     let pool = Pool::builder("stuck", 1, Bound::items(4))
         .under(&ctx)
-        .job_timeout(Duration::from_millis(20))
+        .job_timeout(Duration::from_millis(200))
         .threads()
         .unwrap();
     let (release, hold) = mpsc::sync_channel::<()>(1);

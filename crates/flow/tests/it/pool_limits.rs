@@ -430,7 +430,9 @@ async fn b87_a_stuck_thread_does_not_hold_up_the_pools_end() {
     assert_eq!(behind.join().await, Ok(5), "ran on the thread in its place");
     assert_eq!((drained.finished, drained.abandoned), (2, 0));
     assert_eq!(pool.stats().stuck, 1);
-    assert_eq!(leak::Checker::under(&ctx).look().unwrap_err().tasks.len(), 1, "still to be seen");
+    until(|| ctx.live() == 1).await;
+    let leaks = leak::Checker::under(&ctx).look().unwrap_err();
+    assert_eq!(leaks.tasks[0].name, "stuck-0", "the stuck one is still to be seen");
     release.send(()).unwrap();
     leak::check(&ctx).await.unwrap();
     assert_eq!(pool.stats().stuck, 0);

@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! up ─lie_down─► asleep ─wake_one─► woken ─get_up─► up
-//!                   └──────get_up───────────────────┘
+//!  │                └──────get_up────────────────────┘
+//!  └─stay_up─► woken: looks again for a moment before it lies down
 //! ```
 //!
 //! No wake is lost: a worker looks for work again after it lay down, a submitter looks for sleepers after it submitted.
@@ -56,6 +57,19 @@ impl Bed {
         drop(sleepers);
         if let Some((_, waker)) = woken {
             waker.wake();
+        }
+    }
+
+    /// Takes upon itself to look for work as if woken; true when nobody else does. Until [`Bed::get_up`] or
+    /// [`Bed::lie_down`] no other is woken.
+    pub(super) fn stay_up(&self, rest: &Arc<Rest>) -> bool {
+        match rest.0.load(Ordering::Acquire) {
+            WOKEN => true,
+            UP if !self.searching.swap(true, Ordering::SeqCst) => {
+                rest.0.store(WOKEN, Ordering::Release);
+                true
+            }
+            _ => false,
         }
     }
 

@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use pin_project_lite::pin_project;
 use tokio::sync::Notify;
 
 use super::bed::{Bed, Rest};
@@ -148,21 +149,22 @@ impl<J: Send + 'static> Crew<J> {
     pub(super) async fn next(
         &self,
         place: &Place,
-        mut cancelled: Pin<&mut impl Future<Output = Cause>>,
+        mut cancelled: Pin<&mut Cancelled<impl Future<Output = Cause>>>,
         most: usize,
         batch: &mut VecDeque<J>,
     ) -> bool {
         if self.rendezvous {
             return self.meet(place, cancelled, batch).await;
         }
-        poll_fn(|cx| self.poll_next(place, cancelled.as_mut(), most, batch, cx)).await
+        let mut looks = self.set.looks;
+        poll_fn(|cx| self.poll_next(place, cancelled.as_mut(), (most, &mut looks), batch, cx)).await
     }
 
     fn poll_next(
         &self,
         place: &Place,
-        mut cancelled: Pin<&mut impl Future<Output = Cause>>,
-        most: usize,
+        mut cancelled: Pin<&mut Cancelled<impl Future<Output = Cause>>>,
+        (most, looks): (usize, &mut u32),
         batch: &mut VecDeque<J>,
         cx: &mut Context<'_>,
     ) -> Poll<bool> {
@@ -180,7 +182,13 @@ impl<J: Send + 'static> Crew<J> {
                 // Looked at before it was closed: once more.
                 return Poll::Ready(self.take(place, most, batch));
             }
-            if cancelled.as_mut().poll(cx).is_ready() {
+            if *looks > 0 && self.bed.stay_up(&place.rest) {
+                *looks -= 1;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            *looks = 0;
+            if cancelled.as_mut().watch(cx) {
                 return Poll::Ready(false);
             }
             if self.bed.lie_down(&place.rest, cx.waker()) {
@@ -194,7 +202,7 @@ impl<J: Send + 'static> Crew<J> {
     async fn meet(
         &self,
         place: &Place,
-        mut cancelled: Pin<&mut impl Future<Output = Cause>>,
+        mut cancelled: Pin<&mut Cancelled<impl Future<Output = Cause>>>,
         batch: &mut VecDeque<J>,
     ) -> bool {
         loop {
@@ -208,7 +216,7 @@ impl<J: Send + 'static> Crew<J> {
                 if let Poll::Ready(job) = Pin::new(&mut next).poll(cx) {
                     return Poll::Ready(Some(job));
                 }
-                let over = self.ctx.is_cancelled() || cancelled.as_mut().poll(cx).is_ready();
+                let over = self.ctx.is_cancelled() || cancelled.as_mut().watch(cx);
                 if over || resized.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(None);
                 }
@@ -497,6 +505,28 @@ impl<J: Send + 'static> Crew<J> {
             stuck: roster.stuck,
             replaced: roster.replaced,
         }
+    }
+}
+
+pin_project! {
+    /// The pool's cancellation as one worker waits for it: it asks to be woken once in its life, and from then on the
+    /// context's flag says all, since a worker always waits with the same waker.
+    pub(super) struct Cancelled<F> {
+        #[pin]
+        cancelled: F,
+        asked: bool,
+    }
+}
+
+impl<F: Future<Output = Cause>> Cancelled<F> {
+    pub(super) fn new(cancelled: F) -> Self {
+        Self { cancelled, asked: false }
+    }
+
+    /// Asks to be woken; true when it is cancelled already. The caller looks at the flag first.
+    pub(super) fn watch(self: Pin<&mut Self>, cx: &mut Context<'_>) -> bool {
+        let this = self.project();
+        !std::mem::replace(this.asked, true) && this.cancelled.poll(cx).is_ready()
     }
 }
 

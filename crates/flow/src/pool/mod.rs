@@ -1,16 +1,52 @@
 //! Worker pools on a bounded queue: [`Pool`] on threads of its own for CPU work, [`TaskPool`] on tasks for async work.
 //!
-//! Owns its workers, its queue and its counts. A panic in a job is that job's result and the worker lives on (unless
-//! asked to end, see [`Builder::panic_ends_worker`]); a worker that dies is restarted after a backoff and counted. Every
-//! job that was accepted ends in exactly one count: done, panicked, timed out, cancelled or abandoned.
+//! Owns its workers, its queue and its counts. Every job handed in ends in exactly one count: done, failed, panicked, timed
+//! out, cancelled, dropped or abandoned; [`PoolStats`] adds up. It never interrupts a job but at an await, and never lets
+//! one job's end, however it ends, take another with it.
 //!
 //! ```text
-//! run ─► queue (bound) ─► worker ─► result
-//!   └─ dropped while queued: cancelled     └─ dropped while running: finishes, its result is dropped
+//! submit ─► queue (bound) ─► worker ─► counted ─► result
+//!    │         └─ dropped while queued: cancelled     └─ dropped while running: finishes, its result is dropped
+//!    └─ full: waits (in a line that is bounded, too), is refused, or drops a job and counts it
 //! ```
 //!
-//! Choosing the numbers: threads for CPU work, as many as cores; the queue twice the workers, so that none idles between
-//! jobs and none waits long.
+//! Four ways in: [`run`](TaskPool::run) waits for room and result, [`try_run`](TaskPool::try_run) never waits and gives a
+//! [`JoinHandle`], [`run_within`](TaskPool::run_within) waits until a deadline, and [`submit`](TaskPool::submit) wants no
+//! result.
+//!
+//! # Choosing a bound
+//!
+//! Workers: for CPU work on threads as many as cores. For waiting on tasks, by Little's law, jobs a second times seconds a
+//! job takes: 2,000 requests a second of 50 ms each keep 100 workers busy. The queue: for threads twice the workers, so
+//! that none idles between jobs and none waits long; else what the workers finish within the wait a caller accepts. The
+//! line before a full queue: [`Builder::max_blocked`]. Stuck threads: [`Builder::max_stuck`].
+//!
+//! # Cancel safety
+//!
+//! A dropped `run` or [`JoinHandle`] cancels a job that is still queued; a running one finishes and its result is dropped.
+//! A dropped `submit` has handed the job in or drops it with itself. Nothing is half done, and the counts say which it was.
+//!
+//! # Panics
+//!
+//! A panic in a job is that job's result, [`PoolError::Panicked`], with its text, payload and stack ([`Panic`]); the worker
+//! lives on (unless asked to end, see [`Builder::panic_ends_worker`]), a worker that dies is restarted after a backoff and
+//! counted. The first pool of a process puts a panic hook before the one that is there, to keep the stacks.
+//!
+//! # Jobs that hang
+//!
+//! With a [`Builder::job_timeout`] a task pool drops a job at its next await. On threads, where nothing can be dropped, the
+//! caller is answered, the job counted, and another thread takes the place of the stuck one. A loop without an await or a
+//! blocking call in a *task* pool holds a thread of the runtime, and with it the jobs that worker took along (64 at most,
+//! and only if those before were short): such work belongs on threads.
+//!
+//! # What a job costs
+//!
+//! `cargo bench -p forebay-flow --bench pool` measures it. A short job through [`TaskPool::submit`] costs an allocation
+//! (a queue holds jobs of any type), a pass of the queue's lock, its share of a wake, and the way of its memory from one
+//! core to another; a worker takes several at once and counts them without sharing a line. A pool of Go moves a plain
+//! value through a channel for about half of that: it allocates nothing, and its scheduler hands a waiting receiver over
+//! to the sender's core. What waits pays Tokio's timer, which is exact to a millisecond and rounds up: a sleep of 1 ms
+//! that follows another takes 2.
 
 mod bed;
 mod crew;
@@ -247,7 +283,7 @@ impl Builder {
         self
     }
 
-    fn crew<J: Send + 'static>(self) -> (Arc<Crew<J>>, Sender<J>) {
+    fn crew<J: Send + 'static>(self, looks: u32) -> (Arc<Crew<J>>, Sender<J>) {
         // A pool without a context of its own is its own root: its workers end when its last handle goes.
         let ctx = match &self.ctx {
             Some(ctx) => ctx.child(self.name.clone()),
@@ -264,6 +300,7 @@ impl Builder {
             job_timeout: self.job_timeout,
             max_blocked: self.max_blocked,
             max_stuck: self.max_stuck.unwrap_or(workers),
+            looks,
         };
         (Crew::new(settings, ctx, queue, self.bound.limit() == 0), jobs)
     }
@@ -279,6 +316,8 @@ struct Settings {
     job_timeout: Option<Duration>,
     max_blocked: usize,
     max_stuck: usize,
+    /// How often a worker without work looks again before it sleeps.
+    looks: u32,
 }
 
 /// How a worker's life ended.

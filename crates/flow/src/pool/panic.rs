@@ -128,3 +128,8 @@ pub(crate) fn catch<T>(f: impl FnOnce() -> T) -> Result<T, Panic> {
     let _inside = Inside::enter();
     catch_unwind(AssertUnwindSafe(f)).map_err(Panic::new)
 }
+
+/// As [`catch`], inside of one: the stack is kept on its account.
+pub(super) fn catch_again<T>(f: impl FnOnce() -> T) -> Result<T, Panic> {
+    catch_unwind(AssertUnwindSafe(f)).map_err(Panic::new)
+}

@@ -16,7 +16,7 @@ use std::task::Poll;
 
 use tokio::runtime::Handle;
 
-use super::crew::{Crew, Place, Seat};
+use super::crew::{Cancelled, Crew, Place, Seat};
 use super::job::{self, JoinHandle, Outcome, TaskJob};
 use super::slot::Ran;
 use super::{Builder, Drained, End, PoolError, PoolStats, panic};
@@ -30,6 +30,9 @@ use crate::tasks::Name;
 const MOST: usize = 64;
 /// A batch that takes longer than this is cut: its jobs are not short.
 const SHORT_NANOS: u64 = 50_000;
+/// How often the last worker to run out of work looks again before it sleeps: some microseconds in sum. Being woken costs
+/// the submitter more than that, and the job the time it takes another thread to come.
+const LOOKS: u32 = 32;
 /// Jobs a worker runs before it lets the runtime's other tasks run.
 const TURN: usize = 256;
 
@@ -55,7 +58,7 @@ impl Builder {
     #[must_use]
     pub fn tasks(self) -> TaskPool {
         let location = Location::caller();
-        let (crew, jobs) = self.crew::<TaskJob>();
+        let (crew, jobs) = self.crew::<TaskJob>(LOOKS);
         let pool = TaskPool {
             inner: Arc::new(Inner { crew, jobs, runtime: Handle::current(), location }),
         };
@@ -94,7 +97,7 @@ async fn catch_async<F: Future>(fut: F) -> Result<F::Output, super::Panic> {
 }
 
 async fn work(crew: &Crew<TaskJob>, place: &Arc<Place>) -> End {
-    let mut cancelled = pin!(crew.ctx.cancelled());
+    let mut cancelled = pin!(Cancelled::new(crew.ctx.cancelled()));
     let mut batch = VecDeque::new();
     let mut appetite = 1;
     let mut turn = 0;
@@ -146,7 +149,7 @@ async fn run(
     place: &Place,
     mut job: TaskJob,
     batch: &mut VecDeque<TaskJob>,
-    mut cancelled: Pin<&mut impl Future<Output = Cause>>,
+    mut cancelled: Pin<&mut Cancelled<impl Future<Output = Cause>>>,
 ) -> (Ran, bool) {
     if !job.wanted() {
         place.slot.end(Ran::Cancelled);
@@ -156,7 +159,7 @@ async fn run(
     let mut timer = pin!(None);
     let (mut waited, mut stopped) = (false, false);
     let ended = poll_fn(|cx| {
-        match panic::catch(|| job.as_mut().poll(cx)) {
+        match panic::catch_again(|| job.as_mut().poll(cx)) {
             Ok(Poll::Ready(ran)) => return Poll::Ready((ran, None)),
             Ok(Poll::Pending) => {}
             Err(message) => {
@@ -173,7 +176,7 @@ async fn run(
         {
             return Poll::Ready((Ran::TimedOut, Some(PoolError::TimedOut)));
         }
-        if !stopped && (crew.ctx.is_cancelled() || cancelled.as_mut().poll(cx).is_ready()) {
+        if !stopped && (crew.ctx.is_cancelled() || cancelled.as_mut().watch(cx)) {
             // Every worker may be busy for long: the queued jobs' callers are answered now.
             stopped = true;
             crew.stop(Cause::Shutdown);
@@ -185,7 +188,7 @@ async fn run(
     let cut_short = error.is_some();
     place.slot.end(ran);
     job.as_mut().answer(error);
-    if cut_short && panic::catch(move || drop(job)).is_err() {
+    if cut_short && panic::catch_again(move || drop(job)).is_err() {
         tracing::error!(pool = %crew.set.name, "a job panicked again while it was dropped");
     }
     (ran, waited)

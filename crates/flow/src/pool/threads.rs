@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::crew::{Crew, Place, Roster, Seat};
+use super::crew::{Cancelled, Crew, Place, Roster, Seat};
 use super::job::{self, Answer, Current, JoinHandle, Outcome, ThreadJob};
 use super::slot::Ran;
 use super::{Builder, Drained, End, PoolError, PoolStats, panic};
@@ -49,7 +49,7 @@ impl Builder {
     #[track_caller]
     pub fn threads(self) -> io::Result<Pool> {
         let location = Location::caller();
-        let (crew, jobs) = self.crew::<ThreadJob>();
+        let (crew, jobs) = self.crew::<ThreadJob>(0);
         // Dropped on the way out, it ends the threads that did start.
         let pool = Pool { inner: Arc::new(Inner { crew, jobs, location }) };
         pool.hire()?;
@@ -92,7 +92,7 @@ fn supervise(seat: &Seat<ThreadJob>) {
 }
 
 fn work(crew: &Crew<ThreadJob>, place: &Arc<Place>) -> End {
-    let mut cancelled = pin!(crew.ctx.cancelled());
+    let mut cancelled = pin!(Cancelled::new(crew.ctx.cancelled()));
     let mut batch = VecDeque::new();
     // One at a time: a job may take long, and nobody could take from this thread what it holds.
     while thread::block_on(crew.next(place, cancelled.as_mut(), 1, &mut batch)) {

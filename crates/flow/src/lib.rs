@@ -16,7 +16,7 @@
 //! | Who notices if it doesn't? | the supervisor's report, [`tasks::snapshot`], [`leak::check`] |
 //!
 //! The modules, each built on those before it: [`clock`], [`tasks`], [`ctx`] (with [`Task`] and [`Scope`]), [`thread`],
-//! [`budget`], [`queue`], [`pool`], [`supervise`], [`leak`].
+//! [`budget`], [`queue`], [`pool`], [`group`], [`supervise`], [`leak`].
 //!
 //! Absent on purpose: unbounded anything, ambient context, actors and addresses, a runtime of its own.
 
@@ -56,6 +56,8 @@ pub mod admit;
 
 pub mod pool;
 
+pub mod group;
+
 pub mod supervise;
 
 pub mod leak;
@@ -63,4 +65,5 @@ pub mod leak;
 pub use backoff::Backoff;
 pub use clock::{Clock, Instant};
 pub use ctx::{Cause, Ctx, Stopped};
+pub use group::{Group, GroupError, fan_out};
 pub use spawn::{Abandoned, Scope, Task, TaskError};

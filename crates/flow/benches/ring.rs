@@ -194,16 +194,8 @@ fn main() {
         "items of 8 bytes, capacity {CAPACITY}, {ROUNDS} rounds; last column: of rtrb's rate\n"
     );
     match_up(
-        "two threads, one by one",
-        &[
-            ("rtrb", rtrb_single),
-            ("ring", ours::<Tuned>),
-            ("ring, indices not padded", ours::<Unpadded>),
-            ("ring, indices not cached", ours::<Uncached>),
-            ("ring, neither", ours::<Naive>),
-            ("ring::channel", channel),
-            ("crossbeam ArrayQueue", array_queue),
-        ],
+        "one thread, push and pop",
+        &[("rtrb", rtrb_alone), ("ring", ours_alone), ("crossbeam ArrayQueue", array_queue_alone)],
     );
     match_up(
         &format!("two threads, batches of {BATCH}"),
@@ -217,7 +209,15 @@ fn main() {
         ],
     );
     match_up(
-        "one thread, push and pop",
-        &[("rtrb", rtrb_alone), ("ring", ours_alone), ("crossbeam ArrayQueue", array_queue_alone)],
+        "two threads, one by one",
+        &[
+            ("rtrb", rtrb_single),
+            ("ring", ours::<Tuned>),
+            ("ring, indices not padded", ours::<Unpadded>),
+            ("ring, indices not cached", ours::<Uncached>),
+            ("ring, neither", ours::<Naive>),
+            ("ring::channel", channel),
+            ("crossbeam ArrayQueue", array_queue),
+        ],
     );
 }

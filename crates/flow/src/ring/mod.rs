@@ -23,11 +23,13 @@
 //!
 //! # Checking
 //! ```text
-//! RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 cargo test --release -p forebay-flow --lib ring::model
-//! cargo test -p forebay-flow --test it --no-run        # then, with the binary it names:
-//! valgrind --error-exitcode=1 --leak-check=full IT ring:: --test-threads=1
-//! RUSTFLAGS="--cfg helgrind" …                         # the same build, with the handovers told to helgrind, then:
-//! valgrind --tool=helgrind --suppressions=crates/flow/tests/helgrind.supp --error-exitcode=1 IT ring:: --test-threads=1
+//! RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 cargo test --release -p forebay-flow --lib model
+//! cargo test -p forebay-flow --test it --no-run                              # names the binary IT
+//! valgrind --error-exitcode=1 --leak-check=full --errors-for-leak-kinds=definite --fair-sched=yes \
+//!     IT ring:: --test-threads=1
+//! RUSTFLAGS="--cfg helgrind" cargo test -p forebay-flow --test it --no-run   # tells helgrind of the handovers
+//! valgrind --tool=helgrind --error-exitcode=1 --suppressions=crates/flow/tests/helgrind.supp --fair-sched=yes \
+//!     IT ring::two_threads --test-threads=1
 //! ```
 
 mod bell;

@@ -5,6 +5,7 @@
 mod budget;
 mod clock;
 mod ctx;
+mod dump;
 mod leak;
 mod pool;
 mod queue;

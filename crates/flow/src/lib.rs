@@ -17,12 +17,14 @@
 //!
 //! The modules, each built on those before it: [`clock`], [`tasks`], [`ctx`] (with [`Task`] and [`Scope`]), [`thread`],
 //! [`budget`], [`queue`], [`pool`], [`group`], [`supervise`], [`leak`].
+//! [`budget`], [`queue`], [`pool`], [`supervise`], [`leak`], [`dump`].
 //!
 //! Absent on purpose: unbounded anything, ambient context, actors and addresses, a runtime of its own.
 
 // In the order of use: each may use only those above it.
 mod backoff;
 mod panics;
+mod stacks;
 
 pub mod clock;
 
@@ -61,6 +63,8 @@ pub mod group;
 pub mod supervise;
 
 pub mod leak;
+
+pub mod dump;
 
 pub use backoff::Backoff;
 pub use clock::{Clock, Instant};

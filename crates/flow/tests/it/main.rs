@@ -10,6 +10,7 @@ mod ctx;
 mod flight;
 mod latest;
 mod group;
+mod dump;
 mod leak;
 mod pool;
 mod pool_limits;

@@ -16,8 +16,8 @@
 //! | Who notices if it doesn't? | the supervisor's report, [`tasks::snapshot`], [`leak::check`] |
 //!
 //! The modules, each built on those before it: [`clock`], [`tasks`], [`ctx`] (with [`Task`] and [`Scope`]), [`thread`],
-//! [`budget`], [`queue`], [`pool`], [`group`], [`supervise`], [`leak`].
-//! [`budget`], [`queue`], [`pool`], [`supervise`], [`leak`], [`dump`].
+//! [`budget`], [`queue`], [`ring`], [`latest`], [`recent`], [`broadcast`], [`flight`], [`admit`], [`pool`], [`group`],
+//! [`supervise`], [`leak`], [`dump`].
 //!
 //! Absent on purpose: unbounded anything, ambient context, actors and addresses, a runtime of its own.
 

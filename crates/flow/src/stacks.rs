@@ -3,6 +3,12 @@
 //! Owns nothing beyond the one poll. What a leaf gets is the task's own waker, so the poll is like any other to it: a
 //! spurious one, which every future must bear. Reading symbols is slow and happens later, off the runtime: see [`read`].
 //!
+//! The waker is `unsafe`; its tests run under valgrind (from `crates/flow`, IT being the binary of `tests/it`):
+//!
+//! ```text
+//! valgrind --error-exitcode=1 --fair-sched=yes IT dump::being dump::a_task_that --test-threads=1
+//! ```
+//!
 //! ```text
 //! wrapper ─poll(capturing waker)─► user's future ─► … ─► leaf: waker.clone() ─► backtrace, and the real waker
 //! ```

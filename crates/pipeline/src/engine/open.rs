@@ -70,10 +70,10 @@ const WORKER_BACKOFF: Backoff = Backoff {
 };
 
 /// Threads for small work on files: one may wait for a slow sync while another serves.
-const FILE_WORKERS: usize = 2;
+pub const FILE_WORKERS: usize = 2;
 
 /// Threads for the files of all tables: each waits for the disk most of its time, and none for another.
-const LAKE_WORKERS: usize = 8;
+pub const LAKE_WORKERS: usize = 8;
 
 /// Threads that write all journals.
 const WRITERS: usize = 2;

@@ -1,7 +1,7 @@
 //! A ring for one producer and one consumer: atomics only, no allocation after construction, batches of one publication.
 //!
 //! Owns the items between its two halves; what is left when both are gone is dropped. [`new`] gives the bare ring, which
-//! never waits: a push into a full ring hands the item back, a pop from an empty one says so. [`channel`] puts wakers on
+//! never waits: a push into a full ring hands the item back, a pop from an empty one says so. [`channel()`] puts wakers on
 //! top, so that either half can await the other. Neither takes a lock, and a push never waits for a pop.
 //!
 //! ```text

@@ -307,6 +307,7 @@ impl<T> Queue<T> {
         if state.items.len() == before {
             self.expire_all(state, now, after);
         }
+        state.owed.now = true;
         self.made_room(state, after);
     }
 
@@ -355,7 +356,8 @@ impl<T> Queue<T> {
         let mut after = After::nothing();
         let mut state = self.lock();
         let entry = self.take_back(&mut state, ticket);
-        // Those behind may fit where this one did not.
+        // Those behind may fit where this one did not. No receive may follow to pay what is owed them.
+        state.owed.now = true;
         self.made_room(&mut state, &mut after);
         drop(state);
         self.settle(after);
@@ -374,7 +376,9 @@ impl<T> Queue<T> {
         if !state.submitting.is_empty() {
             self.admit(state, after);
         }
-        if !state.owed.wakers.is_empty() {
+        if state.owed.wakers.is_empty() {
+            state.owed.now = false;
+        } else {
             self.pay(state, after);
         }
     }
@@ -476,6 +480,7 @@ impl<T> Queue<T> {
         let mut after = After::nothing();
         let mut state = self.lock();
         self.expire_all(&mut state, clock::now(), &mut after);
+        state.owed.now = true;
         self.made_room(&mut state, &mut after);
         drop(state);
         let expired = after.lost.len();

@@ -191,6 +191,26 @@ async fn a_full_queue_lets_the_next_in_line_in_the_moment_there_is_room() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_heavy_submit_that_gives_up_lets_the_light_ones_behind_it_in() {
+    let ctx = Ctx::root("t");
+    let (tx, rx) = queue::weighted("heavy", 10, Full::Block, |weight: &usize| *weight);
+    tx.submit(6).await.unwrap();
+    let heavy = {
+        let tx = tx.clone();
+        ctx.spawn("heavy", async move { tx.submit_within(9, clock::now() + SEC).await })
+    };
+    until(|| tx.info().waiters == 1).await;
+    let light = {
+        let tx = tx.clone();
+        ctx.spawn("light", async move { tx.submit(2).await })
+    };
+    until(|| tx.info().waiters == 2).await;
+    assert_eq!(heavy.join().await.unwrap(), Err(SubmitError::TimedOut(9)));
+    light.join().await.unwrap().unwrap();
+    assert_eq!((rx.try_recv(), rx.try_recv(), rx.try_recv()), (Some(6), Some(2), None));
+}
+
+#[tokio::test(start_paused = true)]
 async fn b82_submit_all_says_exactly_what_was_not_sent_when_the_receiver_is_slow_or_gone() {
     let (ctx, (tx, rx)) = (Ctx::root("t"), queue::bounded("all", Bound::items(2), Full::Block));
     let receiver = ctx.spawn("receiver", async move {

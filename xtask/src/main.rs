@@ -59,6 +59,8 @@ enum Chore {
         /// Bytes of all bodies together, in 10^9.
         #[arg(long, default_value_t = 20)]
         gb: u64,
+        /// Which legs to run, for example `send_csv_gzip`; all by default.
+        legs: Vec<String>,
     },
     /// Builds the fuzz targets and runs each for some minutes.
     Fuzz {
@@ -86,7 +88,7 @@ fn run(cli: Cli) -> Result<()> {
         Chore::Bench { seconds, json, connections, names } => {
             bench::run(&root, &bench::Plan { seconds, json, connections, names })
         }
-        Chore::Soak { what: Soak::Input, gb } => soak::run(&root, gb),
+        Chore::Soak { what: Soak::Input, gb, legs } => soak::run(&root, gb, &legs),
         Chore::Fuzz { minutes, names } => fuzz::run(&root, minutes, &names),
     }
 }

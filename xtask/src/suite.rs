@@ -14,6 +14,10 @@ use crate::shell;
 /// Readers of Delta tables that share no code with this project.
 const PYTHON_PACKAGES: [&str; 3] = ["deltalake>=1.1,<2", "duckdb>=1.1", "pyarrow>=17"];
 
+/// What property tests draw their inputs from: the same ones in every run, so that a change that passed
+/// passes again. Set it to look elsewhere; `cargo xtask fuzz` looks further.
+const SEED: &str = "PROPTEST_RNG_SEED";
+
 /// Installs, then tests. `args` go to cargo-nextest; with any, the doc tests are left out.
 pub(crate) fn run(root: &Path, args: &[String]) -> Result<()> {
     let tools = Tools::install(root);
@@ -65,6 +69,9 @@ impl Tools {
             if let Some(path) = path {
                 command.env(name, path);
             }
+        }
+        if std::env::var_os(SEED).is_none() {
+            command.env(SEED, "1");
         }
         command
     }

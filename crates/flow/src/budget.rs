@@ -94,12 +94,7 @@ impl Budget {
             return Err(ShareError::OverTotal { share: name.into_owned(), bytes, left });
         }
         shares.insert(name.clone(), bytes);
-        let inner = Arc::new(ShareInner {
-            name: Arc::from(name.as_ref()),
-            budget: self.inner.name.clone(),
-            capacity: bytes,
-            state: Mutex::new(ShareState { used: 0, peak: 0, waiters: WaitList::default() }),
-        });
+        let inner = Arc::new(ShareInner::new(&name, self.inner.name.clone(), bytes));
         let mut registry = REGISTRY.lock();
         registry.retain(|share| share.strong_count() > 0);
         registry.push(Arc::downgrade(&inner));
@@ -156,6 +151,11 @@ impl fmt::Display for Exhausted {
 impl std::error::Error for Exhausted {}
 
 impl Share {
+    /// A share of no budget, for what is counted but is no bytes: [`snapshot`] does not list it.
+    pub(crate) fn unlisted(name: Name, capacity: u64) -> Self {
+        Self { inner: Arc::new(ShareInner::new(&name, Name::Borrowed(""), capacity)) }
+    }
+
     /// Waits for `bytes`, behind those who came before. Cancel safe: a dropped wait gives its place up.
     ///
     /// # Errors
@@ -246,6 +246,11 @@ impl ShareState {
 }
 
 impl ShareInner {
+    fn new(name: &str, budget: Name, capacity: u64) -> Self {
+        let state = ShareState { used: 0, peak: 0, waiters: WaitList::default() };
+        Self { name: Arc::from(name), budget, capacity, state: Mutex::new(state) }
+    }
+
     fn info(&self) -> ShareInfo {
         let state = self.state.lock();
         ShareInfo {

@@ -16,15 +16,19 @@
 //! | Who notices if it doesn't? | the supervisor's report, [`tasks::snapshot`], [`leak::check`] |
 //!
 //! The modules, each built on those before it: [`clock`], [`tasks`], [`ctx`] (with [`Task`] and [`Scope`]), [`thread`],
-//! [`budget`], [`queue`], [`pool`], [`supervise`], [`leak`].
+//! [`budget`], [`queue`], [`ring`], [`latest`], [`recent`], [`broadcast`], [`flight`], [`admit`], [`pool`], [`group`],
+//! [`supervise`], [`leak`], [`dump`].
 //!
 //! Absent on purpose: unbounded anything, ambient context, actors and addresses, a runtime of its own.
 
 // In the order of use: each may use only those above it.
 mod backoff;
 mod panics;
+mod stacks;
 
 pub mod clock;
+
+mod sync;
 
 mod wait;
 
@@ -40,13 +44,30 @@ pub mod budget;
 
 pub mod queue;
 
+pub mod ring;
+
+pub mod latest;
+
+pub mod recent;
+
+pub mod broadcast;
+
+pub mod flight;
+
+pub mod admit;
+
 pub mod pool;
+
+pub mod group;
 
 pub mod supervise;
 
 pub mod leak;
 
+pub mod dump;
+
 pub use backoff::Backoff;
 pub use clock::{Clock, Instant};
 pub use ctx::{Cause, Ctx, Stopped};
+pub use group::{Group, GroupError, fan_out};
 pub use spawn::{Abandoned, Scope, Task, TaskError};

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use crate::clock::Instant;
 use crate::ctx::{Cause, Ctx};
 use crate::panics;
+use crate::stacks;
 use crate::tasks::{self, Kind, Name, Registered};
 
 /// How long an aborted task gets to reach its next await before it is left behind.
@@ -152,8 +153,15 @@ async fn track<F: Future>(mut registered: Registered, fut: F) -> F::Output {
     // `fut` is declared after the registration, so it is gone when the record goes.
     let mut fut = pin!(fut);
     poll_fn(|cx| {
+        let asker = registered.meet(cx.waker());
         let _poll = registered.enter();
-        fut.as_mut().poll(cx)
+        let Some(asker) = asker else {
+            return fut.as_mut().poll(cx);
+        };
+        let (polled, captured) = stacks::poll_capturing(fut.as_mut(), cx);
+        // Who asked may be gone.
+        drop(asker.send(captured));
+        polled
     })
     .await
 }

@@ -13,20 +13,23 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::Location;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::Waker;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use crate::clock::{self, Instant};
 use crate::ctx::Node;
+use crate::stacks::Captured;
 
 /// A name given to a task, a context or a pool. Static names cost nothing.
 pub type Name = Cow<'static, str>;
 
 /// What runs: a task of the runtime or a thread of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A task of the runtime.
     Task,
@@ -35,7 +38,7 @@ pub enum Kind {
 }
 
 /// What a task was doing when the snapshot was taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum State {
     /// Inside a poll (or, for a thread, between two of our waits).
     Running,
@@ -105,9 +108,17 @@ pub(crate) struct Record {
     state: AtomicU8,
     poll_began: AtomicU64,
     wait: Mutex<Option<Wait>>,
+    /// How to have it polled; known from its first poll on, and never for a thread.
+    waker: OnceLock<Waker>,
+    /// Set while `asker` holds who wants to know where it stands.
+    asked: AtomicBool,
+    asker: Mutex<Option<Asker>>,
 }
 
-const SHARDS: usize = 16;
+pub(crate) type Asker = oneshot::Sender<Captured>;
+
+// Enough that a look at 100,000 tasks holds each lock for a small part of a millisecond.
+const SHARDS: usize = 64;
 static REGISTRY: [Mutex<BTreeMap<u64, Arc<Record>>>; SHARDS] =
     [const { Mutex::new(BTreeMap::new()) }; SHARDS];
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -147,9 +158,26 @@ impl Registered {
             state: AtomicU8::new(IDLE),
             poll_began: AtomicU64::new(0),
             wait: Mutex::new(None),
+            waker: OnceLock::new(),
+            asked: AtomicBool::new(false),
+            asker: Mutex::new(None),
         });
         shard(id).lock().insert(id, Arc::clone(&record));
         Self { record: Some(record), id }
+    }
+
+    /// Before each poll of a task: keeps its waker the first time, and says who wants to know where it stands.
+    pub(crate) fn meet(&self, waker: &Waker) -> Option<Asker> {
+        let record = self.record.as_ref()?;
+        if record.polls.load(Ordering::Relaxed) == 0 {
+            // The runtime gives a task the same waker for life.
+            record.waker.get_or_init(|| waker.clone());
+        }
+        if !record.asked.load(Ordering::Acquire) {
+            return None;
+        }
+        record.asked.store(false, Ordering::Relaxed);
+        record.asker.lock().take()
     }
 
     /// Marks this record as the thread's current one until the guard drops.
@@ -245,7 +273,41 @@ pub(crate) fn clear_thread_wait() {
     });
 }
 
+/// What a dump groups tasks by, and the ages it shows.
+pub(crate) struct Glance {
+    pub(crate) id: u64,
+    pub(crate) name: Name,
+    pub(crate) kind: Kind,
+    pub(crate) location: &'static Location<'static>,
+    pub(crate) state: State,
+    pub(crate) created: Instant,
+    pub(crate) waiting: Option<(&'static str, Arc<str>, Instant)>,
+    /// Real time since the running poll began.
+    pub(crate) running: Option<Duration>,
+}
+
 impl Record {
+    fn glance(&self) -> Glance {
+        let state = self.state.load(Ordering::Relaxed);
+        let waiting = if state == WAITING {
+            self.wait.lock().as_ref().map(|w| (w.what, Arc::clone(&w.name), w.since))
+        } else {
+            None
+        };
+        let began = self.poll_began.load(Ordering::Relaxed);
+        Glance {
+            id: self.id,
+            name: self.name.clone(),
+            kind: self.kind,
+            location: self.location,
+            state: if state == RUNNING { State::Running } else { State::Idle },
+            created: self.created,
+            waiting,
+            running: (state == RUNNING && began != 0)
+                .then(|| Duration::from_nanos(clock::real_nanos().saturating_sub(began))),
+        }
+    }
+
     fn info(&self) -> TaskInfo {
         let state = self.state.load(Ordering::Relaxed);
         let wait = self.wait.lock();
@@ -287,6 +349,28 @@ fn collect(keep: impl Fn(&Record) -> bool) -> Vec<TaskInfo> {
     }
     found.sort_by_key(|info| info.id);
     found
+}
+
+/// Looks at every live task. A shard's lock is held only while its records are listed, never while `look` runs.
+pub(crate) fn glance_at_all(mut look: impl FnMut(Glance)) {
+    for shard in &REGISTRY {
+        let records: Vec<_> = shard.lock().values().cloned().collect();
+        for record in records {
+            look(record.glance());
+        }
+    }
+}
+
+/// Asks task `id` where it stands and has it polled for that. `None` when it is gone, never ran, or is a thread. The
+/// answer fails when the task ends first, or when someone else asks the same.
+pub(crate) fn ask(id: u64) -> Option<oneshot::Receiver<Captured>> {
+    let record = shard(id).lock().get(&id).cloned()?;
+    let waker = record.waker.get()?;
+    let (asker, answer) = oneshot::channel();
+    *record.asker.lock() = Some(asker);
+    record.asked.store(true, Ordering::Release);
+    waker.wake_by_ref();
+    Some(answer)
 }
 
 /// How many live tasks have each name: the low-cardinality view for metrics.

@@ -99,6 +99,16 @@ impl<P> WaitList<P> {
         self.places.get(self.first as usize)?.waiting.as_ref().map(|waiting| waiting.need)
     }
 
+    /// Who is first in line.
+    pub(crate) fn first_ticket(&self) -> Option<u64> {
+        self.places.get(self.first as usize).map(|place| place.ticket)
+    }
+
+    /// The waker of the first in line, who stays there.
+    pub(crate) fn first_waker(&self) -> Option<Waker> {
+        self.places.get(self.first as usize)?.waiting.as_ref().map(|waiting| waiting.waker.clone())
+    }
+
     /// Grants the first in line; wake its waker after the lock is gone.
     pub(crate) fn take_first(&mut self) -> Option<Waiting<P>> {
         self.remove(self.first)

@@ -123,6 +123,8 @@ pub fn queue_table(config: &Config) -> Vec<QueueLine> {
         stage("validate", config.workers.validate),
         stage("transform", config.workers.transform),
         stage("persist", config.workers.persist),
+        stage("files", engine::FILE_WORKERS),
+        stage("lake", engine::LAKE_WORKERS),
         QueueLine {
             name: "journal (each stream)",
             bound: config::units::Size(config.journal_max).to_string(),

@@ -30,6 +30,9 @@ use crate::telemetry::{self, http::Metrics, start_log};
 
 /// Kept of the drain's deadline for what follows the lanes: stopping, the receipt, the exit.
 const RESERVE: Duration = Duration::from_millis(500);
+/// Threads of the runtime for what blocks: they read journals and work on the heads of tables. Each waits for the disk or
+/// for the pool of the lake's files, never for another of them.
+const BLOCKING_THREADS: usize = 16;
 /// How long stdout may block the receipt.
 const STDOUT: Duration = Duration::from_secs(1);
 
@@ -51,6 +54,7 @@ pub fn run(settings: &Settings) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
         .thread_name("io")
+        .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
         .build();
     let runtime = match runtime {

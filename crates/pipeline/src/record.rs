@@ -6,6 +6,14 @@ use bytes::Bytes;
 /// The column that holds what has no column of its own, under [`Unknown::Keep`](crate::schema::Unknown::Keep).
 pub const EXTRA: &str = "_extra";
 
+/// The column that says when a row was received; it is added unless the stream goes without.
+pub const RECEIVED_AT: &str = "_received_at";
+
+/// True for the columns that Forebay fills itself: no client has a value for them.
+pub fn is_own_column(name: &str) -> bool {
+    [EXTRA, RECEIVED_AT].contains(&name)
+}
+
 /// Why a row was refused. Stable: it is a metric label, a field of the reply and of `_dead_letters`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Code {

@@ -131,8 +131,8 @@ pub(crate) fn run(root: &Path, plan: &Plan) -> Result<()> {
     report.check()
 }
 
-/// Builds all that any bench runs, at once: another choice would be another set of features.
-fn build(root: &Path) -> Result<()> {
+/// Builds all that any bench or soak runs, at once: another choice would be another set of features.
+pub(crate) fn build(root: &Path) -> Result<()> {
     let mut build = shell::cargo(root);
     build.args(["build", "--release", "-p", "forebay", "--bin", "forebay"]);
     build.args(["--example", "probe", "--example", "codec"]);

@@ -72,23 +72,35 @@ impl Body {
 
     /// Writes the first `prefix` bytes, and then everything from `offset` on.
     pub(super) fn write(&self, prefix: u64, offset: u64, out: &mut dyn Write) -> io::Result<()> {
-        let header = self.form.header().as_bytes();
-        let slice = |from: u64| header.get(usize::try_from(from).unwrap_or(usize::MAX)..);
-        let kept = usize::try_from(prefix).unwrap_or(usize::MAX).min(header.len());
-        out.write_all(header.get(..kept).unwrap_or_default())?;
-        out.write_all(slice(offset).unwrap_or_default())?;
-        let width = self.form.row(0).len() as u64;
-        let behind = offset.saturating_sub(header.len() as u64);
-        let mut number = behind / width;
-        // What of the first row is behind the offset.
-        let mut skip = usize::try_from(behind % width).unwrap_or_default();
-        while number < self.rows {
-            let end = (number + BATCH).min(self.rows);
-            let text: String = (number..end).map(|number| self.form.row(number)).collect();
-            out.write_all(text.as_bytes().get(skip..).unwrap_or_default())?;
-            (number, skip) = (end, 0);
-        }
+        self.slice(0, prefix, out)?;
+        self.slice(offset, u64::MAX, out)?;
         out.flush()
+    }
+
+    /// Writes the bytes of `from..to`, as far as there are any.
+    fn slice(&self, from: u64, to: u64, out: &mut dyn Write) -> io::Result<()> {
+        let header = self.form.header().as_bytes();
+        let (width, head) = (self.form.row(0).len() as u64, header.len() as u64);
+        let mut at = from;
+        while at < to {
+            let (start, text) = match at.checked_sub(head) {
+                None => (0, header.to_vec()),
+                Some(behind) => {
+                    let first = behind / width;
+                    let rows = first..self.rows.min(first + BATCH);
+                    let text: String = rows.map(|number| self.form.row(number)).collect();
+                    (head + first * width, text.into_bytes())
+                }
+            };
+            let place = |at: u64| usize::try_from(at - start).unwrap_or(usize::MAX).min(text.len());
+            let piece = text.get(place(at)..place(to)).unwrap_or_default();
+            if piece.is_empty() {
+                break;
+            }
+            out.write_all(piece)?;
+            at += piece.len() as u64;
+        }
+        Ok(())
     }
 }
 
@@ -103,11 +115,12 @@ mod tests {
             let mut whole = Vec::new();
             body.write(0, 0, &mut whole)?;
             for offset in [0, 1, 15, 16, 17, 100, whole.len() - 1, whole.len()] {
-                let mut tail = Vec::new();
-                body.write(3, offset as u64, &mut tail)?;
-                let kept = 3.min(form.header().len());
-                assert_eq!(tail.get(..kept), whole.get(..kept));
-                assert_eq!(tail.get(kept..), whole.get(offset..), "{form:?} from {offset}");
+                for prefix in [0, 3, 1000, 200_000] {
+                    let mut parts = Vec::new();
+                    body.write(prefix as u64, offset as u64, &mut parts)?;
+                    assert_eq!(parts.get(..prefix), whole.get(..prefix));
+                    assert_eq!(parts.get(prefix..), whole.get(offset..), "{form:?} from {offset}");
+                }
             }
         }
         Ok(())

@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use self::body::{Body, Form};
 use self::server::Server;
+use crate::bench;
 use crate::shell::{self, now};
 
 const GB: u64 = 1_000_000_000;
@@ -52,19 +53,12 @@ impl Leg {
     }
 }
 
-/// Builds, runs every leg, prints a line for each.
-pub(crate) fn run(root: &Path, gb: u64) -> Result<()> {
+/// Builds, runs the legs of these names (every one where none is named), prints a line for each.
+pub(crate) fn run(root: &Path, gb: u64, names: &[String]) -> Result<()> {
     for program in ["curl", "gzip"] {
         shell::which(program).with_context(|| format!("the soak needs {program}"))?;
     }
-    shell::run(shell::cargo(root).args([
-        "build",
-        "--release",
-        "-p",
-        "forebay",
-        "--bin",
-        "forebay",
-    ]))?;
+    bench::build(root)?;
     let target = shell::target_dir(root);
     let (binary, dir) = (target.join("release/forebay"), target.join("soak"));
     std::fs::remove_dir_all(&dir).ok();
@@ -72,7 +66,9 @@ pub(crate) fn run(root: &Path, gb: u64) -> Result<()> {
         .into_iter()
         .flat_map(|sender| [Form::Ndjson, Form::Csv].map(|form| (sender, form)))
         .flat_map(|(sender, form)| [false, true].map(|gzip| Leg { sender, form, gzip }))
+        .filter(|leg| names.is_empty() || names.contains(&leg.name()))
         .collect();
+    ensure!(!legs.is_empty(), "no leg {}: they are called send_csv_gzip", names.join(", "));
     let streams: String = legs
         .iter()
         .map(|leg| leg.name())
@@ -196,7 +192,8 @@ fn by_curl(server: &mut Server, dir: &Path, leg: Leg, body: Body) -> Result<()> 
         let post = Post { stream: &stream, form: leg.form, gzip: leg.gzip, from };
         if curl(server, post, &answer, cut_at(body, cut), &write)? {
             let said = std::fs::read_to_string(&answer)?;
-            ensure!(said.contains("\"accepted\""), "curl was answered {said}");
+            let taken = said.contains("\"ack\":\"durable\"");
+            ensure!(taken, "{stream}: curl was answered {said}");
             ensure!(
                 cut >= CUTS,
                 "{stream} was sent before it could be cut {CUTS} times: use more --gb"

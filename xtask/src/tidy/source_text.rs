@@ -30,7 +30,8 @@ impl<'a> SourceText<'a> {
             let depth = indentation(text);
             let code = text.trim();
             let mut test = until.is_some() || pending;
-            if code.starts_with("#[cfg(test)]") {
+            // `all(test, loom)`: a model, which is a test, too.
+            if ["#[cfg(test)]", "#[cfg(all(test,"].iter().any(|start| code.starts_with(start)) {
                 (pending, test) = (true, true);
             } else if pending && !code.starts_with("#[") && !code.is_empty() {
                 pending = false;
@@ -109,6 +110,8 @@ mod tests {
         let text = "fn a() {}\n#[cfg(test)]\nmod tests {\n    fn b() {}\n}\nfn c() {}\n// d\n";
         let lines: Vec<_> = SourceText::parse(text).product_lines().collect();
         assert_eq!(lines, [(1, "fn a() {}"), (6, "fn c() {}")]);
+        let model = text.replace("(test)", "(all(test, loom))");
+        assert_eq!(SourceText::parse(&model).product_lines().count(), 2);
     }
 
     #[test]

@@ -1,34 +1,77 @@
 //! Worker pools on a bounded queue: [`Pool`] on threads of its own for CPU work, [`TaskPool`] on tasks for async work.
 //!
-//! Owns its workers, its queue and its counts. A panic in a job is that job's result and the worker lives on (unless
-//! asked to end, see [`Builder::panic_ends_worker`]); a worker that dies is restarted after a backoff and counted. Every
-//! job that was accepted ends in exactly one count: done, panicked, timed out, cancelled or abandoned.
+//! Owns its workers, its queue and its counts. Every job handed in ends in exactly one count: done, failed, panicked, timed
+//! out, cancelled, dropped or abandoned; [`PoolStats`] adds up. It never interrupts a job but at an await, and never lets
+//! one job's end, however it ends, take another with it.
 //!
 //! ```text
-//! run ─► queue (bound) ─► worker ─► result
-//!   └─ dropped while queued: cancelled     └─ dropped while running: finishes, its result is dropped
+//! submit ─► queue (bound) ─► worker ─► counted ─► result
+//!    │         └─ dropped while queued: cancelled     └─ dropped while running: finishes, its result is dropped
+//!    └─ full: waits (in a line that is bounded, too), is refused, or drops a job and counts it
 //! ```
 //!
-//! Choosing the numbers: threads for CPU work, as many as cores; the queue twice the workers, so that none idles between
-//! jobs and none waits long.
+//! Four ways in: [`run`](TaskPool::run) waits for room and result, [`try_run`](TaskPool::try_run) never waits and gives a
+//! [`JoinHandle`], [`run_within`](TaskPool::run_within) waits until a deadline, and [`submit`](TaskPool::submit) wants no
+//! result.
+//!
+//! # Choosing a bound
+//!
+//! Workers: for CPU work on threads as many as cores. For waiting on tasks, by Little's law, jobs a second times seconds a
+//! job takes: 2,000 requests a second of 50 ms each keep 100 workers busy. The queue: for threads twice the workers, so
+//! that none idles between jobs and none waits long; else what the workers finish within the wait a caller accepts. The
+//! line before a full queue: [`Builder::max_blocked`]. Stuck threads: [`Builder::max_stuck`].
+//!
+//! # Cancel safety
+//!
+//! A dropped `run` or [`JoinHandle`] cancels a job that is still queued; a running one finishes and its result is dropped.
+//! A dropped `submit` has handed the job in or drops it with itself. Nothing is half done, and the counts say which it was.
+//!
+//! # Panics
+//!
+//! A panic in a job is that job's result, [`PoolError::Panicked`], with its text, payload and stack ([`Panic`]); the worker
+//! lives on (unless asked to end, see [`Builder::panic_ends_worker`]), a worker that dies is restarted after a backoff and
+//! counted. The first pool of a process puts a panic hook before the one that is there, to keep the stacks.
+//!
+//! # Jobs that hang
+//!
+//! With a [`Builder::job_timeout`] a task pool drops a job at its next await. On threads, where nothing can be dropped, the
+//! caller is answered, the job counted, and another thread takes the place of the stuck one. A loop without an await or a
+//! blocking call in a *task* pool holds a thread of the runtime, and with it the jobs that worker took along (64 at most,
+//! and only if those before were short): such work belongs on threads.
+//!
+//! # What a job costs
+//!
+//! `cargo bench -p forebay-flow --bench pool` measures it. A short job through [`TaskPool::submit`] costs an allocation
+//! (a queue holds jobs of any type), a pass of the queue's lock, its share of a wake, and the way of its memory from one
+//! core to another; a worker takes several at once and counts them without sharing a line. A pool of Go moves a plain
+//! value through a channel for about half of that: it allocates nothing, and its scheduler hands a waiting receiver over
+//! to the sender's core. What waits pays Tokio's timer, which is exact to a millisecond and rounds up: a sleep of 1 ms
+//! that follows another takes 2.
 
+mod bed;
+mod crew;
+mod job;
+#[cfg(all(test, shuttle))]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod model;
+pub(crate) mod panic;
+mod slot;
+mod sync;
 mod tasks;
 mod threads;
 
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
+use self::crew::Crew;
+pub use self::job::{JoinHandle, Outcome};
+pub use self::panic::Panic;
 pub use self::tasks::TaskPool;
-pub use self::threads::{JoinHandle, Pool};
+pub use self::threads::Pool;
 use crate::backoff::Backoff;
-use crate::clock::{self, Instant};
-use crate::ctx::{Cause, Ctx};
-use crate::queue::{self, Bound, Full, QueueInfo, Receiver, Sender, SubmitError};
+use crate::ctx::Ctx;
+use crate::queue::{self, Bound, Full, Sender, SubmitError};
 use crate::tasks::Name;
 
 /// Why a job has no result.
@@ -40,8 +83,8 @@ pub enum PoolError {
     Stopped,
     /// The job panicked.
     Panicked {
-        /// What the panic carried.
-        message: String,
+        /// What the panic carried: displays as its text, keeps the stack ([`Panic::stack`]).
+        message: Panic,
     },
     /// Not finished by the deadline. It may have run.
     TimedOut,
@@ -82,31 +125,44 @@ pub struct Drained {
     pub abandoned: u64,
 }
 
-/// A pool's figures. `submitted = done + panicked + timed_out + cancelled + abandoned + queued + busy` at rest.
+/// A pool's figures. At rest, and with `queued` and `busy` at any time but for a moment:
+/// `submitted = done + failed + panicked + timed_out + cancelled + dropped + abandoned + queued + busy`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolStats {
     /// The pool's name.
     pub name: String,
     /// Workers configured.
     pub workers: usize,
-    /// Jobs running now.
+    /// Workers there are: more than configured while surplus ones finish their jobs, none once the pool has stopped.
+    pub live: usize,
+    /// Workers with a job now.
     pub busy: usize,
     /// Jobs accepted and not started.
     pub queued: usize,
-    /// Jobs accepted so far.
+    /// Submitters waiting for room.
+    pub blocked: usize,
+    /// Jobs handed in so far, those included that the queue's policy dropped; not those refused.
     pub submitted: u64,
     /// Jobs that returned.
     pub done: u64,
+    /// Jobs without a caller that returned an error ([`Outcome::failed`]).
+    pub failed: u64,
     /// Jobs that panicked.
     pub panicked: u64,
-    /// Jobs stopped at the pool's own job deadline (task pools only).
+    /// Jobs that passed the pool's job timeout.
     pub timed_out: u64,
     /// Jobs whose caller went away before they started.
     pub cancelled: u64,
+    /// Jobs the queue dropped, by its policy.
+    pub dropped: u64,
     /// Jobs left behind by a drain or a drop.
     pub abandoned: u64,
     /// Workers restarted.
     pub restarts: u64,
+    /// Threads replaced and still stuck in a job.
+    pub stuck: usize,
+    /// Threads replaced so far.
+    pub replaced: u64,
 }
 
 /// A pool in the making.
@@ -129,8 +185,14 @@ pub struct Builder {
     panic_ends_worker: bool,
     backoff: Backoff,
     job_timeout: Option<Duration>,
+    full: Full,
+    max_blocked: usize,
+    max_stuck: Option<usize>,
     why: &'static str,
 }
+
+/// How many may wait for room in a pool's queue unless its maker says otherwise.
+const MAX_BLOCKED: usize = 1 << 16;
 
 impl Builder {
     fn new(name: Name, workers: usize, bound: Bound) -> Self {
@@ -142,6 +204,9 @@ impl Builder {
             panic_ends_worker: false,
             backoff: Backoff::default(),
             job_timeout: None,
+            full: Full::Block,
+            max_blocked: MAX_BLOCKED,
+            max_stuck: None,
             why: "two jobs a worker: none idles between jobs, none waits long",
         }
     }
@@ -168,10 +233,46 @@ impl Builder {
         self
     }
 
-    /// The longest a job may run. A task pool stops it there; a thread pool cannot, and only answers `TimedOut`.
+    /// The longest a job may run, from its start. Its caller is answered `TimedOut` and the job is counted so. A task pool
+    /// drops it at its next await. A thread pool cannot stop it: another thread takes the place of the stuck one, which
+    /// ends when its job returns (see [`Builder::max_stuck`]); it reads real time, not a paused clock.
+    ///
+    /// # Choosing a bound
+    /// Several times the slowest honest job. Too short and slow machines replace healthy threads.
     #[must_use]
     pub fn job_timeout(mut self, timeout: Duration) -> Self {
         self.job_timeout = Some(timeout);
+        self
+    }
+
+    /// How many threads may be stuck in jobs past their timeout, replaced and still running; as many as workers unless
+    /// said. Past that a stuck thread is not replaced, and the pool has a worker less until its job returns.
+    ///
+    /// # Choosing a bound
+    /// A stuck thread keeps its stack (2 MiB of addresses, what it touched of memory) and perhaps a core. With this bound
+    /// the pool has `workers + max_stuck` threads at most.
+    #[must_use]
+    pub fn max_stuck(mut self, threads: usize) -> Self {
+        self.max_stuck = Some(threads);
+        self
+    }
+
+    /// What happens to a job when the queue is full; [`Full::Block`] unless said. Under a policy that drops, the caller of
+    /// a dropped job is answered `Cancelled`, and the job is counted in [`PoolStats::dropped`].
+    #[must_use]
+    pub fn full(mut self, full: Full) -> Self {
+        self.full = full;
+        self
+    }
+
+    /// How many may wait for room under [`Full::Block`]; 65,536 unless said. One more is answered `Full` at once.
+    ///
+    /// # Choosing a bound
+    /// Each waits with its job in hand, so this is the second half of the queue's bound: `bound + max_blocked` jobs are
+    /// in memory. Choose what the pool can work off within its callers' patience. Zero: nobody waits.
+    #[must_use]
+    pub fn max_blocked(mut self, submitters: usize) -> Self {
+        self.max_blocked = submitters;
         self
     }
 
@@ -182,192 +283,47 @@ impl Builder {
         self
     }
 
-    fn shared(&self) -> Arc<Shared> {
+    fn crew<J: Send + 'static>(self, looks: u32) -> (Arc<Crew<J>>, Sender<J>) {
         // A pool without a context of its own is its own root: its workers end when its last handle goes.
-        let ctx = self
-            .ctx
-            .as_ref()
-            .map_or_else(|| Ctx::root(self.name.clone()), |ctx| ctx.child(self.name.clone()));
-        Arc::new(Shared {
-            name: self.name.clone(),
-            hurry: ctx.child(""),
-            ctx,
-            workers: self.workers.max(1),
+        let ctx = match &self.ctx {
+            Some(ctx) => ctx.child(self.name.clone()),
+            None => Ctx::root(self.name.clone()),
+        };
+        let (jobs, queue) =
+            queue::Options::new(self.name.clone(), self.bound, self.full).why(self.why).build();
+        let workers = self.workers.max(1);
+        let settings = Settings {
+            name: self.name,
+            workers,
             panic_ends_worker: self.panic_ends_worker,
             backoff: self.backoff,
             job_timeout: self.job_timeout,
-            counts: Counts::default(),
-        })
-    }
-
-    fn queue<J: Send + 'static>(&self) -> (Sender<J>, Receiver<J>) {
-        queue::Options::new(self.name.clone(), self.bound, Full::Block).why(self.why).build()
+            max_blocked: self.max_blocked,
+            max_stuck: self.max_stuck.unwrap_or(workers),
+            looks,
+        };
+        (Crew::new(settings, ctx, queue, self.bound.limit() == 0), jobs)
     }
 }
 
-/// What became of a job.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Ran {
-    Done,
-    Panicked,
-    TimedOut,
-    Cancelled,
-}
-
-/// What workers and handles share.
-struct Shared {
+/// What a pool was told when it was made.
+#[derive(Debug)]
+struct Settings {
     name: Name,
-    ctx: Ctx,
-    /// Cancelled when the pool stops or drains: it cuts a backoff short.
-    hurry: Ctx,
     workers: usize,
     panic_ends_worker: bool,
     backoff: Backoff,
     job_timeout: Option<Duration>,
-    counts: Counts,
-}
-
-/// Set in `Counts::busy` once the running jobs were counted as abandoned, so that none is counted twice.
-const LEFT_BEHIND: u64 = 1 << 63;
-
-#[derive(Default)]
-struct Counts {
-    busy: AtomicU64,
-    done: AtomicU64,
-    panicked: AtomicU64,
-    timed_out: AtomicU64,
-    cancelled: AtomicU64,
-    abandoned: AtomicU64,
-    restarts: AtomicU64,
-}
-
-impl Counts {
-    fn abandon(&self, jobs: u64) {
-        self.abandoned.fetch_add(jobs, Ordering::AcqRel);
-    }
-
-    /// Counts the jobs running now as abandoned; says how many.
-    fn leave_running_behind(&self) -> u64 {
-        let running = self.busy.fetch_or(LEFT_BEHIND, Ordering::AcqRel);
-        let left = if running & LEFT_BEHIND == 0 { running } else { 0 };
-        self.abandon(left);
-        left
-    }
-}
-
-/// A job that runs. It is counted by [`Running::end`], or as abandoned when dropped before.
-struct Running {
-    shared: Arc<Shared>,
-    ran: Option<Ran>,
-}
-
-impl Running {
-    fn start(shared: &Arc<Shared>) -> Self {
-        shared.counts.busy.fetch_add(1, Ordering::AcqRel);
-        Self { shared: Arc::clone(shared), ran: None }
-    }
-
-    fn end(mut self, ran: Ran) {
-        self.ran = Some(ran);
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let counts = &self.shared.counts;
-        if counts.busy.fetch_sub(1, Ordering::AcqRel) & LEFT_BEHIND != 0 {
-            return; // counted as abandoned already
-        }
-        let count = match self.ran {
-            Some(Ran::Done) => &counts.done,
-            Some(Ran::Panicked) => &counts.panicked,
-            Some(Ran::TimedOut) => &counts.timed_out,
-            Some(Ran::Cancelled) => &counts.cancelled,
-            None => &counts.abandoned,
-        };
-        count.fetch_add(1, Ordering::AcqRel);
-    }
-}
-
-impl Shared {
-    fn stats(&self, queue: &QueueInfo) -> PoolStats {
-        let counts = &self.counts;
-        let busy = counts.busy.load(Ordering::Acquire) & !LEFT_BEHIND;
-        PoolStats {
-            name: self.name.to_string(),
-            workers: self.workers,
-            busy: usize::try_from(busy).unwrap_or(usize::MAX),
-            queued: queue.items,
-            submitted: queue.sent,
-            done: counts.done.load(Ordering::Acquire),
-            panicked: counts.panicked.load(Ordering::Acquire),
-            timed_out: counts.timed_out.load(Ordering::Acquire),
-            cancelled: counts.cancelled.load(Ordering::Acquire),
-            abandoned: counts.abandoned.load(Ordering::Acquire),
-            restarts: counts.restarts.load(Ordering::Acquire),
-        }
-    }
-
-    fn ended(&self) -> u64 {
-        let counts = &self.counts;
-        [&counts.done, &counts.panicked, &counts.timed_out, &counts.cancelled]
-            .iter()
-            .map(|count| count.load(Ordering::Acquire))
-            .sum()
-    }
-
-    /// Waits for the workers to end, until `deadline`; true when they did.
-    async fn workers_end(&self, deadline: Instant) -> bool {
-        tokio::time::timeout_at(deadline, self.ctx.idle()).await.is_ok()
-    }
-
-    /// Takes what is queued and drops it: its callers are answered `Cancelled`.
-    fn abandon_queued<J>(&self, queue: &Receiver<J>) -> u64 {
-        let mut abandoned = 0;
-        while let Some(job) = queue.try_recv() {
-            drop(job);
-            abandoned += 1;
-        }
-        self.counts.abandon(abandoned);
-        abandoned
-    }
-
-    /// Takes no more jobs and drops the queued ones.
-    fn stop<J>(&self, queue: &Receiver<J>, cause: Cause) {
-        queue.close();
-        self.ctx.cancel(cause);
-        self.abandon_queued(queue);
-    }
-
-    /// Remembers that a worker died and says how long to pause before its next life.
-    fn worker_died(&self, failures: &mut u32, born: Instant) -> Duration {
-        self.counts.restarts.fetch_add(1, Ordering::AcqRel);
-        if clock::now().saturating_duration_since(born) >= self.backoff.stable_after {
-            *failures = 0;
-        }
-        *failures = failures.saturating_add(1);
-        let pause = self.backoff.pause(*failures);
-        let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-        tracing::warn!(pool = %self.name, pause_ms, "worker ended, restarts after a pause");
-        pause
-    }
+    max_blocked: usize,
+    max_stuck: usize,
+    /// How often a worker without work looks again before it sleeps.
+    looks: u32,
 }
 
 /// How a worker's life ended.
 enum End {
     Finished,
     Died,
-}
-
-/// The next job; `None` when the queue is drained or the pool was told to stop.
-async fn next_job<J>(ctx: &Ctx, queue: &Receiver<J>) -> Option<J> {
-    let mut cancelled = pin!(ctx.cancelled());
-    let mut next = queue.recv();
-    poll_fn(|cx| {
-        if cancelled.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(None);
-        }
-        Pin::new(&mut next).poll(cx)
-    })
-    .await
+    /// Another stands in its place.
+    Replaced,
 }

@@ -2,27 +2,39 @@
 //!
 //! Owns the worker tasks. Each worker's outer loop starts it again when it dies. A job past its deadline is dropped at its
 //! next await; one that never awaits holds its runtime thread, so CPU work belongs on a thread pool.
+//!
+//! A worker takes several jobs at once while they end without waiting, which is what makes a short job cheap, and gives
+//! back those it has not started as soon as one waits or takes long.
 
+use std::collections::VecDeque;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::panic::Location;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::task::Poll;
 
-use tokio::sync::oneshot;
+use tokio::runtime::Handle;
 
-use super::{
-    Builder, Drained, End, JoinHandle, PoolError, PoolStats, Ran, Running, Shared, next_job,
-};
+use super::crew::{Cancelled, Crew, Place, Seat};
+use super::job::{self, JoinHandle, Outcome, TaskJob};
+use super::slot::Ran;
+use super::{Builder, Drained, End, PoolError, PoolStats, panic};
 use crate::clock::{self, Instant};
 use crate::ctx::Cause;
-use crate::panics;
-use crate::queue::{Receiver, Sender};
+use crate::queue::Sender;
 use crate::spawn::ABORT_GRACE;
 use crate::tasks::Name;
 
-type Job = Pin<Box<dyn Future<Output = Ran> + Send>>;
+/// The most jobs a worker takes at once.
+const MOST: usize = 64;
+/// A batch that takes longer than this is cut: its jobs are not short.
+const SHORT_NANOS: u64 = 50_000;
+/// How often the last worker to run out of work looks again before it sleeps: some microseconds in sum. Being woken costs
+/// the submitter more than that, and the job the time it takes another thread to come.
+const LOOKS: u32 = 32;
+/// Jobs a worker runs before it lets the runtime's other tasks run.
+const TURN: usize = 256;
 
 /// A pool of tasks. Clones share it; when the last is dropped, queued jobs are abandoned and the workers aborted.
 #[derive(Clone)]
@@ -31,9 +43,10 @@ pub struct TaskPool {
 }
 
 struct Inner {
-    shared: Arc<Shared>,
-    jobs: Sender<Job>,
-    rest: Receiver<Job>,
+    crew: Arc<Crew<TaskJob>>,
+    jobs: Sender<TaskJob>,
+    runtime: Handle,
+    location: &'static Location<'static>,
 }
 
 impl Builder {
@@ -45,57 +58,167 @@ impl Builder {
     #[must_use]
     pub fn tasks(self) -> TaskPool {
         let location = Location::caller();
-        let (jobs, rest) = self.queue::<Job>();
-        let shared = self.shared();
-        for n in 0..shared.workers {
-            let name = Name::Owned(format!("{}-{n}", shared.name));
-            let worker = supervise(Arc::clone(&shared), rest.clone());
-            drop(shared.ctx.spawn_unowned(name, location, worker));
-        }
-        TaskPool { inner: Arc::new(Inner { shared, jobs, rest }) }
+        let (crew, jobs) = self.crew::<TaskJob>(LOOKS);
+        let pool = TaskPool {
+            inner: Arc::new(Inner { crew, jobs, runtime: Handle::current(), location }),
+        };
+        pool.hire();
+        pool
     }
 }
 
-async fn supervise(shared: Arc<Shared>, queue: Receiver<Job>) {
+async fn supervise(seat: Seat<TaskJob>) {
+    let Seat { crew, place } = &seat;
     let mut failures = 0;
     loop {
         let born = clock::now();
-        match panics::catch_async(work(&shared, &queue)).await {
-            Ok(End::Finished) => break,
-            Ok(End::Died) => {}
-            Err(message) => {
-                tracing::error!(pool = %shared.name, %message, "a worker panicked outside of a job")
-            }
-        }
-        let pause = shared.worker_died(&mut failures, born);
-        let _cut_short = tokio::time::timeout(pause, shared.hurry.cancelled()).await;
+        let panicked = match catch_async(work(crew, place)).await {
+            Ok(End::Finished | End::Replaced) if crew.retires(place) => break,
+            Ok(End::Finished | End::Replaced) => continue,
+            Ok(End::Died) => None,
+            Err(panic) => Some(panic),
+        };
+        let pause = crew.died(place, &mut failures, born, panicked.as_ref());
+        let _cut_short = tokio::time::timeout(pause, crew.hurry.cancelled()).await;
     }
-    if shared.ctx.is_cancelled() {
-        shared.stop(&queue, Cause::Shutdown);
+    if crew.ctx.is_cancelled() {
+        // Nobody else may be left to answer the queued jobs' callers.
+        crew.stop(Cause::Shutdown);
     }
 }
 
-async fn work(shared: &Shared, queue: &Receiver<Job>) -> End {
-    while let Some(job) = next_job(&shared.ctx, queue).await {
-        if job.await == Ran::Panicked && shared.panic_ends_worker {
-            return End::Died;
+async fn catch_async<F: Future>(fut: F) -> Result<F::Output, super::Panic> {
+    let mut fut = pin!(fut);
+    poll_fn(|cx| match panic::catch(|| fut.as_mut().poll(cx)) {
+        Ok(polled) => polled.map(Ok),
+        Err(panic) => Poll::Ready(Err(panic)),
+    })
+    .await
+}
+
+async fn work(crew: &Crew<TaskJob>, place: &Arc<Place>) -> End {
+    let mut cancelled = pin!(Cancelled::new(crew.ctx.cancelled()));
+    let mut batch = VecDeque::new();
+    let mut appetite = 1;
+    let mut turn = 0;
+    while crew.next(place, cancelled.as_mut(), appetite, &mut batch).await {
+        let size = batch.len();
+        let began = if size > 1 { clock::real_nanos() } else { 0 };
+        let mut short = true;
+        let mut started: usize = 0;
+        while let Some(job) = batch.pop_front() {
+            started += 1;
+            let (ran, waited) = run(crew, place, job, &mut batch, cancelled.as_mut()).await;
+            if ran == Ran::Panicked && crew.set.panic_ends_worker {
+                crew.give_back(place, &mut batch);
+                return End::Died;
+            }
+            if crew.ctx.is_cancelled() {
+                crew.abandon_batch(place, &mut batch);
+            }
+            short &= !waited;
+            // Looks at the clock after the first job, the second, the fourth, …: seldom, and soon enough.
+            if started.is_power_of_two()
+                && !batch.is_empty()
+                && clock::real_nanos().saturating_sub(began) > SHORT_NANOS
+            {
+                short = false;
+                crew.give_back(place, &mut batch);
+            }
+        }
+        if place.slot.is_left() && !crew.serves_on(place) {
+            return End::Replaced;
+        }
+        match short {
+            true if size == appetite => appetite = (appetite * 2).min(MOST),
+            true => {}
+            false => appetite = 1,
+        }
+        turn = if short { turn + size } else { 0 };
+        if turn >= TURN {
+            turn = 0;
+            tokio::task::yield_now().await;
         }
     }
     End::Finished
 }
 
+/// Runs one job to its end; says how it ended and whether it ever waited. When it waits, the rest of the batch goes back.
+async fn run(
+    crew: &Crew<TaskJob>,
+    place: &Place,
+    mut job: TaskJob,
+    batch: &mut VecDeque<TaskJob>,
+    mut cancelled: Pin<&mut Cancelled<impl Future<Output = Cause>>>,
+) -> (Ran, bool) {
+    if !job.wanted() {
+        place.slot.end(Ran::Cancelled);
+        return (Ran::Cancelled, false);
+    }
+    let limit = crew.set.job_timeout.map(|limit| clock::now() + limit);
+    let mut timer = pin!(None);
+    let (mut waited, mut stopped) = (false, false);
+    let ended = poll_fn(|cx| {
+        match panic::catch_again(|| job.as_mut().poll(cx)) {
+            Ok(Poll::Ready(ran)) => return Poll::Ready((ran, None)),
+            Ok(Poll::Pending) => {}
+            Err(message) => {
+                return Poll::Ready((Ran::Panicked, Some(PoolError::Panicked { message })));
+            }
+        }
+        if !waited {
+            waited = true;
+            crew.give_back(place, batch);
+            timer.set(limit.map(tokio::time::sleep_until));
+        }
+        if let Some(timer) = timer.as_mut().as_pin_mut()
+            && timer.poll(cx).is_ready()
+        {
+            return Poll::Ready((Ran::TimedOut, Some(PoolError::TimedOut)));
+        }
+        if !stopped && (crew.ctx.is_cancelled() || cancelled.as_mut().watch(cx)) {
+            // Every worker may be busy for long: the queued jobs' callers are answered now.
+            stopped = true;
+            crew.stop(Cause::Shutdown);
+        }
+        Poll::Pending
+    })
+    .await;
+    let (ran, error) = ended;
+    let cut_short = error.is_some();
+    place.slot.end(ran);
+    job.as_mut().answer(error);
+    if cut_short && panic::catch_again(move || drop(job)).is_err() {
+        tracing::error!(pool = %crew.set.name, "a job panicked again while it was dropped");
+    }
+    (ran, waited)
+}
+
 impl TaskPool {
-    /// Runs `fut` on a worker, waiting for room. Dropping this future cancels the job unless it runs already; then it
-    /// finishes and its result is dropped. It waits without limit: prefer [`TaskPool::run_within`].
+    fn hire(&self) {
+        let Inner { crew, runtime, location, .. } = &*self.inner;
+        let _runtime = runtime.enter();
+        for (number, seat) in crew.hire() {
+            let name = Name::Owned(format!("{}-{number}", crew.set.name));
+            drop(crew.ctx.spawn_unowned(name, location, supervise(seat)));
+        }
+    }
+
+    /// Runs `fut` on a worker, waiting for room.
     ///
     /// # Errors
-    /// `Stopped`, `Panicked`, `Cancelled`; `TimedOut` past the pool's job timeout, which starts with the job.
+    /// `Stopped`, `Panicked`, `Cancelled`; `Full` when as many wait for room as may
+    /// ([`Builder::max_blocked`]); `TimedOut` past the pool's job timeout, which starts with the job.
+    ///
+    /// # Cancel safety
+    /// Dropping this future cancels the job unless it runs already; then it finishes and its result is dropped. It waits
+    /// without limit: prefer [`TaskPool::run_within`].
     pub async fn run<F>(&self, fut: F) -> Result<F::Output, PoolError>
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        let (job, handle) = self.job(fut);
-        self.inner.jobs.submit(job).await.map_err(|error| PoolError::refused(&error))?;
+        let (job, handle) = job::told(fut);
+        self.inner.crew.submit(&self.inner.jobs, job).await?;
         handle.await
     }
 
@@ -107,16 +230,18 @@ impl TaskPool {
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        let (job, handle) = self.job(fut);
-        self.inner.jobs.try_submit(job).map_err(|error| PoolError::refused(&error))?;
+        let (job, handle) = job::told(fut);
+        self.inner.crew.try_submit(&self.inner.jobs, job)?;
         Ok(handle)
     }
 
-    /// Runs `fut`, waiting for room and result until `deadline`. Past it a queued job is cancelled, a running one finishes
-    /// and its result is dropped.
+    /// Runs `fut`, waiting for room and result until `deadline`.
     ///
     /// # Errors
     /// `TimedOut`, and those of [`TaskPool::run`].
+    ///
+    /// # Cancel safety
+    /// Past the deadline, or when dropped, a queued job is cancelled; a running one finishes and its result is dropped.
     pub async fn run_within<F>(&self, deadline: Instant, fut: F) -> Result<F::Output, PoolError>
     where
         F: Future<Output: Send> + Send + 'static,
@@ -124,68 +249,74 @@ impl TaskPool {
         tokio::time::timeout_at(deadline, self.run(fut)).await.unwrap_or(Err(PoolError::TimedOut))
     }
 
-    fn job<F>(&self, fut: F) -> (Job, JoinHandle<F::Output>)
+    /// Hands `fut` in and does not wait for its result, which only the figures show. Cheaper than [`TaskPool::run`]. When
+    /// the queue is full it does what the pool's policy says: waits, refuses, or drops a job and counts it.
+    ///
+    /// # Errors
+    /// `Stopped`; `Full` under a policy that rejects, or when as many wait for room as may.
+    ///
+    /// # Cancel safety
+    /// Dropped, it has handed the job in or drops it with itself, uncounted.
+    pub async fn submit<F>(&self, fut: F) -> Result<(), PoolError>
     where
-        F: Future<Output: Send> + Send + 'static,
+        F: Future<Output: Outcome> + Send + 'static,
     {
-        let (tell, result) = oneshot::channel();
-        let shared = Arc::clone(&self.inner.shared);
-        let job = Box::pin(async move {
-            let running = Running::start(&shared);
-            if tell.is_closed() {
-                running.end(Ran::Cancelled);
-                return Ran::Cancelled;
-            }
-            let fut = panics::catch_async(fut);
-            let outcome = match shared.job_timeout {
-                None => Some(fut.await),
-                Some(limit) => tokio::time::timeout(limit, fut).await.ok(),
-            };
-            let (ran, result) = match outcome {
-                Some(Ok(value)) => (Ran::Done, Ok(value)),
-                Some(Err(message)) => (Ran::Panicked, Err(PoolError::Panicked { message })),
-                None => (Ran::TimedOut, Err(PoolError::TimedOut)),
-            };
-            running.end(ran);
-            drop(tell.send(result));
-            ran
-        });
-        (job, JoinHandle::new(result))
+        self.inner.crew.submit(&self.inner.jobs, job::untold(fut)).await
+    }
+
+    /// As [`TaskPool::submit`], without waiting.
+    ///
+    /// # Errors
+    /// `Full` or `Stopped`; nothing ran.
+    pub fn try_submit<F>(&self, fut: F) -> Result<(), PoolError>
+    where
+        F: Future<Output: Outcome> + Send + 'static,
+    {
+        self.inner.crew.try_submit(&self.inner.jobs, job::untold(fut))
+    }
+
+    /// Sets the number of workers, one at least. New ones start at once and take what waits; surplus ones end when they
+    /// are between jobs, so nothing is interrupted. Does nothing once the pool stops.
+    pub fn resize(&self, workers: usize) {
+        self.inner.crew.want(workers);
+        self.hire();
     }
 
     /// Takes no more jobs, finishes the accepted ones until `deadline`, then abandons the rest: those queued are answered
-    /// `Cancelled`, those running are aborted. Cancel safe: dropped, it leaves the pool closed and draining.
+    /// `Cancelled`, those running are aborted.
+    ///
+    /// # Cancel safety
+    /// Dropped, it leaves the pool closed and draining.
     pub async fn drain(&self, deadline: Instant) -> Drained {
-        let Inner { shared, rest, .. } = &*self.inner;
-        let before = shared.ended();
-        rest.close();
-        shared.hurry.cancel(Cause::Shutdown);
-        if !shared.workers_end(deadline).await {
-            shared.counts.leave_running_behind();
-            shared.stop(rest, Cause::Shutdown);
-            shared.ctx.kill(Cause::Shutdown);
-            let _ended = shared.workers_end(clock::now() + ABORT_GRACE).await;
+        let crew = &self.inner.crew;
+        let before = crew.sum();
+        crew.close();
+        if !crew.empty(deadline).await {
+            crew.leave_running_behind();
+            crew.stop(Cause::Shutdown);
+            crew.ctx.kill(Cause::Shutdown);
+            let _ended = crew.empty(clock::now() + ABORT_GRACE).await;
         }
-        let abandoned = shared.counts.abandoned.load(Ordering::Acquire);
-        Drained { finished: shared.ended() - before, abandoned }
+        let after = crew.sum();
+        Drained { finished: after.ended() - before.ended(), abandoned: after.abandoned }
     }
 
     /// Takes no more jobs; queued ones are answered `Cancelled`, running ones finish. Returns at once.
     pub fn stop(&self) {
-        self.inner.shared.stop(&self.inner.rest, Cause::Shutdown);
+        self.inner.crew.stop(Cause::Shutdown);
     }
 
-    /// The pool's figures now.
+    /// The pool's figures now. Takes a lock and looks at each worker: for metrics and tests, not for each job.
     #[must_use]
     pub fn stats(&self) -> PoolStats {
-        self.inner.shared.stats(&self.inner.jobs.info())
+        self.inner.crew.stats(&self.inner.jobs.info())
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.shared.stop(&self.rest, Cause::Dropped);
-        self.shared.ctx.kill(Cause::Dropped);
+        self.crew.stop(Cause::Dropped);
+        self.crew.ctx.kill(Cause::Dropped);
     }
 }
 

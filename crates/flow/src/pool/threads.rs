@@ -1,28 +1,33 @@
 //! The pool on its own threads.
 //!
 //! Owns the threads. Each thread's outer frame is its supervisor: the worker inside it may die and is started again after
-//! a backoff. A job cannot be interrupted; what still runs when a drain ends is left behind and counted.
+//! a backoff. A job cannot be interrupted. One that passes the pool's job timeout is answered and counted by the pool's
+//! watch, which starts another thread in the place of the stuck one; that one ends when its job returns. What still runs
+//! when a drain ends is left behind and counted.
+//!
+//! ```text
+//! working ─timeout─► stuck, replaced ─job returns─► ended
+//!              └───► stuck, too many are already ─job returns─► working
+//! ```
 
+use std::collections::VecDeque;
 use std::fmt;
-use std::future::Future;
 use std::io;
 use std::panic::Location;
-use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::time::Duration;
 
-use tokio::sync::oneshot;
-
-use super::{Builder, Drained, End, PoolError, PoolStats, Ran, Running, Shared, next_job};
+use super::crew::{Cancelled, Crew, Place, Roster, Seat};
+use super::job::{self, Answer, Current, JoinHandle, Outcome, ThreadJob};
+use super::slot::Ran;
+use super::{Builder, Drained, End, PoolError, PoolStats, panic};
 use crate::clock::{self, Instant};
-use crate::ctx::{Cause, Ctx};
-use crate::panics;
-use crate::queue::{Bound, Receiver, Sender};
+use crate::ctx::Cause;
+use crate::queue::{Bound, Sender};
 use crate::tasks::Name;
-use crate::thread::{self, Thread};
-
-type Job = Box<dyn FnOnce() -> Ran + Send>;
+use crate::thread;
 
 /// A pool of threads. Clones share it; when the last is dropped, queued jobs are abandoned and the threads end.
 #[derive(Clone)]
@@ -31,108 +36,158 @@ pub struct Pool {
 }
 
 struct Inner {
-    shared: Arc<Shared>,
-    jobs: Sender<Job>,
-    /// For draining: takes out what no worker will.
-    rest: Receiver<Job>,
-    /// Held so that the threads' contexts live as long as the pool.
-    _threads: Vec<Thread<()>>,
-}
-
-/// A job under way. Dropping it cancels the job if it is still queued; one that runs finishes and its result is dropped.
-#[derive(Debug)]
-#[must_use = "dropping the handle cancels a queued job"]
-pub struct JoinHandle<T> {
-    result: oneshot::Receiver<Result<T, PoolError>>,
-}
-
-impl<T> Future for JoinHandle<T> {
-    type Output = Result<T, PoolError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let result = std::task::ready!(Pin::new(&mut self.result).poll(cx));
-        Poll::Ready(result.unwrap_or(Err(PoolError::Cancelled)))
-    }
-}
-
-impl<T> JoinHandle<T> {
-    pub(super) fn new(result: oneshot::Receiver<Result<T, PoolError>>) -> Self {
-        Self { result }
-    }
-
-    /// Waits for the result.
-    ///
-    /// # Errors
-    /// As [`Pool::run`].
-    pub async fn join(self) -> Result<T, PoolError> {
-        self.await
-    }
-
-    /// Waits for the result on a thread that is no task.
-    ///
-    /// # Errors
-    /// As [`Pool::run`].
-    pub fn join_blocking(self) -> Result<T, PoolError> {
-        thread::block_on(self)
-    }
+    crew: Arc<Crew<ThreadJob>>,
+    jobs: Sender<ThreadJob>,
+    location: &'static Location<'static>,
 }
 
 impl Builder {
-    /// Starts the pool on threads of its own.
+    /// Starts the pool on threads of its own, and one more to watch them when there is a [`Builder::job_timeout`].
     ///
     /// # Errors
     /// When the system refuses a thread; those already started end.
     #[track_caller]
     pub fn threads(self) -> io::Result<Pool> {
         let location = Location::caller();
-        let (jobs, rest) = self.queue::<Job>();
-        let shared = self.shared();
-        let mut threads = Vec::with_capacity(shared.workers);
-        for n in 0..shared.workers {
-            let (worker, queue) = (Arc::clone(&shared), rest.clone());
-            let name = Name::Owned(format!("{}-{n}", shared.name));
-            match thread::spawn_at(&shared.ctx, name, location, move |ctx| {
-                supervise(&worker, &queue, &ctx)
-            }) {
-                Ok(thread) => threads.push(thread),
-                Err(error) => {
-                    shared.stop(&rest, Cause::Dropped);
-                    return Err(error);
-                }
-            }
-        }
-        Ok(Pool { inner: Arc::new(Inner { shared, jobs, rest, _threads: threads }) })
+        let (crew, jobs) = self.crew::<ThreadJob>(0);
+        // Dropped on the way out, it ends the threads that did start.
+        let pool = Pool { inner: Arc::new(Inner { crew, jobs, location }) };
+        pool.hire()?;
+        pool.watch()?;
+        Ok(pool)
     }
+}
+
+/// Starts the thread of a worker. It looks at the pool's context and not at its own, so its handle may go.
+fn start(
+    seat: Seat<ThreadJob>,
+    number: usize,
+    location: &'static Location<'static>,
+) -> io::Result<()> {
+    let ctx = seat.crew.ctx.clone();
+    let name = Name::Owned(format!("{}-{number}", seat.crew.set.name));
+    thread::spawn_at(&ctx, name, location, move |_| supervise(&seat)).map(drop)
 }
 
 /// The outer frame of a worker's thread: starts the worker again, after a pause, for as long as it dies.
-fn supervise(shared: &Shared, queue: &Receiver<Job>, ctx: &Ctx) {
+fn supervise(seat: &Seat<ThreadJob>) {
+    let Seat { crew, place } = seat;
     let mut failures = 0;
     loop {
         let born = clock::now();
-        match panics::catch(|| work(shared, queue, ctx)) {
-            Ok(End::Finished) => break,
-            Ok(End::Died) => {}
-            Err(message) => {
-                tracing::error!(pool = %shared.name, %message, "a worker panicked outside of a job")
-            }
-        }
-        let pause = shared.worker_died(&mut failures, born);
-        thread::block_on_for(shared.hurry.cancelled(), pause);
+        let panicked = match panic::catch(|| work(crew, place)) {
+            Ok(End::Replaced) => return,
+            Ok(End::Finished) if crew.retires(place) => break,
+            Ok(End::Finished) => continue,
+            Ok(End::Died) => None,
+            Err(panic) => Some(panic),
+        };
+        let pause = crew.died(place, &mut failures, born, panicked.as_ref());
+        thread::block_on_for(crew.hurry.cancelled(), pause);
     }
-    if ctx.is_cancelled() {
+    if crew.ctx.is_cancelled() {
         // Nobody else may be left to answer the queued jobs' callers.
-        shared.stop(queue, Cause::Shutdown);
+        crew.stop(Cause::Shutdown);
     }
 }
 
-fn work(shared: &Shared, queue: &Receiver<Job>, ctx: &Ctx) -> End {
-    while let Some(job) = thread::block_on(next_job(ctx, queue)) {
-        if job() == Ran::Panicked && shared.panic_ends_worker {
+fn work(crew: &Crew<ThreadJob>, place: &Arc<Place>) -> End {
+    let mut cancelled = pin!(Cancelled::new(crew.ctx.cancelled()));
+    let mut batch = VecDeque::new();
+    // One at a time: a job may take long, and nobody could take from this thread what it holds.
+    while thread::block_on(crew.next(place, cancelled.as_mut(), 1, &mut batch)) {
+        let Some(job) = batch.pop_front() else { continue };
+        let ran = run(crew, place, job);
+        if place.slot.is_left() && !crew.serves_on(place) {
+            return End::Replaced;
+        }
+        if ran == Ran::Panicked && crew.set.panic_ends_worker {
             return End::Died;
         }
     }
     End::Finished
+}
+
+fn run(crew: &Crew<ThreadJob>, place: &Place, job: ThreadJob) -> Ran {
+    let watched = crew.set.job_timeout.is_some();
+    if watched {
+        *place.job.lock() = Some(Current {
+            began_nanos: clock::real_nanos(),
+            seen: place.slot.seen(),
+            caller: job.caller(),
+        });
+    }
+    job.run(&mut |ran| {
+        if watched {
+            *place.job.lock() = None;
+        }
+        // Counted before it is told: who has the result sees it in the figures.
+        place.slot.end(ran);
+    })
+}
+
+/// Looks after the jobs' timeouts until no worker is left.
+fn watch(crew: &Arc<Crew<ThreadJob>>, limit: Duration, location: &'static Location<'static>) {
+    let limit = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
+    loop {
+        let now = clock::real_nanos();
+        // A job that starts from now on is not due before this.
+        let mut next = now.saturating_add(limit);
+        let (mut late, mut hired) = (Vec::new(), Vec::new());
+        {
+            let mut roster = crew.roster.lock();
+            for place in roster.workers.clone() {
+                let due = match &*place.job.lock() {
+                    Some(current) => current.began_nanos.saturating_add(limit),
+                    None => continue,
+                };
+                if due > now {
+                    next = next.min(due);
+                    continue;
+                }
+                late.extend(expire(crew, &place));
+                hired.extend(replace(crew, &mut roster, &place));
+            }
+        }
+        for caller in late {
+            caller.answer(PoolError::TimedOut);
+        }
+        for (number, seat) in hired {
+            tracing::warn!(pool = %crew.set.name, "a thread is stuck in its job and was replaced");
+            if let Err(error) = start(seat, number, location) {
+                tracing::error!(pool = %crew.set.name, %error, "no thread in place of a stuck one");
+            }
+        }
+        let pause = Duration::from_nanos(next.saturating_sub(now));
+        if thread::block_on_for(crew.deserted(), pause).is_some() {
+            return;
+        }
+    }
+}
+
+/// Counts the job as timed out, unless it just ended; gives who waits for it.
+fn expire(crew: &Crew<ThreadJob>, place: &Place) -> Option<Arc<dyn Answer>> {
+    let job = place.job.lock();
+    let current = job.as_ref()?;
+    let jobs = place.slot.leave_if(current.seen);
+    crew.timed_out(jobs);
+    current.caller.clone().filter(|_| jobs > 0)
+}
+
+/// Takes a stuck thread off the roster and enters another, unless as many are stuck as may be.
+fn replace(
+    crew: &Arc<Crew<ThreadJob>>,
+    roster: &mut Roster,
+    place: &Arc<Place>,
+) -> Option<(usize, Seat<ThreadJob>)> {
+    if !place.slot.is_left() || roster.stuck >= crew.set.max_stuck {
+        return None;
+    }
+    place.replaced.store(true, Ordering::Relaxed);
+    roster.stuck += 1;
+    roster.replaced += 1;
+    crew.cross_out(roster, place);
+    (!crew.ctx.is_cancelled()).then(|| crew.hire_into(roster))
 }
 
 impl Pool {
@@ -161,24 +216,36 @@ impl Pool {
         Builder::new(name.into(), workers, bound)
     }
 
-    /// Runs `f` on a worker, waiting for room. Dropping this future cancels the job unless it runs already; then it
-    /// finishes and its result is dropped. It waits without limit: prefer [`Pool::run_within`].
+    fn hire(&self) -> io::Result<()> {
+        let Inner { crew, location, .. } = &*self.inner;
+        // A seat that finds no thread is dropped, and with it its place on the roster.
+        crew.hire().into_iter().try_for_each(|(number, seat)| start(seat, number, location))
+    }
+
+    fn watch(&self) -> io::Result<()> {
+        let Some(limit) = self.inner.crew.set.job_timeout else { return Ok(()) };
+        let (crew, location) = (Arc::clone(&self.inner.crew), self.inner.location);
+        let (ctx, name) = (crew.ctx.clone(), Name::Owned(format!("{}-watch", crew.set.name)));
+        thread::spawn_at(&ctx, name, location, move |_| watch(&crew, limit, location)).map(drop)
+    }
+
+    /// Runs `f` on a worker, waiting for room.
     ///
     /// # Errors
-    /// `Stopped`, `Panicked`, `Cancelled`; `TimedOut` past the pool's job timeout.
+    /// `Stopped`, `Panicked`, `Cancelled`; `Full` when as many wait for room as may ([`Builder::max_blocked`]);
+    /// `TimedOut` past the pool's job timeout, which starts with the job.
+    ///
+    /// # Cancel safety
+    /// Dropping this future cancels the job unless it runs already; then it finishes and its result is dropped. It waits
+    /// without limit: prefer [`Pool::run_within`].
     pub async fn run<T, F>(&self, f: F) -> Result<T, PoolError>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let (job, handle) = self.job(f);
-        self.inner.jobs.submit(job).await.map_err(|error| PoolError::refused(&error))?;
-        match self.inner.shared.job_timeout {
-            None => handle.await,
-            Some(limit) => {
-                tokio::time::timeout(limit, handle).await.unwrap_or(Err(PoolError::TimedOut))
-            }
-        }
+        let (job, handle) = job::called(f);
+        self.inner.crew.submit(&self.inner.jobs, job).await?;
+        handle.await
     }
 
     /// Hands `f` to a worker if there is room now.
@@ -190,16 +257,18 @@ impl Pool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let (job, handle) = self.job(f);
-        self.inner.jobs.try_submit(job).map_err(|error| PoolError::refused(&error))?;
+        let (job, handle) = job::called(f);
+        self.inner.crew.try_submit(&self.inner.jobs, job)?;
         Ok(handle)
     }
 
-    /// Runs `f`, waiting for room and result until `deadline`. Past it a queued job is cancelled, a running one finishes
-    /// and its result is dropped.
+    /// Runs `f`, waiting for room and result until `deadline`.
     ///
     /// # Errors
     /// `TimedOut`, and those of [`Pool::run`].
+    ///
+    /// # Cancel safety
+    /// Past the deadline, or when dropped, a queued job is cancelled; a running one finishes and its result is dropped.
     pub async fn run_within<T, F>(&self, deadline: Instant, f: F) -> Result<T, PoolError>
     where
         F: FnOnce() -> T + Send + 'static,
@@ -217,65 +286,81 @@ impl Pool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let (job, handle) = self.job(f);
-        self.inner.jobs.submit_blocking(job).map_err(|error| PoolError::refused(&error))?;
+        let (job, handle) = job::called(f);
+        thread::block_on(self.inner.crew.submit(&self.inner.jobs, job))?;
         handle.join_blocking()
     }
 
-    fn job<T, F>(&self, f: F) -> (Job, JoinHandle<T>)
+    /// Hands `f` in and does not wait for its result, which only the figures show. When the queue is full it does what
+    /// the pool's policy says: waits, refuses, or drops a job and counts it.
+    ///
+    /// # Errors
+    /// `Stopped`; `Full` under a policy that rejects, or when as many wait for room as may.
+    ///
+    /// # Cancel safety
+    /// Dropped, it has handed the job in or drops it with itself, uncounted.
+    pub async fn submit<O, F>(&self, f: F) -> Result<(), PoolError>
     where
-        F: FnOnce() -> T + Send + 'static,
-        T: Send + 'static,
+        F: FnOnce() -> O + Send + 'static,
+        O: Outcome + 'static,
     {
-        let (tell, result) = oneshot::channel();
-        let shared = Arc::clone(&self.inner.shared);
-        let job = Box::new(move || {
-            let running = Running::start(&shared);
-            if tell.is_closed() {
-                running.end(Ran::Cancelled);
-                return Ran::Cancelled;
-            }
-            let outcome = panics::catch(f);
-            let ran = if outcome.is_ok() { Ran::Done } else { Ran::Panicked };
-            // Counted before it is told: who has the result sees it in the figures.
-            running.end(ran);
-            // A caller that went away meanwhile does not want it.
-            drop(tell.send(outcome.map_err(|message| PoolError::Panicked { message })));
-            ran
-        });
-        (job, JoinHandle::new(result))
+        self.inner.crew.submit(&self.inner.jobs, job::loose(f)).await
+    }
+
+    /// As [`Pool::submit`], without waiting.
+    ///
+    /// # Errors
+    /// `Full` or `Stopped`; nothing ran.
+    pub fn try_submit<O, F>(&self, f: F) -> Result<(), PoolError>
+    where
+        F: FnOnce() -> O + Send + 'static,
+        O: Outcome + 'static,
+    {
+        self.inner.crew.try_submit(&self.inner.jobs, job::loose(f))
+    }
+
+    /// Sets the number of workers, one at least. New ones start at once and take what waits; surplus ones end when they
+    /// are between jobs. Does nothing once the pool stops.
+    ///
+    /// # Errors
+    /// When the system refuses a thread: the pool then has fewer workers than asked for; a later resize tries again.
+    pub fn resize(&self, workers: usize) -> io::Result<()> {
+        self.inner.crew.want(workers);
+        self.hire()
     }
 
     /// Takes no more jobs, finishes the accepted ones until `deadline`, then abandons the rest: those queued are answered
-    /// `Cancelled`, those running are left to themselves. Cancel safe: dropped, it leaves the pool closed and draining.
+    /// `Cancelled`, those running are left to themselves.
+    ///
+    /// # Cancel safety
+    /// Dropped, it leaves the pool closed and draining.
     pub async fn drain(&self, deadline: Instant) -> Drained {
-        let Inner { shared, rest, .. } = &*self.inner;
-        let before = shared.ended();
-        rest.close();
-        shared.hurry.cancel(Cause::Shutdown);
-        if !shared.workers_end(deadline).await {
-            shared.counts.leave_running_behind();
-            shared.stop(rest, Cause::Shutdown);
+        let crew = &self.inner.crew;
+        let before = crew.sum();
+        crew.close();
+        if !crew.empty(deadline).await {
+            crew.leave_running_behind();
+            crew.stop(Cause::Shutdown);
         }
-        let abandoned = shared.counts.abandoned.load(Ordering::Acquire);
-        Drained { finished: shared.ended() - before, abandoned }
+        let after = crew.sum();
+        Drained { finished: after.ended() - before.ended(), abandoned: after.abandoned }
     }
 
     /// Takes no more jobs; queued ones are answered `Cancelled`, running ones finish. Returns at once.
     pub fn stop(&self) {
-        self.inner.shared.stop(&self.inner.rest, Cause::Shutdown);
+        self.inner.crew.stop(Cause::Shutdown);
     }
 
-    /// The pool's figures now.
+    /// The pool's figures now. Takes a lock and looks at each worker: for metrics and tests, not for each job.
     #[must_use]
     pub fn stats(&self) -> PoolStats {
-        self.inner.shared.stats(&self.inner.jobs.info())
+        self.inner.crew.stats(&self.inner.jobs.info())
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.shared.stop(&self.rest, Cause::Dropped);
+        self.crew.stop(Cause::Dropped);
     }
 }
 

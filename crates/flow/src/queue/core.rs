@@ -149,7 +149,7 @@ impl<T> Queue<T> {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State<T>> {
-        #[cfg(test)]
+        #[cfg(all(test, shuttle))]
         super::model::point();
         self.state.lock()
     }
@@ -524,7 +524,7 @@ impl<T> Queue<T> {
 
 impl<T> State<T> {
     /// Whether a wake is owed.
-    #[cfg(test)]
+    #[cfg(all(test, shuttle))]
     pub(super) fn owes(&self) -> bool {
         !self.owed.wakers.is_empty()
     }

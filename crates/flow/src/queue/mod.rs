@@ -48,7 +48,8 @@
 mod core;
 mod handle;
 mod items;
-#[cfg(test)]
+#[cfg(all(test, shuttle))]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod model;
 mod options;
 mod policy;

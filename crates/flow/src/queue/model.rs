@@ -1,9 +1,9 @@
-//! The queue's core under a scheduler that tries orders: `cargo test -p forebay-flow --lib model`.
+//! The queue's core under a scheduler that tries orders:
+//! `RUSTFLAGS="--cfg shuttle" cargo test -p forebay-flow --lib --target-dir target/shuttle queue::model`.
 //!
-//! Owns the switch points: in the crate's own tests every take of a queue's lock lets Shuttle run another thread first, so
+//! Owns the switch points: here every take of a queue's lock lets Shuttle run another thread first, so
 //! that each critical section is one step and every order of steps can be met. What runs is the real core, its real futures
 //! and its real waiting lists; only timers and the runtime are absent. A failure prints the schedule that leads to it.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::cell::Cell;
 use std::collections::BTreeSet;

@@ -2,15 +2,25 @@
 //! are the project's invariants.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod admit;
+mod broadcast;
 mod budget;
 mod clock;
 mod ctx;
+mod dump;
+mod flight;
+mod group;
+mod latest;
 mod leak;
 mod pool;
+mod pool_limits;
 mod queue;
 mod queue_deadlines;
 mod queue_pressure;
 mod queue_shed;
+mod recent;
 mod rig;
+mod ring;
 mod supervise;
 mod supervise_api;
+mod survival;

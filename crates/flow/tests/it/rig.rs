@@ -130,6 +130,17 @@ impl Rig {
     }
 }
 
+/// As [`until`], holding the thread: for tests that block a thread of the runtime.
+pub fn until_on_thread(done: impl Fn() -> bool) {
+    for _ in 0..60_000 {
+        if done() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    panic!("waited in vain");
+}
+
 /// Waits until `done` says yes.
 pub async fn until(done: impl Fn() -> bool) {
     for _ in 0..5000 {

@@ -8,7 +8,7 @@ use forebay_flow::supervise::{
 };
 use forebay_flow::{Backoff, Cause, Ctx, Stopped, Task, clock, leak};
 
-use crate::rig::{Do, Rig, until};
+use crate::rig::{Do, Rig, until, until_on_thread};
 
 const SEC: Duration = Duration::from_secs(1);
 
@@ -482,8 +482,11 @@ async fn b43_a_hung_child_is_named_as_unstopped_and_the_supervisor_still_exits()
     let supervisor = rig.supervisor(Strategy::OneForOne).child(hung);
     let handle = supervisor.handle();
     let running = run(&ctx, supervisor);
-    until(|| handle.children().first().is_some_and(|child| child.state == ChildState::Running))
-        .await;
+    // Not by a timer: the thread that is blocked may be the one that drove the timers, and no other takes over before
+    // something wakes it.
+    until_on_thread(|| {
+        handle.children().first().is_some_and(|child| child.state == ChildState::Running)
+    });
     ctx.cancel(Cause::Shutdown);
     assert_eq!(running.join().await.unwrap(), Ok(()));
     let reports = rig.reports();

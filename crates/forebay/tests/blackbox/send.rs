@@ -84,6 +84,7 @@ fn f2_a_send_that_is_killed_and_run_again_goes_on_and_stores_every_row_once() {
     assert!(said(&output).contains("100,000 rows accepted, 0 rejected"), "{}", said(&output));
     let sent = sent_bytes(&output);
     assert!(sent < 0.5 * size as f64, "it did not go on where it was cut: {sent} of {size}");
+    assert!(!said(&output).contains("rows/s"), "rows of earlier runs: {}", said(&output));
     whole(&server);
 
     let output = send(&home, server.address, &["rows.csv"]).output().unwrap();
@@ -184,6 +185,7 @@ fn rejected_rows_are_shown_and_fail_the_run_where_that_is_asked_for() {
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     let text = said(&output);
     assert!(text.contains("2 rows accepted, 1 rejected") && text.contains("_dead_letters"));
+    assert!(text.contains(" rows/s)"), "{text}");
     assert!(text.contains("bad.csv row 2, column n: "), "{text}");
     let arguments = ["--fail-on-rejected", "--key", "again", "bad.csv"];
     let output = send(&home, server.address, &arguments).output().unwrap();

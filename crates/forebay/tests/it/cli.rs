@@ -71,7 +71,8 @@ fn check_prints_the_memory_sum_and_the_queue_table() {
     let output = run(dir.path(), &["check"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let shown = text(&output.stdout);
-    for part in ["intake", "decode", "lanes", "query", "connections", "total", "validate", "block"]
+    for part in
+        ["intake", "decode", "lanes", "query", "connections", "total", "validate", "lake", "block"]
     {
         assert!(shown.contains(part), "{part} in {shown}");
     }

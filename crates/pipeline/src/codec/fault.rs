@@ -1,6 +1,6 @@
 //! Why rows are refused, in words. Every message is bounded: values are shortened.
 
-use super::number::Unfit;
+use super::number::{self, Unfit};
 use crate::record::Code;
 use crate::schema::Type;
 
@@ -86,12 +86,19 @@ pub(super) fn mismatch(text: &[u8], ty: Type) -> Box<Fault> {
     let hint = match (ty, text.first()) {
         (Type::Timestamp, Some(b'-' | b'0'..=b'9')) => "; send a text, 2013-01-31T10:00:00Z",
         (Type::Date, Some(b'-' | b'0'..=b'9')) => "; send a text, 2013-01-31",
-        (Type::SmallInt | Type::Int | Type::BigInt | Type::Real | Type::Double, Some(b'"')) => {
+        (Type::SmallInt | Type::Int | Type::BigInt | Type::Real | Type::Double, Some(b'"'))
+            if is_quoted_number(text) =>
+        {
             "; send it without quotes"
         }
         _ => "",
     };
     Fault::new(Code::TypeMismatch, format!("expected {}, found {value}{hint}", type_name(ty)))
+}
+
+fn is_quoted_number(text: &[u8]) -> bool {
+    let inner = text.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
+    inner.is_some_and(number::is_number)
 }
 
 /// The fault of a text that is no day or no instant.

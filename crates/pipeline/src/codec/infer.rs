@@ -24,13 +24,10 @@ use super::json::{Kind, Reader, unescape};
 use super::number::is_number;
 use super::pattern::Pattern;
 use super::{
-    Chunk, EXTRA, Fallible, Fault, Format, Limits, Malformed, cut, datetime, log_time, text_rows,
+    Chunk, Fallible, Fault, Format, Limits, Malformed, cut, datetime, log_time, text_rows,
 };
-use crate::record::Code;
+use crate::record::{Code, is_own_column};
 use crate::schema::{Column, Schema, Type};
-
-/// The column that Forebay adds by itself; a client's value of that name has no place.
-const RECEIVED_AT: &str = "_received_at";
 
 /// Infers a schema from the first chunk of an undeclared stream.
 ///
@@ -45,7 +42,8 @@ pub fn infer(format: &Format, chunk: &Chunk, limits: Limits) -> Result<Schema, M
     let mut columns = seen.columns(format, |_| true);
     if columns.is_empty() {
         // Only nulls: a column of some type is better than none.
-        columns = seen.names.iter().map(|name| column(name, Type::Text)).collect();
+        let names = seen.names.iter().filter(|name| may_be_column(name));
+        columns = names.map(|name| column(name, Type::Text)).collect();
     }
     if columns.is_empty() {
         return Err(malformed("no record has a column to infer a schema from".to_owned()));
@@ -151,12 +149,15 @@ impl Seen {
         };
         let named = self.names.iter().zip(&self.kinds);
         named
-            .filter(|(name, kinds)| csv || (kinds.0 != 0 && !name.is_empty()))
-            .filter(|(name, _)| name.as_str() != EXTRA && name.as_str() != RECEIVED_AT)
-            .filter(|(name, _)| wanted(name))
+            .filter(|(_, kinds)| csv || kinds.0 != 0)
+            .filter(|(name, _)| may_be_column(name) && wanted(name))
             .map(|(name, kinds)| column(name, known(name).unwrap_or_else(|| kinds.ty(format))))
             .collect()
     }
+}
+
+fn may_be_column(name: &str) -> bool {
+    !name.is_empty() && !is_own_column(name)
 }
 
 fn column(name: &str, ty: Type) -> Column {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Engine ── Inner ┬─ budget: intake │ lanes │ (query: its own pool)
-//!                 ├─ pools: validate │ transform │ persist │ files
+//!                 ├─ pools: validate │ transform │ persist │ files │ lake
 //!                 ├─ streams: journal, plans, sink, one lane each
 //!                 └─ dead letters, and marks of the redriven: a table each, one owner
 //! ```
@@ -34,7 +34,7 @@ pub use self::config::{EngineConfig, Faults, MemoryShares, Workers};
 pub use self::define::{StreamError, StreamInfo};
 pub use self::drain::Receipt;
 pub use self::letters::{Letter, LettersError, Place, Selection};
-pub use self::open::OpenError;
+pub use self::open::{FILE_WORKERS, LAKE_WORKERS, OpenError};
 pub use self::redrive::{Redrive, Redriving, Refused};
 use crate::intake::{self, IngestError, Partial, Refusal, Request, Standing, Upload};
 use crate::ledger::{self, LedgerRow, Totals};
@@ -70,6 +70,7 @@ pub(crate) struct Inner {
     catalog: Catalog,
     disk: Arc<dyn Disk>,
     lake: DiskStore,
+    lake_threads: Pool,
     streams: RwLock<BTreeMap<String, Arc<Stream>>>,
     /// Held by whoever creates or drops a stream.
     changing: tokio::sync::Mutex<()>,
@@ -195,9 +196,9 @@ impl Engine {
     }
 
     /// The pools, in flow order, for metrics and the registry of tasks.
-    pub fn pools(&self) -> [Pool; 4] {
-        let Inner { validators, transformers, persisters, files, .. } = &*self.inner;
-        [validators.clone(), transformers.clone(), persisters.clone(), files.clone()]
+    pub fn pools(&self) -> [Pool; 5] {
+        let Inner { validators, transformers, persisters, files, lake_threads, .. } = &*self.inner;
+        [validators, transformers, persisters, files, lake_threads].map(Pool::clone)
     }
 
     /// The configuration in force.

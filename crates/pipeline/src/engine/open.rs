@@ -70,7 +70,10 @@ const WORKER_BACKOFF: Backoff = Backoff {
 };
 
 /// Threads for small work on files: one may wait for a slow sync while another serves.
-const FILE_WORKERS: usize = 2;
+pub const FILE_WORKERS: usize = 2;
+
+/// Threads for the files of all tables: each waits for the disk most of its time, and none for another.
+pub const LAKE_WORKERS: usize = 8;
 
 /// Threads that write all journals.
 const WRITERS: usize = 2;
@@ -95,7 +98,9 @@ impl Engine {
         let handle = supervisor.handle();
         let data_dir_error = |source| OpenError::DataDir { path: config.data_dir.clone(), source };
         let catalog = Catalog::open(Arc::clone(&disk), &config.data_dir).map_err(data_dir_error)?;
-        let lake = DiskStore::open(Arc::clone(&disk), config.data_dir.join("lake"));
+        let lake_threads = pool(ctx, "lake", LAKE_WORKERS, false)?;
+        let lake_dir = config.data_dir.join("lake");
+        let lake = DiskStore::open(Arc::clone(&disk), lake_dir, &lake_threads);
         let lake = lake.map_err(data_dir_error)?;
         let start = |error: &dyn std::fmt::Display| OpenError::Start(error.to_string());
         let persisters = pool(ctx, "persist", config.workers.persist, false)?;
@@ -120,6 +125,7 @@ impl Engine {
             catalog,
             disk,
             lake,
+            lake_threads,
             streams: Default::default(),
             changing: tokio::sync::Mutex::new(()),
             supervisor: handle,

@@ -12,6 +12,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token};
 
 use super::constant;
 use super::{Check, Column, Constant, Schema, Type};
+use crate::record::is_own_column;
 use crate::sql::scope::Scope;
 use crate::sql::{SqlError, did_you_mean, end_of, offset_of, parser};
 
@@ -273,10 +274,8 @@ impl Reader<'_> {
         let name = self.identifier("a column's name")?;
         let fault = if name.is_empty() {
             Some("a column's name is empty".to_owned())
-        } else if name.starts_with('_') {
-            Some(format!(
-                "`{name}`: names that begin with `_` are Forebay's own (`_received_at`, `_extra`)"
-            ))
+        } else if is_own_column(&name) {
+            Some(format!("`{name}` is a column that Forebay fills itself; choose another name"))
         } else if self.schema.column(&name).is_some() {
             Some(format!("column `{name}` is declared twice"))
         } else if self.schema.columns.len() >= COLUMNS {

@@ -5,8 +5,9 @@
 //! before a put returns. A directory this process did not write yet is synced when it is first looked into.
 //!
 //! Owns the tree below its root while open for writing (the caller holds the data directory's lock). It never
-//! overwrites a file in place. All file work runs on tokio's blocking threads; a dropped future does not stop work
-//! that has begun, so the outcome of a cancelled put is unknown.
+//! overwrites a file in place. All file work runs on the threads of one pool: a checkpoint that reads a hundred entries
+//! of the log asks for all of them at once, and must not start a hundred threads for it. What waits for a place holds no
+//! thread. A dropped future does not stop work that has begun, so the outcome of a cancelled put is unknown.
 
 use std::fmt;
 use std::io;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use forebay_flow::pool::Pool;
 use forebay_journal::disk::{Disk, DiskFile};
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -41,24 +43,27 @@ const DELETES: usize = 8;
 #[derive(Debug, Clone)]
 pub struct DiskStore {
     files: Arc<Files>,
+    threads: Pool,
 }
 
 impl DiskStore {
     /// Opens a directory for reading and writing, creates it if missing, and sweeps what unfinished puts left.
-    /// Blocking.
+    /// Blocking; later work runs on `threads`, whose jobs must wait for nothing but disks.
     ///
     /// # Errors
     /// Those of the disk.
-    pub fn open(disk: Arc<dyn Disk>, root: PathBuf) -> io::Result<Self> {
-        Ok(Self { files: Arc::new(Files::open(disk, root, true)?) })
+    pub fn open(disk: Arc<dyn Disk>, root: PathBuf, threads: &Pool) -> io::Result<Self> {
+        let threads = threads.clone();
+        Ok(Self { files: Arc::new(Files::open(disk, root, true)?), threads })
     }
 
     /// Opens a directory for reading, beside the process that may be writing it. Touches nothing.
     ///
     /// # Errors
     /// Those of the disk.
-    pub fn read_only(disk: Arc<dyn Disk>, root: PathBuf) -> io::Result<Self> {
-        Ok(Self { files: Arc::new(Files::open(disk, root, false)?) })
+    pub fn read_only(disk: Arc<dyn Disk>, root: PathBuf, threads: &Pool) -> io::Result<Self> {
+        let threads = threads.clone();
+        Ok(Self { files: Arc::new(Files::open(disk, root, false)?), threads })
     }
 
     /// The directory.
@@ -88,7 +93,7 @@ impl DiskStore {
         work: impl FnOnce(&Files) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let files = Arc::clone(&self.files);
-        blocking(move || work(&files)).await
+        on(&self.threads, move || work(&files)).await
     }
 
     fn listing(
@@ -96,8 +101,10 @@ impl DiskStore {
         prefix: Option<&Path>,
         offset: Option<&Path>,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
-        let (files, prefix, offset) = (Arc::clone(&self.files), prefix.cloned(), offset.cloned());
-        let all = blocking(move || files.list(prefix.as_ref(), offset.as_ref()));
+        let (store, prefix, offset) = (self.clone(), prefix.cloned(), offset.cloned());
+        let all = async move {
+            store.with(move |files| files.list(prefix.as_ref(), offset.as_ref())).await
+        };
         stream::once(all).map_ok(|found| stream::iter(found).map(Ok)).try_flatten().boxed()
     }
 }
@@ -108,11 +115,12 @@ impl fmt::Display for DiskStore {
     }
 }
 
-/// Runs file work on a blocking thread.
-async fn blocking<T: Send + 'static>(
+/// Runs file work on the pool.
+async fn on<T: Send + 'static>(
+    threads: &Pool,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
+    match threads.run(work).await {
         Ok(result) => result,
         Err(source) => Err(Error::Generic { store: STORE, source: source.into() }),
     }
@@ -130,18 +138,21 @@ fn no_attributes(attributes: &Attributes) -> Result<()> {
 
 /// The bytes of a range, in pieces.
 fn pieces(
+    threads: Pool,
     file: Arc<dyn DiskFile>,
     location: Path,
     range: Range<u64>,
 ) -> BoxStream<'static, Result<Bytes>> {
     stream::try_unfold(range.start, move |at| {
-        let (file, location, end) = (Arc::clone(&file), location.clone(), range.end);
+        let (threads, file) = (threads.clone(), Arc::clone(&file));
+        let (location, end) = (location.clone(), range.end);
         async move {
             if at >= end {
                 return Ok(None);
             }
             let to = end.min(at.saturating_add(READ_PIECE));
-            let piece = blocking(move || files::read(&*file, &location, at..to)).await?;
+            let read = move || files::read(&*file, &location, at..to);
+            let piece = on(&threads, read).await?;
             // A file cut short under a reader ends the stream; the length then tells.
             Ok((!piece.is_empty()).then(|| (piece.clone(), at + piece.len() as u64)))
         }
@@ -178,7 +189,7 @@ impl ObjectStore for DiskStore {
         no_attributes(&opts.attributes)?;
         let place = location.clone();
         let staged = self.with(move |files| files.stage(&place)).await?;
-        Ok(Box::new(upload::Upload::new(Arc::clone(&self.files), location.clone(), staged)))
+        Ok(Box::new(upload::Upload::new(self.clone(), location.clone(), staged)))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -201,7 +212,7 @@ impl ObjectStore for DiskStore {
             .await?;
         let bytes = match first {
             Some(bytes) => stream::once(std::future::ready(Ok(bytes))).boxed(),
-            None => pieces(file, location.clone(), range.clone()),
+            None => pieces(self.threads.clone(), file, location.clone(), range.clone()),
         };
         Ok(GetResult {
             payload: GetResultPayload::Stream(bytes),
@@ -232,15 +243,16 @@ impl ObjectStore for DiskStore {
         &self,
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
-        let files = Arc::clone(&self.files);
+        let store = self.clone();
         locations
             .map(move |location| {
-                let files = Arc::clone(&files);
-                blocking(move || {
+                let store = store.clone();
+                async move {
                     let location = location?;
-                    files.remove(&location)?;
+                    let place = location.clone();
+                    store.with(move |files| files.remove(&place)).await?;
                     Ok(location)
-                })
+                }
             })
             .buffered(DELETES)
             .boxed()

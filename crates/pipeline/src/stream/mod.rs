@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 pub use self::name::check_stream_name;
-pub use self::plan::{Plan, RECEIVED_AT};
+pub use self::plan::Plan;
 use crate::codec::{FormatName, Pattern};
 use crate::ledger::Totals;
 use crate::schema::{Schema, Unknown};

@@ -7,14 +7,12 @@ use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef, TimeUn
 use arrow::error::ArrowError;
 
 use crate::codec::{Decoder, EXTRA, Limits};
+use crate::record::RECEIVED_AT;
 use crate::schema::check::Checks;
 use crate::schema::{Column, Schema, Type, Unknown};
 use crate::sql::SqlError;
 use crate::stream::catalog::Definition;
 use crate::transform::Transform;
-
-/// The system column: when the entry was received.
-pub const RECEIVED_AT: &str = "_received_at";
 
 /// Everything a version needs at run time. Built once, shared, never changed.
 #[derive(Debug)]

@@ -13,6 +13,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::tokenizer::{Location, Token};
 
 use super::{OutputColumn, Select, schema_of, stored};
+use crate::record::is_own_column;
 use crate::sql::scope::Scope;
 use crate::sql::{SqlError, did_you_mean, end_of, message_of, name_of, parser};
 
@@ -221,8 +222,11 @@ impl Planner {
             }
             SelectItem::ExprWithAlias { expr, alias } => {
                 let name = name_of(alias);
-                if name.is_empty() || (name.starts_with('_') && !self.is_plain(expr, name)) {
-                    let message = format!("`{name}`: names that begin with `_` are Forebay's own");
+                if name.is_empty() || (is_own_column(name) && !self.is_plain(expr, name)) {
+                    let message = match name {
+                        "" => "an empty name".to_owned(),
+                        _ => format!("`{name}` is a column that Forebay fills itself"),
+                    };
                     return Err(SqlError::at(alias.span.start, message));
                 }
                 self.expression(expr, name, alias.span.start)

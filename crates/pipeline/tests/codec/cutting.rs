@@ -103,6 +103,22 @@ fn f3_a_record_that_is_too_long_is_skipped_without_being_held() {
 }
 
 #[test]
+fn a_quote_that_is_never_closed_is_named_alike_however_the_body_arrives() {
+    // Found by fuzzing: a doubled quote stands where a piece ends, just behind the longest record.
+    for doubled in 0..12 {
+        let body = format!("a,b\n1,\"{}\"\"{}", "x".repeat(doubled), "y".repeat(20));
+        let body = body.as_bytes();
+        let whole = cut(CSV, small(100, 12), body);
+        assert!(whole.as_ref().is_err_and(|why| (why.line, why.column) == (2, 3)), "{whole:?}");
+        for step in 1..=body.len() {
+            let pieces = body.chunks(step).map(Bytes::copy_from_slice);
+            let split = cut_pieces(CSV, small(100, 12), pieces);
+            assert_eq!(format!("{split:?}"), format!("{whole:?}"), "{step} bytes at a time");
+        }
+    }
+}
+
+#[test]
 fn the_line_after_a_skipped_record_is_still_known() {
     let body = format!("a\n\"{}\n\n\"\n1\n2\n", "x".repeat(100));
     let chunks = cut(CSV, small(1, 50), body.as_bytes()).unwrap_or_default();

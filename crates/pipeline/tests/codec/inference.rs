@@ -97,6 +97,21 @@ fn a_chunk_that_no_schema_can_come_from_says_why() {
 }
 
 #[test]
+fn what_is_inferred_can_be_declared() {
+    let own = "{\"_id\":1,\"_extra\":2,\"_received_at\":3,\"\":4}";
+    let inferred = inferred(Format::Ndjson, own).unwrap_or_default();
+    assert_eq!(inferred, schema(&[("_id", Type::BigInt)]));
+    assert_eq!(Schema::parse(&inferred.to_ddl()), Ok(inferred));
+    // Found by fuzzing: what has only nulls, or none of its keys can be a column's name.
+    for body in ["{\"\":1e400}", "{\"_extra\":null}"] {
+        assert!(
+            self::inferred(Format::Ndjson, body)
+                .is_err_and(|why| why.contains("no record has a column"))
+        );
+    }
+}
+
+#[test]
 fn a_schema_widens_by_the_columns_that_have_values() {
     let narrow = schema(&[("a!", Type::BigInt)]);
     let widened = |format: Format, body: &str| {

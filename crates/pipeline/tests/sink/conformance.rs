@@ -12,7 +12,7 @@ use forebay_pipeline::sink::disk_store::DiskStore;
 use forebay_pipeline::sink::memory::{Fault, MemorySink};
 use forebay_pipeline::sink::{Committed, Flush, Sink, SinkError};
 
-use crate::support::{APP, ask, assert_exactly, counts, flush, flush_as};
+use crate::support::{APP, ask, assert_exactly, counts, flush, flush_as, threads};
 
 /// Asks all of it; `reopen` gives the same table to a new owner.
 async fn conforms<S: Sink>(mut reopen: impl FnMut() -> S) {
@@ -98,7 +98,7 @@ async fn the_delta_sink_conforms_on_a_real_disk() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("lake");
     conforms(|| {
-        let store = DiskStore::open(Arc::new(RealDisk::new()), root.clone()).unwrap();
+        let store = DiskStore::open(Arc::new(RealDisk::new()), root.clone(), &threads()).unwrap();
         DeltaSink::new(Arc::new(store), &lake_url("flights").unwrap(), DeltaOptions::default())
             .unwrap()
     })
@@ -109,7 +109,7 @@ async fn the_delta_sink_conforms_on_a_real_disk() {
 async fn the_delta_sink_conforms_on_a_simulated_disk_and_one_thread() {
     let disk = Arc::new(SimDisk::new(1));
     conforms(|| {
-        let store = DiskStore::open(Arc::clone(&disk) as _, "/lake".into()).unwrap();
+        let store = DiskStore::open(Arc::clone(&disk) as _, "/lake".into(), &threads()).unwrap();
         DeltaSink::new(Arc::new(store), &lake_url("flights").unwrap(), DeltaOptions::default())
             .unwrap()
     })

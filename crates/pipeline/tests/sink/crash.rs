@@ -12,13 +12,14 @@ use forebay_pipeline::sink::Sink;
 use forebay_pipeline::sink::delta::{DeltaOptions, DeltaSink, lake_url};
 use forebay_pipeline::sink::disk_store::DiskStore;
 
-use crate::support::{APP, assert_exactly, flush};
+use crate::support::{APP, assert_exactly, flush, threads};
 
 /// Positions of the workload's flushes.
 const ENDS: [u64; 5] = [10, 15, 30, 31, 40];
 
 fn open(disk: &SimDisk) -> std::io::Result<DeltaSink> {
-    let store = DiskStore::open(Arc::new(disk.clone()) as Arc<dyn Disk>, "/lake".into())?;
+    let store =
+        DiskStore::open(Arc::new(disk.clone()) as Arc<dyn Disk>, "/lake".into(), &threads())?;
     let options = DeltaOptions { checkpoint_every: 2, ..DeltaOptions::default() };
     Ok(DeltaSink::new(Arc::new(store), &lake_url("t").unwrap(), options).unwrap())
 }

@@ -21,11 +21,12 @@ use futures_util::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde_json::Value;
 
-use crate::support::{APP, ask, assert_exactly, counts, flush, flush_as};
+use crate::support::{APP, ask, assert_exactly, counts, flush, flush_as, threads};
 
 fn lake() -> (tempfile::TempDir, DiskStore) {
     let dir = tempfile::tempdir().unwrap();
-    let store = DiskStore::open(Arc::new(RealDisk::new()), dir.path().to_owned()).unwrap();
+    let store =
+        DiskStore::open(Arc::new(RealDisk::new()), dir.path().to_owned(), &threads()).unwrap();
     (dir, store)
 }
 

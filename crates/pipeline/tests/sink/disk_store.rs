@@ -2,10 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::ThreadId;
 
 use bytes::Bytes;
 use forebay_journal::disk::{DirEntry, Disk, DiskFile, Metadata, NoSpace, Open, RealDisk, SimDisk};
@@ -16,7 +18,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{Error, GetOptions, ObjectStore, ObjectStoreExt, PutMode};
 
-use crate::support::{APP, assert_exactly, flush};
+use crate::support::{APP, THREADS, assert_exactly, flush, threads};
 
 /// What was asked of a disk, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +36,8 @@ type Ops = Arc<Mutex<Vec<Op>>>;
 struct Recorder {
     disk: RealDisk,
     ops: Ops,
+    /// Who opened files.
+    openers: Arc<Mutex<HashSet<ThreadId>>>,
     no_dir_syncs: Arc<AtomicBool>,
 }
 
@@ -73,6 +77,7 @@ impl DiskFile for RecordedFile {
 
 impl Disk for Recorder {
     fn open(&self, path: &FsPath, mode: Open) -> io::Result<Arc<dyn DiskFile>> {
+        self.openers.lock().unwrap().insert(std::thread::current().id());
         let file = self.disk.open(path, mode)?;
         Ok(Arc::new(RecordedFile { file, path: path.to_owned(), ops: Arc::clone(&self.ops) }))
     }
@@ -136,7 +141,7 @@ async fn f1_a_commit_returns_after_its_files_and_then_its_log_entry_are_synced()
     let dir = tempfile::tempdir().unwrap();
     let recorder = Recorder::default();
     let ops = Arc::clone(&recorder.ops);
-    let store = DiskStore::open(Arc::new(recorder), dir.path().to_owned()).unwrap();
+    let store = DiskStore::open(Arc::new(recorder), dir.path().to_owned(), &threads()).unwrap();
     let options = DeltaOptions { checkpoint_every: 3, ..DeltaOptions::default() };
     let sink = DeltaSink::new(Arc::new(store), &lake_url("t").unwrap(), options).unwrap();
     for n in 0..4 {
@@ -152,6 +157,23 @@ async fn f1_a_commit_returns_after_its_files_and_then_its_log_entry_are_synced()
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f3_a_checkpoint_reads_a_long_log_with_no_more_threads_than_the_store_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let recorder = Recorder::default();
+    let openers = Arc::clone(&recorder.openers);
+    let store = DiskStore::open(Arc::new(recorder), dir.path().to_owned(), &threads()).unwrap();
+    let options = DeltaOptions { checkpoint_every: 40, ..DeltaOptions::default() };
+    let sink = DeltaSink::new(Arc::new(store), &lake_url("t").unwrap(), options).unwrap();
+    openers.lock().unwrap().clear();
+    for n in 0..40 {
+        sink.commit(flush(n * 10, n * 10 + 10)).await.unwrap();
+    }
+    assert!(dir.path().join("t/_delta_log/_last_checkpoint").is_file());
+    let openers = openers.lock().unwrap().len();
+    assert!(openers <= THREADS, "F3: {openers} threads opened files");
+}
+
 #[tokio::test]
 async fn f1_what_a_killed_process_left_unsynced_is_synced_when_it_is_first_seen() {
     let dir = tempfile::tempdir().unwrap();
@@ -160,7 +182,7 @@ async fn f1_what_a_killed_process_left_unsynced_is_synced_when_it_is_first_seen(
     std::fs::write(log.join("0.json"), "{}").unwrap();
     let recorder = Recorder::default();
     let ops = Arc::clone(&recorder.ops);
-    let store = DiskStore::open(Arc::new(recorder), dir.path().to_owned()).unwrap();
+    let store = DiskStore::open(Arc::new(recorder), dir.path().to_owned(), &threads()).unwrap();
     assert_eq!(store.get(&"t/_delta_log/0.json".into()).await.unwrap().meta.size, 2);
     for dir in [dir.path().to_owned(), dir.path().join("t"), log] {
         assert!(ops.lock().unwrap().contains(&Op::SyncDir(dir.clone())), "{}", dir.display());
@@ -172,7 +194,8 @@ async fn f1_what_a_killed_process_left_unsynced_is_synced_when_it_is_first_seen(
 
 fn on_disk() -> (tempfile::TempDir, DiskStore) {
     let dir = tempfile::tempdir().unwrap();
-    let store = DiskStore::open(Arc::new(RealDisk::new()), dir.path().join("lake")).unwrap();
+    let store =
+        DiskStore::open(Arc::new(RealDisk::new()), dir.path().join("lake"), &threads()).unwrap();
     (dir, store)
 }
 
@@ -292,20 +315,22 @@ async fn unfinished_puts_are_swept_at_open_and_a_reader_beside_touches_nothing()
     let (_dir, store) = on_disk();
     let stray = store.root().join(".staging/77");
     std::fs::write(&stray, "half").unwrap();
-    let reader = DiskStore::read_only(Arc::new(RealDisk::new()), store.root().to_owned()).unwrap();
+    let reader =
+        DiskStore::read_only(Arc::new(RealDisk::new()), store.root().to_owned(), &threads())
+            .unwrap();
     assert!(stray.exists());
     assert!(matches!(
         reader.put(&"x".into(), "x".into()).await,
         Err(Error::PermissionDenied { .. })
     ));
-    DiskStore::open(Arc::new(RealDisk::new()), store.root().to_owned()).unwrap();
+    DiskStore::open(Arc::new(RealDisk::new()), store.root().to_owned(), &threads()).unwrap();
     assert!(!stray.exists());
 }
 
 #[tokio::test]
 async fn a_full_disk_is_told_from_other_errors_and_leaves_no_half_object() {
     let disk = Arc::new(SimDisk::new(3));
-    let store = DiskStore::open(Arc::clone(&disk) as _, "/lake".into()).unwrap();
+    let store = DiskStore::open(Arc::clone(&disk) as _, "/lake".into(), &threads()).unwrap();
     let sink =
         DeltaSink::new(Arc::new(store.clone()), &lake_url("t").unwrap(), DeltaOptions::default())
             .unwrap();
@@ -326,7 +351,7 @@ async fn f1_after_a_directory_failed_to_sync_nothing_is_believed_any_more() {
     let dir = tempfile::tempdir().unwrap();
     let recorder = Recorder::default();
     let failing = Arc::clone(&recorder.no_dir_syncs);
-    let store = DiskStore::open(Arc::new(recorder), dir.path().to_owned()).unwrap();
+    let store = DiskStore::open(Arc::new(recorder), dir.path().to_owned(), &threads()).unwrap();
     store.put(&"t/a".into(), "a".into()).await.unwrap();
     failing.store(true, Ordering::Relaxed);
     let failed = store.put(&"t/b".into(), "b".into()).await;

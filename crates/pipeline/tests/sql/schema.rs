@@ -90,7 +90,7 @@ fn a_fault_in_the_ddl_is_named_at_its_place() {
     refused("a INT,", "line 1, column 7:", "expected a column");
     refused("a INT,\n  b INTT", "line 2, column 5:", "did you mean `INT`?");
     refused("a INT,\n  a TEXT", "line 2, column 3:", "declared twice");
-    refused("_received_at TIMESTAMP", "line 1, column 1:", "Forebay's own");
+    refused("_received_at TIMESTAMP", "line 1, column 1:", "Forebay fills itself");
     refused("a", "line 1, column 2:", "no type");
     refused("a INT b TEXT", "line 1, column 7:", "`b` is not supported");
     refused("id INT PRIMARY KEY", "line 1, column 8:", "NOT NULL, NULL, DEFAULT");

@@ -152,7 +152,7 @@ fn an_unknown_name_is_refused_at_its_place_with_a_suggestion() {
     refused("SELECT * EXCEPT (mont) FROM flights", "line 1, column 18:", "did you mean `month`?");
     refused("SELECT month + 1 FROM flights", "line 1, column 8:", "AS name");
     refused("SELECT *, 1 AS month FROM flights", "line 1, column 16:", "two columns `month`");
-    refused("SELECT month AS _x FROM flights", "line 1, column 17:", "Forebay's own");
+    refused("SELECT month AS _extra FROM flights", "line 1, column 17:", "Forebay fills itself");
     refused("SELECT month FROM flights WHERE carrier", "line 1, column 33:", "condition");
     refused("SELECT carrier - 1.5 AS x, month FROM flights WHERE", "line 1,", "expected");
     refused("SELECT NULL AS x FROM flights", "line 1, column 8:", "CAST");

@@ -108,6 +108,16 @@ impl Line {
     }
 }
 
+impl Outcome {
+    /// All of it was sent in this run; of one that went on, the rows are older than the run.
+    fn is_whole(&self) -> bool {
+        match &self.item.place {
+            Place::File(_, identity) => self.bytes >= identity.size,
+            Place::Stdin => true,
+        }
+    }
+}
+
 impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Outcome { item, verdict, bytes, took } = self;
@@ -168,16 +178,19 @@ pub(super) fn summary(outcomes: &[Outcome], took: Duration) -> io::Result<()> {
     }
     let seconds = took.as_secs_f64().max(0.001);
     let per_second = |count: u64| (count as f64 / seconds) as u64;
+    let rows_per_second = match outcomes.iter().all(Outcome::is_whole) {
+        true => format!(", {} rows/s", HumanCount(per_second(total.accepted + total.rejected))),
+        false => String::new(),
+    };
     let mut out = io::stdout().lock();
     writeln!(
         out,
-        "sent {sent} of {}: {} rows accepted, {} rejected; {} in {seconds:.1} s ({}/s, {} rows/s)",
+        "sent {sent} of {}: {} rows accepted, {} rejected; {} in {seconds:.1} s ({}/s{rows_per_second})",
         outcomes.len(),
         HumanCount(total.accepted),
         HumanCount(total.rejected),
         DecimalBytes(bytes),
         DecimalBytes(per_second(bytes)),
-        HumanCount(per_second(total.accepted + total.rejected)),
     )?;
     if total.rejected > 0 {
         writeln!(out, "rejected rows are kept, with their reasons, in `_dead_letters`")?;

@@ -210,6 +210,15 @@ impl Scanner {
         plain
     }
 
+    /// Where in the record being read a quote opened that may be open: after a quote inside it, the
+    /// next byte tells.
+    pub(super) fn last_quote(&self) -> Option<u64> {
+        match self.state {
+            State::Quote => Some(self.opened),
+            _ => self.open_quote(),
+        }
+    }
+
     /// Where in the record being read a quote opened that was not closed so far.
     pub(super) fn open_quote(&self) -> Option<u64> {
         let open = matches!(self.state, State::Quoted | State::Escaped { quoted: true });

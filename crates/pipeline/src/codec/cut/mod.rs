@@ -212,7 +212,8 @@ impl Cutter {
     }
 
     /// Bytes held that no finished chunk has taken: at most a chunk and a record with its line end,
-    /// beyond the piece pushed last. Finished chunks not yet taken by [`Cutter::next`] are not counted.
+    /// beyond the piece pushed last. Before a CSV header, 64 KiB of blank lines and comments may stand in
+    /// the chunk's place. Finished chunks not yet taken by [`Cutter::next`] are not counted.
     pub fn held(&self) -> usize {
         let held = |bytes: &Option<BytesMut>| bytes.as_ref().map_or(0, BytesMut::len);
         self.gathered + held(&self.start) + held(&self.prefix)

@@ -42,7 +42,7 @@ impl Cutter {
         let begin = self.malformed_at(begins, "");
         // One beyond the limit is seen or not, by how the bytes arrive.
         let quote = match &self.scanner {
-            Scanner::Csv(scanner) => scanner.open_quote().filter(|at| *at < limit as u64),
+            Scanner::Csv(scanner) => scanner.last_quote().filter(|at| *at < limit as u64),
             _ => None,
         };
         let quote = quote.map(|at| (at, self.malformed_at(begins + at, "")));

@@ -10,12 +10,12 @@ use async_trait::async_trait;
 use object_store::path::Path;
 use object_store::{Error, MultipartUpload, PutPayload, PutResult, Result, UploadPart};
 
-use super::blocking;
-use super::files::{Files, Publish, STORE, Staged, error};
+use super::files::{Publish, STORE, Staged, error};
+use super::{DiskStore, on};
 
 #[derive(Debug)]
 pub(super) struct Upload {
-    files: Arc<Files>,
+    store: DiskStore,
     location: Path,
     staged: Option<Staged>,
     end: u64,
@@ -23,8 +23,8 @@ pub(super) struct Upload {
 }
 
 impl Upload {
-    pub(super) fn new(files: Arc<Files>, location: Path, staged: Staged) -> Self {
-        Self { files, location, staged: Some(staged), end: 0, written: Arc::new(AtomicU64::new(0)) }
+    pub(super) fn new(store: DiskStore, location: Path, staged: Staged) -> Self {
+        Self { store, location, staged: Some(staged), end: 0, written: Arc::new(AtomicU64::new(0)) }
     }
 
     fn closed(&self) -> Error {
@@ -40,17 +40,19 @@ impl MultipartUpload for Upload {
             return Box::pin(async move { Err(closed) });
         };
         let (file, location) = (Arc::clone(&staged.file), self.location.clone());
+        let threads = self.store.threads.clone();
         let (mut at, len) = (self.end, data.content_length() as u64);
         let written = Arc::clone(&self.written);
         self.end += len;
-        Box::pin(blocking(move || {
+        let write = move || {
             for chunk in &data {
                 file.write_all_at(chunk, at).map_err(|e| error(&location, e))?;
                 at += chunk.len() as u64;
             }
             written.fetch_add(len, Ordering::AcqRel);
             Ok(())
-        }))
+        };
+        Box::pin(async move { on(&threads, write).await })
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
@@ -60,16 +62,17 @@ impl MultipartUpload for Upload {
             let source = format!("{}: {written} of {} bytes were written", self.location, self.end);
             return Err(Error::Generic { store: STORE, source: source.into() });
         }
-        let (files, location) = (Arc::clone(&self.files), self.location.clone());
-        blocking(move || files.publish(staged, &location, Publish::Replace)).await
+        let location = self.location.clone();
+        self.store.with(move |files| files.publish(staged, &location, Publish::Replace)).await
     }
 
     async fn abort(&mut self) -> Result<()> {
         let staged = self.staged.take();
-        blocking(move || {
-            drop(staged);
-            Ok(())
-        })
-        .await
+        self.store
+            .with(move |_| {
+                drop(staged);
+                Ok(())
+            })
+            .await
     }
 }

@@ -1,0 +1,569 @@
+//! What workers and handles share: the queue, the roster of workers, their sleep, the counts.
+//!
+//! Owns the jobs that a worker took and gave back, and the number of workers wanted. Knows nothing of what a job is. A job
+//! is, at each moment, in exactly one place: the queue, the jobs given back, one worker's hands, or counted.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use pin_project_lite::pin_project;
+use tokio::sync::Notify;
+
+use super::bed::{Bed, Rest};
+use super::job::Current;
+use super::slot::{Counts, Slot, Sum};
+use super::{PoolError, PoolStats, Settings};
+use crate::clock::{self, Instant};
+use crate::ctx::{Cause, Ctx};
+use crate::queue::{QueueInfo, Receiver, Sender};
+use crate::tasks;
+
+/// Every so many submits a worker is woken even if another was woken before and has not looked yet: that one may wait
+/// behind a job that blocks its runtime's thread.
+const WAKE_ANYWAY: u64 = 64;
+
+pub(super) struct Crew<J> {
+    pub(super) set: Settings,
+    what: Arc<str>,
+    pub(super) ctx: Ctx,
+    /// Cancelled when the pool stops or drains: it cuts a backoff short.
+    pub(super) hurry: Ctx,
+    queue: Receiver<J>,
+    /// The queue holds nothing: a worker must wait in it to be given a job.
+    rendezvous: bool,
+    bed: Bed,
+    returned: Mutex<Returned<J>>,
+    returned_len: AtomicUsize,
+    pub(super) roster: Mutex<Roster>,
+    live: AtomicUsize,
+    wanted: AtomicUsize,
+    submitted: AtomicU64,
+    blocked: AtomicUsize,
+    restarts: AtomicU64,
+    base: Counts,
+    /// A worker left the roster.
+    gone: Notify,
+    /// The number of workers wanted changed.
+    resized: Notify,
+}
+
+struct Returned<J> {
+    jobs: VecDeque<J>,
+    /// The pool stopped: what comes back is abandoned.
+    over: bool,
+}
+
+/// Who works, and who was left behind.
+#[derive(Default)]
+pub(super) struct Roster {
+    pub(super) workers: Vec<Arc<Place>>,
+    /// Workers ever started, for their names.
+    pub(super) named: usize,
+    /// Threads whose job passed its timeout, replaced and still running.
+    pub(super) stuck: usize,
+    /// Threads ever replaced.
+    pub(super) replaced: u64,
+}
+
+/// A worker's entry on the roster.
+#[derive(Default)]
+pub(super) struct Place {
+    pub(super) slot: Slot,
+    rest: Arc<Rest>,
+    /// What a thread runs now, for whoever answers in its stead.
+    pub(super) job: Mutex<Option<Current>>,
+    /// Another stands in its place.
+    pub(super) replaced: AtomicBool,
+}
+
+impl<J: Send + 'static> Crew<J> {
+    pub(super) fn new(set: Settings, ctx: Ctx, queue: Receiver<J>, rendezvous: bool) -> Arc<Self> {
+        super::panic::keep_stacks();
+        Arc::new(Self {
+            what: Arc::from(set.name.as_ref()),
+            hurry: ctx.child(""),
+            ctx,
+            queue,
+            rendezvous,
+            bed: Bed::default(),
+            returned: Mutex::new(Returned { jobs: VecDeque::new(), over: false }),
+            returned_len: AtomicUsize::new(0),
+            roster: Mutex::default(),
+            live: AtomicUsize::new(0),
+            wanted: AtomicUsize::new(set.workers),
+            submitted: AtomicU64::new(0),
+            blocked: AtomicUsize::new(0),
+            restarts: AtomicU64::new(0),
+            base: Counts::default(),
+            gone: Notify::new(),
+            resized: Notify::new(),
+            set,
+        })
+    }
+
+    // Submitting.
+
+    /// Hands `job` in, waiting in line under a policy that blocks, if the line is not full itself.
+    pub(super) async fn submit(&self, jobs: &Sender<J>, job: J) -> Result<(), PoolError> {
+        let mut submit = jobs.submit(job);
+        let mut in_line = None;
+        let result = poll_fn(|cx| {
+            let polled = Pin::new(&mut submit).poll(cx);
+            if polled.is_pending() && in_line.is_none() {
+                match InLine::join(&self.blocked, self.set.max_blocked) {
+                    Some(place) => in_line = Some(place),
+                    // Gone all the same: it was let in meanwhile.
+                    None if submit.take_back().is_none() => return Poll::Ready(Ok(())),
+                    None => return Poll::Ready(Err(PoolError::Full)),
+                }
+            }
+            polled.map_err(|error| PoolError::refused(&error))
+        })
+        .await;
+        if result.is_ok() {
+            self.submitted();
+        }
+        result
+    }
+
+    pub(super) fn try_submit(&self, jobs: &Sender<J>, job: J) -> Result<(), PoolError> {
+        jobs.try_submit(job).map_err(|error| PoolError::refused(&error))?;
+        self.submitted();
+        Ok(())
+    }
+
+    fn submitted(&self) {
+        let before = self.submitted.fetch_add(1, Ordering::AcqRel);
+        self.bed.wake_one(before.is_multiple_of(WAKE_ANYWAY));
+    }
+
+    // Working.
+
+    /// Waits for jobs and takes up to `most` of them. False: the worker shall end.
+    pub(super) async fn next(
+        &self,
+        place: &Place,
+        mut cancelled: Pin<&mut Cancelled<impl Future<Output = Cause>>>,
+        most: usize,
+        batch: &mut VecDeque<J>,
+    ) -> bool {
+        if self.rendezvous {
+            return self.meet(place, cancelled, batch).await;
+        }
+        let mut looks = self.set.looks;
+        poll_fn(|cx| self.poll_next(place, cancelled.as_mut(), (most, &mut looks), batch, cx)).await
+    }
+
+    fn poll_next(
+        &self,
+        place: &Place,
+        mut cancelled: Pin<&mut Cancelled<impl Future<Output = Cause>>>,
+        (most, looks): (usize, &mut u32),
+        batch: &mut VecDeque<J>,
+        cx: &mut Context<'_>,
+    ) -> Poll<bool> {
+        loop {
+            if self.shall_end() {
+                return Poll::Ready(false);
+            }
+            if self.take(place, most, batch) {
+                if self.bed.get_up(&place.rest) && self.has_work() {
+                    self.bed.wake_one(false);
+                }
+                return Poll::Ready(true);
+            }
+            if self.queue.is_closed() {
+                // Looked at before it was closed: once more.
+                return Poll::Ready(self.take(place, most, batch));
+            }
+            if *looks > 0 && self.bed.stay_up(&place.rest) {
+                *looks -= 1;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            *looks = 0;
+            if cancelled.as_mut().watch(cx) {
+                return Poll::Ready(false);
+            }
+            if self.bed.lie_down(&place.rest, cx.waker()) {
+                tasks::note_wait("queue", &self.what);
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// As [`Crew::next`], where a job changes hands only while the worker waits for it.
+    async fn meet(
+        &self,
+        place: &Place,
+        mut cancelled: Pin<&mut Cancelled<impl Future<Output = Cause>>>,
+        batch: &mut VecDeque<J>,
+    ) -> bool {
+        loop {
+            let mut resized = pin!(self.resized.notified());
+            resized.as_mut().enable();
+            if self.shall_end() {
+                return false;
+            }
+            let mut next = self.queue.recv();
+            let met = poll_fn(|cx| {
+                if let Poll::Ready(job) = Pin::new(&mut next).poll(cx) {
+                    return Poll::Ready(Some(job));
+                }
+                let over = self.ctx.is_cancelled() || cancelled.as_mut().watch(cx);
+                if over || resized.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(None);
+                }
+                Poll::Pending
+            })
+            .await;
+            match met {
+                Some(Some(job)) => {
+                    batch.push_back(job);
+                    if self.hold(place, batch) {
+                        return true;
+                    }
+                }
+                Some(None) => return false,
+                None => {}
+            }
+        }
+    }
+
+    fn shall_end(&self) -> bool {
+        self.ctx.is_cancelled()
+            || self.live.load(Ordering::Relaxed) > self.wanted.load(Ordering::Relaxed)
+    }
+
+    fn has_work(&self) -> bool {
+        self.returned_len.load(Ordering::SeqCst) > 0 || !self.queue.is_empty()
+    }
+
+    fn take(&self, place: &Place, most: usize, batch: &mut VecDeque<J>) -> bool {
+        if self.returned_len.load(Ordering::SeqCst) > 0 {
+            let mut returned = self.returned.lock();
+            let jobs = most.min(returned.jobs.len());
+            batch.extend(returned.jobs.drain(..jobs));
+            self.returned_len.store(returned.jobs.len(), Ordering::SeqCst);
+        }
+        while batch.len() < most
+            && let Some(job) = self.queue.try_recv()
+        {
+            batch.push_back(job);
+        }
+        !batch.is_empty() && self.hold(place, batch)
+    }
+
+    /// Enters the batch in the worker's figures.
+    fn hold(&self, place: &Place, batch: &mut VecDeque<J>) -> bool {
+        if place.slot.take(batch.len() as u64) {
+            return true;
+        }
+        // Left behind between two jobs: the pool is stopping.
+        self.abandon(batch.len() as u64);
+        batch.clear();
+        false
+    }
+
+    /// Gives back what of the batch was not started, so that others may take it while this worker waits.
+    pub(super) fn give_back(&self, place: &Place, batch: &mut VecDeque<J>) {
+        if batch.is_empty() {
+            return;
+        }
+        let jobs = batch.len() as u64;
+        if !place.slot.give_back(jobs) {
+            batch.clear(); // counted as abandoned
+            return;
+        }
+        let mut returned = self.returned.lock();
+        if returned.over {
+            drop(returned);
+            self.abandon(jobs);
+            batch.clear();
+            return;
+        }
+        returned.jobs.extend(batch.drain(..));
+        self.returned_len.store(returned.jobs.len(), Ordering::SeqCst);
+        drop(returned);
+        self.bed.wake_one(false);
+    }
+
+    /// Drops what is left of a batch after the pool stopped.
+    pub(super) fn abandon_batch(&self, place: &Place, batch: &mut VecDeque<J>) {
+        if !batch.is_empty() && place.slot.give_back(batch.len() as u64) {
+            self.abandon(batch.len() as u64);
+        }
+        batch.clear();
+    }
+
+    /// Whether a worker that was left behind serves on: not if another stands in its place.
+    pub(super) fn serves_on(&self, place: &Arc<Place>) -> bool {
+        let roster = self.roster.lock();
+        let serves = roster.workers.iter().any(|other| Arc::ptr_eq(other, place));
+        if serves {
+            place.slot.back();
+        }
+        serves
+    }
+
+    /// A worker panicked outside of a job: what it held is lost.
+    fn lost(&self, place: &Place) {
+        self.abandon(place.slot.leave());
+        place.slot.back();
+    }
+
+    /// Remembers that a worker died and says how long to pause before its next life.
+    pub(super) fn died(
+        &self,
+        place: &Place,
+        failures: &mut u32,
+        born: Instant,
+        panic: Option<&super::Panic>,
+    ) -> Duration {
+        if let Some(message) = panic {
+            tracing::error!(pool = %self.what, %message, "a worker panicked outside of a job");
+            self.lost(place);
+        }
+        self.restarts.fetch_add(1, Ordering::AcqRel);
+        if clock::now().saturating_duration_since(born) >= self.set.backoff.stable_after {
+            *failures = 0;
+        }
+        *failures = failures.saturating_add(1);
+        let pause = self.set.backoff.pause(*failures);
+        let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        tracing::warn!(pool = %self.what, pause_ms, "worker ended, restarts after a pause");
+        pause
+    }
+
+    // Hiring.
+
+    /// Enters workers on the roster until there are as many as wanted; each must be started by the caller.
+    pub(super) fn hire(self: &Arc<Self>) -> Vec<(usize, Seat<J>)> {
+        let mut roster = self.roster.lock();
+        let mut hired = Vec::new();
+        let over = self.ctx.is_cancelled() || self.queue.is_closed();
+        while !over && roster.workers.len() < self.wanted.load(Ordering::Relaxed) {
+            hired.push(self.hire_into(&mut roster));
+        }
+        hired
+    }
+
+    pub(super) fn hire_into(self: &Arc<Self>, roster: &mut Roster) -> (usize, Seat<J>) {
+        let place = Arc::new(Place::default());
+        roster.workers.push(Arc::clone(&place));
+        self.live.store(roster.workers.len(), Ordering::Relaxed);
+        let number = roster.named;
+        roster.named += 1;
+        (number, Seat { crew: Arc::clone(self), place })
+    }
+
+    /// Sets how many workers there shall be. More must be hired; fewer end, each when it is between jobs.
+    pub(super) fn want(&self, workers: usize) {
+        self.wanted.store(workers.max(1), Ordering::Relaxed);
+        self.bed.wake_all();
+        self.resized.notify_waiters();
+    }
+
+    /// Ends the worker if there are more than wanted; false when another has ended in its stead.
+    pub(super) fn retires(&self, place: &Arc<Place>) -> bool {
+        let mut roster = self.roster.lock();
+        let surplus = roster.workers.len() > self.wanted.load(Ordering::Relaxed);
+        if surplus || self.ctx.is_cancelled() || self.queue.is_closed() {
+            self.cross_out(&mut roster, place);
+            return true;
+        }
+        false
+    }
+
+    /// Takes a worker off the roster; its counts go over to the pool's. False when it was replaced before.
+    pub(super) fn cross_out(&self, roster: &mut Roster, place: &Arc<Place>) -> bool {
+        let at = roster.workers.iter().position(|other| Arc::ptr_eq(other, place));
+        if let Some(at) = at {
+            roster.workers.swap_remove(at);
+            self.live.store(roster.workers.len(), Ordering::Relaxed);
+            self.base.fold(&place.slot.counts);
+            self.gone.notify_waiters();
+        }
+        at.is_some()
+    }
+
+    // Ending.
+
+    fn abandon(&self, jobs: u64) {
+        self.base.abandoned.fetch_add(jobs, Ordering::AcqRel);
+    }
+
+    pub(super) fn timed_out(&self, jobs: u64) {
+        self.base.timed_out.fetch_add(jobs, Ordering::AcqRel);
+    }
+
+    /// Takes no more jobs; the accepted ones are still run.
+    pub(super) fn close(&self) {
+        self.queue.close();
+        self.hurry.cancel(Cause::Shutdown);
+        self.bed.wake_all();
+        self.resized.notify_waiters();
+    }
+
+    /// Counts what runs now as abandoned.
+    pub(super) fn leave_running_behind(&self) {
+        let roster = self.roster.lock();
+        let left = roster.workers.iter().map(|place| place.slot.leave()).sum();
+        self.abandon(left);
+    }
+
+    /// Takes no more jobs and drops the queued ones, whose callers are answered `Cancelled`.
+    pub(super) fn stop(&self, cause: Cause) {
+        self.queue.close();
+        self.ctx.cancel(cause);
+        let returned = {
+            let mut returned = self.returned.lock();
+            returned.over = true;
+            self.returned_len.store(0, Ordering::SeqCst);
+            std::mem::take(&mut returned.jobs)
+        };
+        let mut abandoned = returned.len() as u64;
+        drop(returned);
+        while let Some(job) = self.queue.try_recv() {
+            drop(job);
+            abandoned += 1;
+        }
+        self.abandon(abandoned);
+        self.bed.wake_all();
+    }
+
+    /// Waits until no worker is on the roster.
+    pub(super) async fn deserted(&self) {
+        loop {
+            let mut gone = pin!(self.gone.notified());
+            gone.as_mut().enable();
+            if self.roster.lock().workers.is_empty() {
+                return;
+            }
+            gone.await;
+        }
+    }
+
+    /// Waits until no worker is on the roster, for `deadline` at most; true when none is.
+    pub(super) async fn empty(&self, deadline: Instant) -> bool {
+        let gone = async {
+            self.deserted().await;
+            if self.roster.lock().stuck == 0 {
+                // They have a moment of their own code left.
+                self.ctx.idle().await;
+            }
+        };
+        tokio::time::timeout_at(deadline, gone).await.is_ok()
+    }
+
+    // Telling.
+
+    pub(super) fn sum(&self) -> Sum {
+        let roster = self.roster.lock();
+        self.sum_of(&roster)
+    }
+
+    fn sum_of(&self, roster: &Roster) -> Sum {
+        let mut sum = Sum::default();
+        sum.add(&self.base);
+        for place in &roster.workers {
+            sum.add(&place.slot.counts);
+        }
+        sum
+    }
+
+    pub(super) fn stats(&self, queue: &QueueInfo) -> PoolStats {
+        let roster = self.roster.lock();
+        let sum = self.sum_of(&roster);
+        let held: Vec<_> = roster.workers.iter().map(|place| place.slot.held()).collect();
+        let busy = held.iter().filter(|held| **held > 0).count();
+        let taken = usize::try_from(held.iter().sum::<u64>()).unwrap_or(usize::MAX);
+        PoolStats {
+            name: self.set.name.to_string(),
+            workers: self.wanted.load(Ordering::Relaxed),
+            live: roster.workers.len(),
+            busy,
+            queued: queue.items
+                + self.returned_len.load(Ordering::SeqCst)
+                + taken.saturating_sub(busy),
+            blocked: self.blocked.load(Ordering::Relaxed),
+            submitted: self.submitted.load(Ordering::Acquire),
+            dropped: queue.dropped + queue.shed,
+            done: sum.done,
+            failed: sum.failed,
+            panicked: sum.panicked,
+            timed_out: sum.timed_out,
+            cancelled: sum.cancelled,
+            abandoned: sum.abandoned,
+            restarts: self.restarts.load(Ordering::Acquire),
+            stuck: roster.stuck,
+            replaced: roster.replaced,
+        }
+    }
+}
+
+pin_project! {
+    /// The pool's cancellation as one worker waits for it: it asks to be woken once in its life, and from then on the
+    /// context's flag says all, since a worker always waits with the same waker.
+    pub(super) struct Cancelled<F> {
+        #[pin]
+        cancelled: F,
+        asked: bool,
+    }
+}
+
+impl<F: Future<Output = Cause>> Cancelled<F> {
+    pub(super) fn new(cancelled: F) -> Self {
+        Self { cancelled, asked: false }
+    }
+
+    /// Asks to be woken; true when it is cancelled already. The caller looks at the flag first.
+    pub(super) fn watch(self: Pin<&mut Self>, cx: &mut Context<'_>) -> bool {
+        let this = self.project();
+        !std::mem::replace(this.asked, true) && this.cancelled.poll(cx).is_ready()
+    }
+}
+
+/// A place among those who wait to submit.
+struct InLine<'a>(&'a AtomicUsize);
+
+impl<'a> InLine<'a> {
+    fn join(blocked: &'a AtomicUsize, most: usize) -> Option<Self> {
+        let place = Self(blocked);
+        (blocked.fetch_add(1, Ordering::AcqRel) < most).then_some(place)
+    }
+}
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A worker's hold on its place: whatever way it ends, what it held is counted and its place is free.
+pub(super) struct Seat<J: Send + 'static> {
+    pub(super) crew: Arc<Crew<J>>,
+    pub(super) place: Arc<Place>,
+}
+
+impl<J: Send + 'static> Drop for Seat<J> {
+    fn drop(&mut self) {
+        let crew = &self.crew;
+        if crew.bed.get_up(&self.place.rest) && crew.has_work() {
+            crew.bed.wake_one(false);
+        }
+        crew.abandon(self.place.slot.leave());
+        let mut roster = crew.roster.lock();
+        if !crew.cross_out(&mut roster, &self.place) && self.place.replaced.load(Ordering::Relaxed)
+        {
+            roster.stuck -= 1;
+            crew.gone.notify_waiters();
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Where a suspended task stands: one poll with a waker that takes a backtrace whenever a pending leaf keeps it.
+//!
+//! Owns nothing beyond the one poll. What a leaf gets is the task's own waker, so the poll is like any other to it: a
+//! spurious one, which every future must bear. Reading symbols is slow and happens later, off the runtime: see [`read`].
+//!
+//! The waker is `unsafe`; its tests run under valgrind (from `crates/flow`, IT being the binary of `tests/it`):
+//!
+//! ```text
+//! valgrind --error-exitcode=1 --fair-sched=yes IT dump::being dump::a_task_that --test-threads=1
+//! ```
+//!
+//! ```text
+//! wrapper ─poll(capturing waker)─► user's future ─► … ─► leaf: waker.clone() ─► backtrace, and the real waker
+//! ```
+
+use std::backtrace::Backtrace;
+use std::fmt;
+use std::future::Future;
+use std::mem::ManuallyDrop;
+use std::pin::Pin;
+use std::ptr;
+use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
+
+use parking_lot::Mutex;
+
+/// How many leaves of one task are captured; a task that joins more names the rest by number.
+const LEAVES: usize = 8;
+
+/// The raw backtraces of one poll, not yet read.
+#[derive(Debug, Default)]
+pub(crate) struct Captured {
+    traces: Vec<Backtrace>,
+    more: usize,
+}
+
+/// One function on the way from a task's first line to where it waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// The function's path, ending in `{{closure}}` for an async one; only `{async_fn#0}` when debug info keeps no path.
+    /// The place is the surer guide.
+    pub function: String,
+    /// `file:line:column`, when the program carries line tables.
+    pub place: Option<String>,
+}
+
+impl fmt::Display for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.function)?;
+        match &self.place {
+            Some(place) => write!(f, " at {place}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Where one task stands: a list of frames, innermost first, for each leaf it waits at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stack {
+    /// The task's id in the registry.
+    pub task: u64,
+    /// One entry per leaf. None at all: no leaf kept a waker in this poll, so perhaps nothing will ever wake the task.
+    pub leaves: Vec<Vec<Frame>>,
+    /// How many leaves more there were.
+    pub more: usize,
+}
+
+struct Capture<'a> {
+    real: &'a Waker,
+    captured: Mutex<Captured>,
+}
+
+static VTABLE: RawWakerVTable =
+    RawWakerVTable::new(clone_capturing, wake_real, wake_real, drop_nothing);
+
+/// # Safety
+/// `data` is a live [`Capture`].
+unsafe fn clone_capturing(data: *const ()) -> RawWaker {
+    // SAFETY: the caller's promise; a `Capture` is only ever shared, and its list has a lock.
+    let capture = unsafe { &*data.cast::<Capture<'_>>() };
+    let mut captured = capture.captured.lock();
+    if captured.traces.len() < LEAVES {
+        captured.traces.push(Backtrace::force_capture());
+    } else {
+        captured.more += 1;
+    }
+    drop(captured);
+    // The new waker takes over the reference that this clone counts.
+    let real = ManuallyDrop::new(capture.real.clone());
+    RawWaker::new(real.data(), real.vtable())
+}
+
+/// # Safety
+/// `data` is a live [`Capture`].
+unsafe fn wake_real(data: *const ()) {
+    // SAFETY: the caller's promise.
+    unsafe { &*data.cast::<Capture<'_>>() }.real.wake_by_ref();
+}
+
+/// # Safety
+/// None needed: the capture belongs to [`poll_capturing`].
+unsafe fn drop_nothing(_data: *const ()) {}
+
+/// Polls `fut` once and says where its leaves stand. Never inlined: its frame is where the task's own frames end.
+#[inline(never)]
+pub(crate) fn poll_capturing<F: Future>(
+    fut: Pin<&mut F>,
+    cx: &mut Context<'_>,
+) -> (Poll<F::Output>, Captured) {
+    let capture = Capture { real: cx.waker(), captured: Mutex::default() };
+    // SAFETY: `capture` lives until after the poll. The waker made over it is lent, never given away, and each clone of
+    // it is the real waker, so nothing refers to `capture` once the poll has returned. The functions of the table may run
+    // on any thread: they only read a `&Waker`, which is `Sync`, and a list under a lock.
+    let waker = unsafe { Waker::new(ptr::from_ref(&capture).cast(), &VTABLE) };
+    let polled = fut.poll(&mut Context::from_waker(&waker));
+    drop(waker);
+    (polled, capture.captured.into_inner())
+}
+
+/// Looks the symbols up: milliseconds, and much more the first time. Not for a thread of the runtime.
+pub(crate) fn read(task: u64, captured: &Captured) -> Stack {
+    let leaves = captured.traces.iter().map(|trace| trim(parse(&trace.to_string()))).collect();
+    Stack { task, leaves, more: captured.more }
+}
+
+/// `  4: function` lines, each perhaps followed by `at place`.
+fn parse(text: &str) -> Vec<Frame> {
+    let mut frames: Vec<Frame> = Vec::new();
+    for line in text.lines().map(str::trim) {
+        if let Some(place) = line.strip_prefix("at ") {
+            if let Some(frame) = frames.last_mut() {
+                frame.place = Some(place.to_owned());
+            }
+        } else if let Some((number, function)) = line.split_once(": ")
+            && number.bytes().all(|byte| byte.is_ascii_digit())
+        {
+            frames.push(Frame { function: function.to_owned(), place: None });
+        }
+    }
+    frames
+}
+
+/// Cuts what stands outside the task's own poll, then what belongs to the runtime, the standard library or this crate.
+fn trim(mut frames: Vec<Frame>) -> Vec<Frame> {
+    // Debug info may name a generic or inlined function without its path, so the ends are found by bare name.
+    let is = |frame: &Frame, name: &str| frame.function.contains(name);
+    if let Some(end) = frames.iter().position(|frame| is(frame, "poll_capturing")) {
+        frames.truncate(end);
+    }
+    if let Some(start) = frames.iter().rposition(|frame| is(frame, "clone_capturing")) {
+        frames.drain(..=start);
+    }
+    let own: Vec<_> = frames.iter().filter(|frame| !foreign(frame)).cloned().collect();
+    if own.is_empty() { frames } else { own }
+}
+
+/// By the function's path, or by the file where an inlined function has lost its path.
+fn foreign(frame: &Frame) -> bool {
+    let path = frame.function.trim_start_matches(['<', '&']);
+    if ["std::", "core::", "alloc::", "tokio::", "tokio_util::", "forebay_flow::"]
+        .iter()
+        .any(|start| path.starts_with(start))
+    {
+        return true;
+    }
+    let Some(place) = &frame.place else {
+        return false;
+    };
+    // A trace shows places below the working directory relative to it.
+    let place = match (place.strip_prefix("./"), std::env::current_dir()) {
+        (Some(below), Ok(here)) => here.join(below).to_string_lossy().into_owned(),
+        _ => place.clone(),
+    };
+    place.starts_with("/rustc/")
+        || place.contains("/tokio-")
+        || place.starts_with(concat!(env!("CARGO_MANIFEST_DIR"), "/src/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{parse, trim};
+
+    #[test]
+    fn a_trace_is_cut_to_the_frames_between_the_leaf_and_the_wrapper() {
+        let text = "   0: std::backtrace::Backtrace::create\n   1: forebay_flow::stacks::clone_capturing\n             \
+                    at ./src/stacks.rs:70:1\n   2: <tokio::time::Sleep as core::future::Future>::poll\n   \
+                    3: app::wait::{{closure}}\n             at /srv/app.rs:7:9\n   \
+                    4: forebay_flow::stacks::poll_capturing\n   5: app::main";
+        let frames: Vec<_> = trim(parse(text)).iter().map(ToString::to_string).collect();
+        assert_eq!(frames, ["app::wait::{{closure}} at /srv/app.rs:7:9"]);
+    }
+
+    #[test]
+    fn frames_of_the_runtime_stay_when_there_are_no_others() {
+        let text = "   0: forebay_flow::stacks::clone_capturing\n   1: tokio::time::Sleep::poll\n   \
+                    2: forebay_flow::stacks::poll_capturing\n   3: main";
+        let frames: Vec<_> = trim(parse(text)).into_iter().map(|frame| frame.function).collect();
+        assert_eq!(frames, ["tokio::time::Sleep::poll"]);
+    }
+}

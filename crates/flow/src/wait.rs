@@ -94,9 +94,14 @@ impl<P> WaitList<P> {
         self.remove(index(ticket))
     }
 
+    /// The first in line, who stays there.
+    pub(crate) fn first(&self) -> Option<&Waiting<P>> {
+        self.places.get(self.first as usize)?.waiting.as_ref()
+    }
+
     /// What the first in line needs.
     pub(crate) fn first_need(&self) -> Option<u64> {
-        self.places.get(self.first as usize)?.waiting.as_ref().map(|waiting| waiting.need)
+        self.first().map(|waiting| waiting.need)
     }
 
     /// Who is first in line.
@@ -106,7 +111,7 @@ impl<P> WaitList<P> {
 
     /// The waker of the first in line, who stays there.
     pub(crate) fn first_waker(&self) -> Option<Waker> {
-        self.places.get(self.first as usize)?.waiting.as_ref().map(|waiting| waiting.waker.clone())
+        self.first().map(|waiting| waiting.waker.clone())
     }
 
     /// Grants the first in line; wake its waker after the lock is gone.
@@ -114,15 +119,19 @@ impl<P> WaitList<P> {
         self.remove(self.first)
     }
 
+    /// All, in order, who stay in line.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Waiting<P>> {
+        let mut at = self.first;
+        std::iter::from_fn(move || {
+            let place = self.places.get(at as usize)?;
+            at = place.after;
+            place.waiting.as_ref()
+        })
+    }
+
     /// The wakers of all, in order, who stay in line.
     pub(crate) fn wakers(&self) -> Vec<Waker> {
-        let mut wakers = Vec::with_capacity(self.len);
-        let mut at = self.first;
-        while let Some(place) = self.places.get(at as usize) {
-            wakers.extend(place.waiting.as_ref().map(|waiting| waiting.waker.clone()));
-            at = place.after;
-        }
-        wakers
+        self.iter().map(|waiting| waiting.waker.clone()).collect()
     }
 
     fn held(&mut self, ticket: u64) -> Option<&mut Waiting<P>> {

@@ -1,40 +1,58 @@
-//! The queue's state and every decision about it, under one lock.
+//! The queue's state, its two locks, and who is let in when.
 //!
-//! Owns the items, both waiting lines and the counters. It never wakes or drops anyone else's value while holding the
-//! lock: wakers and lost items are handed out in an [`After`] and let go by the caller.
+//! Owns the items, both waiting lines and the counters. It never wakes or drops anyone else's value while holding a lock:
+//! wakers and lost items are handed out in an [`After`] and let go by the caller.
 //!
 //! ```text
-//! submit ─► in line (with the item) ─► in the queue ─► received
-//!              └─► taken back             └─► lost: dropped · shed · expired · orphaned
+//!         ┌────────────── back ──────────────┐              ┌─ front ─┐
+//! submit ─┼─► room? ─yes───────────► items ──┼─ all at once ┼─► hand ─┼─► received
+//!         │     └─no─► line ─ let in ──►┘    │              │         │
+//!         └────────────└─► taken back        └─► lost       └─► lost ─┘
 //! ```
 //!
-//! An item whose sender waits lies in the waiting line itself, so that whoever makes room moves it into the queue in
-//! order, without its sender: a receiver never runs dry while senders wait to be scheduled. The sender's wake may then be
-//! *owed* for some receives, so that many are paid at once. What holds between any two operations (Q stands in the
-//! model's assertions):
+//! Senders lock the back. Receivers lock the front, and the back only when the hand is empty or the line is due: so a
+//! receiver that is busy pays one lock that nobody else wants. The hand belongs to all receivers. What is taken from it is
+//! told to the back at the next occasion; who must know exactly holds both locks ([`Both`], the front's first).
+//!
+//! # The low-water rule
+//!
+//! A sender in line has its item with it. To let each in as soon as one item is taken would cost a wake an item and switch
+//! between sender and receiver all the time. So the line waits, as a socket's writer does (`SO_SNDLOWAT`), until a quarter
+//! of the bound is free, or as much as its first needs if that is more, or until its first has waited a millisecond or two;
+//! then all that fit are let in and woken at once. Bounds below [`STRICT_BELOW`] know no such wait. Whoever looks at the
+//! line for another reason (a waiting submit that is polled, a `try_submit`, one that leaves, an expiry) lets in all that
+//! fit without waiting for the rule: nobody is refused or timed out while there is room.
+//!
+//! What holds between any two operations (Q stands in the model's assertions):
 //!
 //! - Q1: no more is used than the bound (at a rendezvous: no more items lie here than receivers were woken for).
-//! - Q2: who is in line does not fit; so none waits at an empty queue.
-//! - Q3: wakes are owed only while there is an item to receive; so none is owed for ever.
+//! - Q2: the first in line does not fit, or less than the low-water mark is free; so none waits at an empty queue.
+//! - Q3: no sender sleeps whose item was accepted: it leaves the line and is woken by one and the same operation.
 //! - Q4: a receiver is in line only while every item has a woken receiver.
 //! - Q5: accepted = received + lost + in the queue.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
-
-use super::items::{Entry, Items, Tell};
+use super::items::{self, Entry, Items, Line, Tell};
 use super::policy::{Full, Lost, Priority, Shedding};
+use super::receiver::Seat;
+use super::registry::SOMEBODY;
+use super::sync::{Apart, Mutex, MutexGuard};
 use super::{Bound, QueueInfo, Unit};
 use crate::clock::{self, Instant};
 use crate::wait::{WaitList, wake_all};
 
-/// Wakes are owed for so many receives at most.
-const OWED_RECEIVES: u32 = 32;
-/// A sender that waited this long is woken at once: the receiver is slow, and a wake costs nothing beside its pace.
-const OWED_FOR: Duration = Duration::from_millis(1);
+/// The line waits for this part of the bound.
+const LOW_WATER_PART: u64 = 4;
+/// Queues of a smaller bound let the line in as soon as its first fits, and have no hand.
+pub(super) const STRICT_BELOW: u64 = 8;
+/// Who has waited this long is let in by the next look: the receiver is slow, and a wake is nothing beside its pace.
+const LET_IN_AFTER: Duration = Duration::from_millis(1);
+/// Nothing that could be freed: nobody is in line.
+const NEVER: u64 = u64::MAX;
 
 pub(super) type Weigher<T> = Box<dyn Fn(&T) -> usize + Send + Sync>;
 pub(super) type Ranker<T> = Box<dyn Fn(&T) -> Priority + Send + Sync>;
@@ -44,7 +62,8 @@ pub(super) type DeadLetter<T> = Box<dyn Fn(T, Lost) + Send + Sync>;
 pub struct Queue<T> {
     pub(super) name: Arc<str>,
     pub(super) rules: Rules<T>,
-    state: Mutex<State<T>>,
+    front: Apart<Mutex<Front<T>>>,
+    back: Apart<Mutex<Back<T>>>,
 }
 
 /// What was decided when the queue was made.
@@ -59,28 +78,60 @@ pub(super) struct Rules<T> {
     pub(super) dead_letter: Option<DeadLetter<T>>,
 }
 
-pub(super) struct State<T> {
+impl<T> Rules<T> {
+    fn ranked(&self) -> bool {
+        matches!(self.full, Full::Shed(_))
+    }
+}
+
+/// What receivers lock.
+pub(super) struct Front<T> {
+    /// The oldest items.
+    pub(super) hand: Line<T>,
+    /// Taken from the hand and not told to the back yet: items, and their weight.
+    pub(super) taken: u64,
+    pub(super) freed: u64,
+    /// The line is due once so much is freed.
+    due: u64,
+    /// Since when the first in line waits.
+    waiting_since: Option<Instant>,
+}
+
+impl<T> Front<T> {
+    /// Whether the back must be told now, for the sake of the line. The clock is read after 1, 2, 4, … takes: a slow
+    /// receiver's first one sees that the line has waited, and a fast one is spared most of it.
+    pub(super) fn line_is_due(&self) -> bool {
+        self.due != NEVER
+            && (self.freed >= self.due
+                || (self.taken.is_power_of_two() && waited(self.waiting_since)))
+    }
+}
+
+fn waited(since: Option<Instant>) -> bool {
+    since.is_some_and(|since| clock::now().saturating_duration_since(since) >= LET_IN_AFTER)
+}
+
+/// What senders lock.
+pub(super) struct Back<T> {
     pub(super) items: Items<T>,
-    /// Weight of the items.
+    /// Weight of all items, those in the hand included.
     pub(super) used: u64,
     pub(super) closed: bool,
     pub(super) senders: usize,
-    pub(super) receivers: usize,
-    pub(super) submitting: WaitList<Entry<T>>,
+    /// By address: many may come and go.
+    pub(super) receivers: BTreeMap<usize, Arc<Seat>>,
+    pub(super) line: WaitList<InLine<T>>,
     pub(super) receiving: WaitList,
-    owed: Owed,
-    shedding: Shedding,
+    /// No item expires before this; `None` when none expires at all.
+    earliest: Option<Instant>,
+    pub(super) shedding: Shedding,
     pub(super) counters: Counters,
 }
 
-/// Senders whose items were accepted while they waited, and who were not woken yet.
-#[derive(Default)]
-struct Owed {
-    wakers: Vec<Waker>,
-    weight: u64,
-    receives: u32,
-    /// Pay at the next occasion.
-    now: bool,
+/// A sender's item in line.
+pub(super) struct InLine<T> {
+    pub(super) entry: Entry<T>,
+    pub(super) since: Instant,
 }
 
 #[derive(Default)]
@@ -92,19 +143,45 @@ pub(super) struct Counters {
     pub(super) rejected: u64,
     pub(super) shed: u64,
     pub(super) expired: u64,
-    /// Integral of the number of waiting submitters over time, up to `since`.
-    blocked_time: Duration,
-    since: Option<Instant>,
+    /// How long those waited who wait no more.
+    pub(super) blocked_time: Duration,
 }
 
-/// What to do once the lock is gone.
+/// The whole state: both locks held, and the back told what was taken.
+pub(super) struct Both<'a, T> {
+    pub(super) front: MutexGuard<'a, Front<T>>,
+    pub(super) back: MutexGuard<'a, Back<T>>,
+}
+
+impl<T> Both<'_, T> {
+    /// Items in the queue.
+    pub(super) fn len(&self) -> usize {
+        self.front.hand.len() + self.back.items.len()
+    }
+
+    /// Takes the oldest out; what it weighed and what became of it is the caller's to count.
+    pub(super) fn pop_oldest(&mut self) -> Option<Entry<T>> {
+        self.front.hand.pop_front().or_else(|| self.back.items.pop())
+    }
+
+    pub(super) fn oldest(&self) -> Option<&Entry<T>> {
+        self.front.hand.front().or_else(|| self.back.items.first())
+    }
+
+    /// Whether anything here expires at all.
+    pub(super) fn expires(&self) -> bool {
+        self.back.earliest.is_some()
+    }
+}
+
+/// What to do once the locks are gone.
 #[must_use]
 pub(super) struct After<T> {
     /// The usual one, without an allocation.
     waker: Option<Waker>,
     wakers: Vec<Waker>,
-    lost: Vec<(Entry<T>, Lost)>,
-    received: Vec<Tell>,
+    pub(super) lost: Vec<(Entry<T>, Lost)>,
+    pub(super) received: Vec<Tell>,
 }
 
 impl<T> After<T> {
@@ -112,7 +189,7 @@ impl<T> After<T> {
         Self { waker: None, wakers: Vec::new(), lost: Vec::new(), received: Vec::new() }
     }
 
-    fn wake(&mut self, waker: Option<Waker>) {
+    pub(super) fn wake(&mut self, waker: Option<Waker>) {
         match waker {
             Some(waker) if self.waker.is_none() => self.waker = Some(waker),
             waker => self.wakers.extend(waker),
@@ -120,41 +197,64 @@ impl<T> After<T> {
     }
 }
 
-/// How a submit stands.
-pub(super) enum Step {
-    Accepted,
-    Full,
-    Shed,
-    Closed,
-    TooHeavy,
-    /// Waits with this ticket.
-    Waits(u64),
+/// Which of those in line that fit are let in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum LetIn {
+    /// None before the low-water rule says so; then all.
+    ByLowWater,
+    /// All.
+    Now,
 }
 
 impl<T> Queue<T> {
     pub(super) fn new(name: &str, rules: Rules<T>) -> Self {
-        let state = State {
-            items: Items::new(matches!(rules.full, Full::Shed(_))),
+        let front =
+            Front { hand: Line::new(), taken: 0, freed: 0, due: NEVER, waiting_since: None };
+        let back = Back {
+            items: Items::new(rules.ranked()),
             used: 0,
             closed: false,
             senders: 1,
-            receivers: 1,
-            submitting: WaitList::default(),
+            receivers: BTreeMap::new(),
+            line: WaitList::default(),
             receiving: WaitList::default(),
-            owed: Owed::default(),
+            earliest: None,
             shedding: Shedding::default(),
             counters: Counters::default(),
         };
-        Self { name: Arc::from(name), rules, state: Mutex::new(state) }
+        Self {
+            name: Arc::from(name),
+            rules,
+            front: Apart(Mutex::new(front)),
+            back: Apart(Mutex::new(back)),
+        }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State<T>> {
-        #[cfg(all(test, shuttle))]
-        super::model::point();
-        self.state.lock()
+    pub(super) fn front(&self) -> MutexGuard<'_, Front<T>> {
+        self.front.lock()
     }
 
-    /// Wakes who is to be woken and lets go what was lost. Call it without the lock.
+    pub(super) fn back(&self) -> MutexGuard<'_, Back<T>> {
+        self.back.lock()
+    }
+
+    pub(super) fn both(&self) -> Both<'_, T> {
+        self.both_from(self.front())
+    }
+
+    /// Locks the back as well, and tells it what was taken.
+    pub(super) fn both_from<'a>(&'a self, mut front: MutexGuard<'a, Front<T>>) -> Both<'a, T> {
+        let mut back = self.back();
+        back.counters.received += std::mem::take(&mut front.taken);
+        let freed = std::mem::take(&mut front.freed);
+        back.used -= freed;
+        if front.due != NEVER {
+            front.due -= freed.min(front.due);
+        }
+        Both { front, back }
+    }
+
+    /// Wakes who is to be woken and lets go what was lost. Call it without a lock.
     pub(super) fn settle(&self, after: After<T>) {
         if let Some(waker) = after.waker {
             waker.wake();
@@ -164,8 +264,8 @@ impl<T> Queue<T> {
         for tell in after.received {
             tell.send(Ok(())).ok();
         }
-        for (entry, lost) in after.lost {
-            if let Some(tell) = entry.tell {
+        for (mut entry, lost) in after.lost {
+            if let Some(tell) = entry.take_tell() {
                 tell.send(Err(lost)).ok();
             }
             match &self.rules.dead_letter {
@@ -175,345 +275,170 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Asks the item's weight and priority; user code, so never under the lock.
-    pub(super) fn entry(&self, item: T) -> Entry<T> {
-        let weight = match (&self.rules.weigh, self.rules.bound.unit()) {
-            (Some(weigh), _) => weigh(&item) as u64,
-            (None, Unit::Items) => 1,
-            (None, Unit::Bytes) => size_of::<T>() as u64,
-        };
-        let priority = self.rules.rank.as_ref().map_or(Priority::Lowest, |rank| rank(&item));
-        Entry::new(item, weight, priority)
-    }
-
-    fn limit(&self) -> u64 {
+    pub(super) fn limit(&self) -> u64 {
         self.rules.bound.limit()
     }
 
-    fn fits(&self, state: &State<T>, weight: u64) -> bool {
+    /// Whether the receivers have a hand to take from.
+    pub(super) fn has_hand(&self) -> bool {
+        self.limit() >= STRICT_BELOW && !self.rules.ranked()
+    }
+
+    pub(super) fn free(&self, back: &Back<T>) -> u64 {
+        self.limit().saturating_sub(back.used)
+    }
+
+    pub(super) fn fits(&self, back: &Back<T>, weight: u64) -> bool {
         match self.limit() {
-            0 => !state.receiving.is_empty(),
-            limit => weight <= limit.saturating_sub(state.used),
+            0 => !back.receiving.is_empty(),
+            _ => weight <= self.free(back),
         }
     }
 
-    /// First try of a submit. `entry` is taken when accepted or put in line. `waker` given: it may wait under `Block`.
-    pub(super) fn submit(&self, entry: &mut Option<Entry<T>>, waker: Option<&Waker>) -> Step {
-        let Some(new) = entry.take() else { return Step::Accepted };
-        let mut after = After::nothing();
-        let mut state = self.lock();
-        let step = match self.refusal(&state, &new) {
-            Some(step) => step,
-            None if self.fits_in_turn(&state, new.weight)
-                || self.make_room(&mut state, &new, &mut after) =>
-            {
-                self.accept(&mut state, new, &mut after);
-                drop(state);
-                self.settle(after);
-                return Step::Accepted;
-            }
-            None => Step::Full,
-        };
-        let step = match (step, self.rules.full) {
-            (Step::Full, Full::Block) => {
-                if let Some(waker) = waker
-                    && state.submitting.len() < self.rules.max_waiting
-                {
-                    state.count_blocked();
-                    state.counters.blocked += 1;
-                    return Step::Waits(state.submitting.join_with(new.weight, waker.clone(), new));
-                }
-                Step::Full
-            }
-            (Step::Full, Full::DropNewest | Full::DropOldest) => {
-                state.counters.dropped += 1;
-                drop(state);
-                after.lost.push((new, Lost::Newest));
-                self.settle(after);
-                return Step::Accepted;
-            }
-            (step, _) => step,
-        };
-        match step {
-            Step::Full | Step::TooHeavy => state.counters.rejected += 1,
-            Step::Shed => state.counters.shed += 1,
-            _ => {}
-        }
-        drop(state);
-        self.settle(after);
-        *entry = Some(new);
-        step
-    }
-
-    /// Why the queue would not even take it if it had room.
-    fn refusal(&self, state: &State<T>, new: &Entry<T>) -> Option<Step> {
-        if state.closed {
-            return Some(Step::Closed);
-        }
-        if self.limit() > 0 && new.weight > self.limit() {
-            return Some(Step::TooHeavy);
-        }
-        state.shedding.sheds(new.priority).then_some(Step::Shed)
-    }
-
-    fn fits_in_turn(&self, state: &State<T>, weight: u64) -> bool {
-        state.submitting.is_empty() && self.fits(state, weight)
-    }
-
-    /// Makes room at the expense of what expired, and as the policy says. Whether `new` fits then.
-    fn make_room(&self, state: &mut State<T>, new: &Entry<T>, after: &mut After<T>) -> bool {
-        if state.items.expires() {
-            self.expire_some(state, clock::now(), after);
-        }
-        match self.rules.full {
-            Full::DropOldest => {
-                while !self.fits(state, new.weight)
-                    && let Some(old) = state.items.pop()
-                {
-                    state.counters.dropped += 1;
-                    self.lose(state, old, Lost::Oldest, after);
-                }
-            }
-            Full::Shed(_) if self.fits_without_lower(state, new) => {
-                while !self.fits(state, new.weight)
-                    && let Some(lower) = state.items.pop_below(new.priority)
-                {
-                    state.counters.shed += 1;
-                    self.lose(state, lower, Lost::Shed, after);
-                }
-            }
-            _ => {}
-        }
-        self.fits_in_turn(state, new.weight)
-    }
-
-    fn fits_without_lower(&self, state: &State<T>, new: &Entry<T>) -> bool {
-        let above = state.used - state.items.weight_below(new.priority);
-        new.weight <= self.limit().saturating_sub(above)
-    }
-
-    fn lose(&self, state: &mut State<T>, entry: Entry<T>, lost: Lost, after: &mut After<T>) {
-        state.used -= entry.weight;
-        after.lost.push((entry, lost));
-    }
-
-    /// Lets what expired go, the oldest first and the rest only if that freed nothing; then those in line in.
-    fn expire_some(&self, state: &mut State<T>, now: Instant, after: &mut After<T>) {
-        let before = state.items.len();
-        while let Some(entry) = state.items.pop_expired(now) {
-            state.counters.expired += 1;
-            self.lose(state, entry, Lost::Expired, after);
-        }
-        if state.items.len() == before {
-            self.expire_all(state, now, after);
-        }
-        state.owed.now = true;
-        self.made_room(state, after);
-    }
-
-    fn expire_all(&self, state: &mut State<T>, now: Instant, after: &mut After<T>) {
-        for entry in state.items.take_expired(now) {
-            state.counters.expired += 1;
-            self.lose(state, entry, Lost::Expired, after);
-        }
-    }
-
-    fn accept(&self, state: &mut State<T>, mut entry: Entry<T>, after: &mut After<T>) {
+    /// Puts `entry` among the items and wakes a receiver for it.
+    pub(super) fn accept(
+        &self,
+        back: &mut Back<T>,
+        mut entry: Entry<T>,
+        priority: Priority,
+    ) -> Option<Waker> {
         if let Some(time_to_live) = self.rules.time_to_live {
             entry.expire_by(clock::now() + time_to_live);
         }
-        state.used += entry.weight;
-        state.items.push(entry);
-        state.counters.sent += 1;
-        self.update_shedding(state);
-        if !state.receiving.is_empty() {
-            after.wake(state.receiving.grant_first());
+        if let Some(expires) = entry.expires() {
+            back.earliest = items::first_of(back.earliest, Some(expires));
         }
+        back.used += entry.weight;
+        back.items.push(entry, priority);
+        back.counters.sent += 1;
+        self.update_shedding(back);
+        if back.receiving.is_empty() { None } else { back.receiving.grant_first() }
     }
 
-    fn update_shedding(&self, state: &mut State<T>) {
+    pub(super) fn update_shedding(&self, back: &mut Back<T>) {
         if let Full::Shed(marks) = self.rules.full {
-            state.shedding.update(marks, state.used, self.limit());
+            back.shedding.update(marks, back.used, self.limit());
         }
     }
 
-    /// A later poll of a submit that waits with `ticket`. At a closed queue the entry is given back.
-    pub(super) fn resume(&self, ticket: u64, waker: &Waker, entry: &mut Option<Entry<T>>) -> Step {
-        let mut state = self.lock();
-        if state.closed {
-            *entry = self.take_back(&mut state, ticket);
-            return if entry.is_some() { Step::Closed } else { Step::Accepted };
+    /// To be called whenever the queue or the line shrank, and when somebody joined an empty line.
+    pub(super) fn made_room(&self, both: &mut Both<'_, T>, let_in: LetIn, after: &mut After<T>) {
+        let Both { front, back } = both;
+        self.update_shedding(back);
+        if !back.line.is_empty() && self.limit() > 0 && !back.closed {
+            self.admit(back, let_in, after);
         }
-        if state.submitting.still_waits(ticket, waker) {
-            Step::Waits(ticket)
-        } else {
-            Step::Accepted
-        }
+        self.watch_line(front, back);
     }
 
-    /// The submit that waited with `ticket` is given up: its entry, unless it was accepted meanwhile.
-    pub(super) fn leave(&self, ticket: u64) -> Option<Entry<T>> {
-        let mut after = After::nothing();
-        let mut state = self.lock();
-        let entry = self.take_back(&mut state, ticket);
-        // Those behind may fit where this one did not. No receive may follow to pay what is owed them.
-        state.owed.now = true;
-        self.made_room(&mut state, &mut after);
-        drop(state);
-        self.settle(after);
-        entry
-    }
-
-    fn take_back(&self, state: &mut State<T>, ticket: u64) -> Option<Entry<T>> {
-        state.count_blocked();
-        Some(state.submitting.take(ticket)?.brought)
-    }
-
-    /// To be called whenever `used` shrank or the line did: lets those in line in, in order, as far as they fit, and pays
-    /// the wakes that are due.
-    fn made_room(&self, state: &mut State<T>, after: &mut After<T>) {
-        self.update_shedding(state);
-        if !state.submitting.is_empty() {
-            self.admit(state, after);
-        }
-        if state.owed.wakers.is_empty() {
-            state.owed.now = false;
-        } else {
-            self.pay(state, after);
-        }
-    }
-
-    fn admit(&self, state: &mut State<T>, after: &mut After<T>) {
-        if state.closed {
+    fn admit(&self, back: &mut Back<T>, let_in: LetIn, after: &mut After<T>) {
+        let Some(first) = back.line.first() else { return };
+        let (need, since) = (first.need, first.brought.since);
+        let due = self.fits(back, need)
+            && (let_in == LetIn::Now
+                || self.low_water(need) <= self.free(back)
+                || waited(Some(since)));
+        if !due {
             return;
         }
-        let mut waited = None;
-        while let Some(need) = state.submitting.first_need()
-            && self.fits(state, need)
+        let now = clock::now();
+        while let Some(first) = back.line.first()
+            && self.fits(back, first.need)
+            && let Some(first) = back.line.take_first()
         {
-            let waited = *waited.get_or_insert_with(|| state.count_blocked());
-            let Some(first) = state.submitting.take_first() else { break };
-            state.owed.wakers.push(first.waker);
-            state.owed.weight += need;
-            state.owed.now |= waited >= OWED_FOR;
-            self.accept(state, first.brought, after);
-        }
-    }
-
-    /// Pays when half the bound came free since, or after some receives, whichever is first. All of an empty queue's bound
-    /// is free, so none is owed there (Q3).
-    fn pay(&self, state: &mut State<T>, after: &mut After<T>) {
-        state.owed.receives += 1;
-        let freed = state.owed.weight + self.limit().saturating_sub(state.used);
-        if state.owed.now || state.owed.receives >= OWED_RECEIVES || freed >= self.limit() / 2 {
-            let owed = std::mem::take(&mut state.owed);
-            if after.wakers.is_empty() {
-                after.wakers = owed.wakers;
-            } else {
-                after.wakers.extend(owed.wakers);
-            }
-        }
-    }
-
-    /// Takes the oldest item that has not expired.
-    pub(super) fn pop(&self, state: &mut State<T>, after: &mut After<T>) -> Option<T> {
-        loop {
-            if self.limit() == 0 && state.items.is_empty() && !state.closed {
-                self.meet(state, after);
-            }
-            let entry = state.items.pop()?;
-            if entry.expires.is_some() && entry.expired(clock::now()) {
-                state.counters.expired += 1;
-                self.lose(state, entry, Lost::Expired, after);
-                self.made_room(state, after);
-                continue;
-            }
-            state.used -= entry.weight;
-            state.counters.received += 1;
-            self.made_room(state, after);
-            after.received.extend(entry.tell);
-            return Some(entry.item);
-        }
-    }
-
-    /// A rendezvous: the receiver at hand is what the first in line waits for.
-    fn meet(&self, state: &mut State<T>, after: &mut After<T>) {
-        if state.submitting.is_empty() {
-            return;
-        }
-        state.count_blocked();
-        if let Some(first) = state.submitting.take_first() {
+            back.counters.blocked_time += now.saturating_duration_since(first.brought.since);
             after.wake(Some(first.waker));
-            self.accept(state, first.brought, after);
+            after.wake(self.accept(back, first.brought.entry, Priority::Lowest));
         }
+    }
+
+    /// How much must be free for a first in line that needs `need`.
+    fn low_water(&self, need: u64) -> u64 {
+        if self.limit() < STRICT_BELOW { need } else { need.max(self.limit() / LOW_WATER_PART) }
+    }
+
+    /// Tells the front when the line will be due.
+    pub(super) fn watch_line(&self, front: &mut Front<T>, back: &Back<T>) {
+        let first = back.line.first().filter(|_| !back.closed);
+        front.due = first.map_or(NEVER, |first| {
+            self.low_water(first.need).saturating_sub(self.free(back)).max(1)
+        });
+        front.waiting_since = first.map(|first| first.brought.since);
     }
 
     pub(super) fn close_now(&self) {
         let mut after = After::nothing();
-        let mut state = self.lock();
-        if state.closed {
+        let mut both = self.both();
+        if both.back.closed {
             return;
         }
-        state.count_blocked();
-        state.closed = true;
-        after.wakers = state.receiving.grant_all();
-        after.wakers.append(&mut state.submitting.wakers());
-        after.wakers.append(&mut std::mem::take(&mut state.owed).wakers);
-        drop(state);
+        let waited = both.back.waiting_time(clock::now());
+        both.back.counters.blocked_time += waited;
+        both.back.closed = true;
+        after.wakers = both.back.receiving.grant_all();
+        after.wakers.append(&mut both.back.line.wakers());
+        self.made_room(&mut both, LetIn::Now, &mut after);
+        drop(both);
         self.settle(after);
     }
 
     /// Loses what nobody will receive; called when the last receiver is gone and the queue closed.
     pub(super) fn discard(&self) {
         let mut after = After::nothing();
-        let mut state = self.lock();
-        while let Some(entry) = state.items.pop() {
-            state.counters.dropped += 1;
-            self.lose(&mut state, entry, Lost::Orphaned, &mut after);
+        let mut both = self.both();
+        while let Some(entry) = both.pop_oldest() {
+            both.back.counters.dropped += 1;
+            lose(&mut both.back, entry, Lost::Orphaned, &mut after);
         }
-        drop(state);
+        drop(both);
         self.settle(after);
     }
 
     /// Lets go everything past its deadline, wherever it lies; says how many.
     pub(super) fn expire_now(&self) -> usize {
         let mut after = After::nothing();
-        let mut state = self.lock();
-        self.expire_all(&mut state, clock::now(), &mut after);
-        state.owed.now = true;
-        self.made_room(&mut state, &mut after);
-        drop(state);
+        let mut both = self.both();
+        expire_all(&mut both, clock::now(), &mut after);
+        self.made_room(&mut both, LetIn::Now, &mut after);
+        drop(both);
         let expired = after.lost.len();
         self.settle(after);
         expired
     }
 
+    /// The tasks that last received from it, one for each live receiver.
+    pub(super) fn drained_by_now(&self) -> Vec<u64> {
+        let known = |task| if task == 0 { SOMEBODY } else { task };
+        self.back().receivers.values().map(|seat| known(seat.task())).collect()
+    }
+
     pub(super) fn info_now(&self) -> QueueInfo {
-        let mut state = self.lock();
-        state.count_blocked();
+        let both = self.both();
+        let (items, back) = (both.len(), &both.back);
         let depth = match self.rules.bound.unit() {
-            Unit::Items => state.items.len() as u64,
-            Unit::Bytes => state.used,
+            Unit::Items => items as u64,
+            Unit::Bytes => back.used,
         };
-        let counters = &state.counters;
+        let counters = &back.counters;
+        let blocked_time = counters.blocked_time + back.waiting_time(clock::now());
         QueueInfo {
             name: self.name.to_string(),
             unit: self.rules.bound.unit().as_str(),
             capacity: self.limit(),
             depth,
-            items: state.items.len(),
+            items,
             policy: self.rules.full.as_str(),
             who_waits: self.rules.full.who_waits(),
             failure_mode: self.rules.full.failure_mode(),
             why: self.rules.why,
             time_to_live: self.rules.time_to_live,
-            waiters: state.submitting.len(),
-            receivers_waiting: state.receiving.len(),
-            closed: state.closed,
+            waiters: back.line.len(),
+            receivers_waiting: back.receiving.len(),
+            closed: back.closed,
             sent: counters.sent,
             received: counters.received,
             blocked: counters.blocked,
-            blocked_seconds: counters.blocked_time.as_secs_f64(),
+            blocked_seconds: blocked_time.as_secs_f64(),
             dropped: counters.dropped,
             rejected: counters.rejected,
             shed: counters.shed,
@@ -522,25 +447,33 @@ impl<T> Queue<T> {
     }
 }
 
-impl<T> State<T> {
-    /// Whether a wake is owed.
-    #[cfg(all(test, shuttle))]
-    pub(super) fn owes(&self) -> bool {
-        !self.owed.wakers.is_empty()
-    }
-
-    /// Brings the blocked time up to date and says how long ago that last was; called before the number of waiting
-    /// submitters changes. Where nobody waits it costs nothing but, for the first to wait, a look at the clock.
-    fn count_blocked(&mut self) -> Duration {
-        let waiting = u32::try_from(self.submitting.len()).unwrap_or(u32::MAX);
-        let now = clock::now();
-        let since = self.counters.since.replace(now).unwrap_or(now);
-        if waiting == 0 || self.closed {
+impl<T> Back<T> {
+    /// How long those in line have waited in sum; nothing once closed, when none waits for room.
+    fn waiting_time(&self, now: Instant) -> Duration {
+        if self.closed {
             return Duration::ZERO;
         }
-        let passed = now.saturating_duration_since(since);
-        self.counters.blocked_time =
-            self.counters.blocked_time.saturating_add(passed.saturating_mul(waiting));
-        passed
+        self.line.iter().map(|first| now.saturating_duration_since(first.brought.since)).sum()
+    }
+}
+
+/// Counts `entry`, which was taken out, as lost in `after`.
+pub(super) fn lose<T>(back: &mut Back<T>, entry: Entry<T>, lost: Lost, after: &mut After<T>) {
+    back.used -= entry.weight;
+    after.lost.push((entry, lost));
+}
+
+/// Takes out what expired by `now`, wherever it lies.
+pub(super) fn expire_all<T>(both: &mut Both<'_, T>, now: Instant, after: &mut After<T>) {
+    if both.back.earliest.is_none_or(|earliest| earliest > now) {
+        return;
+    }
+    let mut gone = Vec::new();
+    let in_hand = items::take_expired(&mut both.front.hand, now, &mut gone);
+    let behind = both.back.items.take_expired(now, &mut gone);
+    both.back.earliest = items::first_of(in_hand, behind);
+    for entry in gone {
+        both.back.counters.expired += 1;
+        lose(&mut both.back, entry, Lost::Expired, after);
     }
 }

@@ -17,7 +17,7 @@ impl<T> Queue<T> {
     /// Items accepted and not yet received.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.lock().items.len()
+        self.both().len()
     }
 
     /// Whether nothing is waiting to be received.
@@ -34,7 +34,7 @@ impl<T> Queue<T> {
     /// Whether it is closed; there may still be items to receive.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.lock().closed
+        self.back().closed
     }
 
     /// Lets go every item past its deadline or time to live at once, wherever in the queue it lies, and says how many that

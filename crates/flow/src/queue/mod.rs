@@ -47,16 +47,19 @@
 
 mod core;
 mod handle;
+mod intake;
 mod items;
 #[cfg(all(test, shuttle))]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod model;
 mod options;
+mod outlet;
 mod policy;
 mod receiver;
 mod registry;
 mod sender;
 mod submit;
+mod sync;
 
 use std::fmt;
 

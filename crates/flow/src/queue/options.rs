@@ -105,7 +105,7 @@ impl<T: Send + 'static> Options<T> {
     pub fn build(self) -> (Sender<T>, Receiver<T>) {
         let queue = Arc::new(Queue::new(&self.name, self.rules));
         register(&queue);
-        (Sender::first(Arc::clone(&queue)), Receiver::first(queue))
+        (Sender::first(Arc::clone(&queue)), Receiver::new(queue))
     }
 }
 

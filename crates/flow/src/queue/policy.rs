@@ -15,9 +15,9 @@
 pub enum Full {
     /// `submit` waits in line: pressure goes back to the sender, and through it to whoever feeds the sender.
     ///
-    /// Nothing is lost. A slow receiver slows every sender. An item waiting in line is let in the moment there is room for
-    /// it; its sender, when senders outrun the receiver, is woken with others after some receives (at most half the
-    /// bound, at most 32, and at once where the receiver is slow), so that a wake is paid for once a batch.
+    /// Nothing is lost. A slow receiver slows every sender. Those in line are let in together once a quarter of the bound is
+    /// free (with a bound of 8 and more), or at once where the receiver is slow, so that a wake is paid for once a batch. A
+    /// submit ends when its item is in, and none is refused or timed out while there is room for it and those before it.
     Block,
     /// `submit` hands the item back at once ([`SubmitError::Full`](super::SubmitError::Full)): the sender tells its own
     /// caller no, or does without.

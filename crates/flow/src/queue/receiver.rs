@@ -3,26 +3,55 @@
 //! Owns nothing but its count: when the last receiver goes the queue closes and what lies in it is dropped and counted.
 //! A dropped receive loses nothing: an item leaves the queue only in the poll that returns it.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::task::coop;
 
-use super::core::{After, Queue, State};
+use super::core::{After, Both, Front, Queue};
+use super::outlet::Look;
+use super::sync::MutexGuard;
 use crate::tasks;
 
 /// Receives from a queue. Clones compete for the items: each goes to exactly one.
 pub struct Receiver<T> {
     queue: Arc<Queue<T>>,
+    seat: Arc<Seat>,
+}
+
+/// A live receiver as its queue knows it: the task that last received with it, 0 while none is known.
+#[derive(Default)]
+pub(super) struct Seat(AtomicU64);
+
+impl Seat {
+    pub(super) fn task(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn note(&self) {
+        let task = tasks::current_id();
+        // A line that only one writes stays in its core's cache; a store costs more than a look.
+        if self.task() != task {
+            self.0.store(task, Ordering::Relaxed);
+        }
+    }
+}
+
+fn key(seat: &Arc<Seat>) -> usize {
+    Arc::as_ptr(seat) as usize
 }
 
 impl<T> Receiver<T> {
-    pub(super) fn first(queue: Arc<Queue<T>>) -> Self {
-        Self { queue }
+    pub(super) fn new(queue: Arc<Queue<T>>) -> Self {
+        let seat = Arc::new(Seat::default());
+        queue.back().receivers.insert(key(&seat), Arc::clone(&seat));
+        Self { queue, seat }
     }
 
     /// The oldest item; `None` once the queue is closed and drained.
@@ -34,7 +63,7 @@ impl<T> Receiver<T> {
     /// Nothing is lost: an item leaves the queue only in the poll that returns it, and a wake meant for this receiver is
     /// handed to the next.
     pub fn recv(&self) -> Recv<'_, T> {
-        Recv { line: Line { queue: &self.queue, ticket: None } }
+        Recv { line: Line { receiver: self, ticket: None } }
     }
 
     /// Waits for an item, then moves the oldest `limit` of those there are into `batch`: one lock for all of them. Says how
@@ -47,16 +76,32 @@ impl<T> Receiver<T> {
     /// What is taken no longer counts in the queue's bound: a batch is room beside the queue's. Take what is worked off as
     /// one.
     pub fn recv_many<'a>(&'a self, batch: &'a mut Vec<T>, limit: usize) -> RecvMany<'a, T> {
-        RecvMany { line: Line { queue: &self.queue, ticket: None }, batch, limit }
+        RecvMany { line: Line { receiver: self, ticket: None }, batch, limit }
     }
 
     /// The oldest item, if there is one now.
     #[must_use]
     pub fn try_recv(&self) -> Option<T> {
-        let mut after = After::nothing();
-        let item = self.queue.pop(&mut self.queue.lock(), &mut after);
-        self.queue.settle(after);
-        item
+        self.seat.note();
+        match self.queue.look() {
+            Look::Found(item) => Some(item),
+            Look::Else(front) => {
+                let (queue, mut after) = (&self.queue, After::nothing());
+                let item = queue.pop(&mut queue.both_from(front), &mut after);
+                queue.settle(after);
+                item
+            }
+        }
+    }
+
+    /// Moves up to `most` of the oldest items there are now into `batch`, and says how many.
+    pub(crate) fn try_recv_many(&self, batch: &mut VecDeque<T>, most: usize) -> usize {
+        self.seat.note();
+        let (queue, mut after) = (&self.queue, After::nothing());
+        let taken =
+            queue.pop_many(&mut queue.both(), most, |item| batch.push_back(item), &mut after);
+        queue.settle(after);
+        taken
     }
 
     /// Blocks the calling thread where [`Receiver::recv`] would wait. Never call it from a task.
@@ -76,17 +121,16 @@ impl<T> Deref for Receiver<T> {
 
 impl<T> Clone for Receiver<T> {
     fn clone(&self) -> Self {
-        self.queue.lock().receivers += 1;
-        Self { queue: Arc::clone(&self.queue) }
+        Self::new(Arc::clone(&self.queue))
     }
 }
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
         let last = {
-            let mut state = self.queue.lock();
-            state.receivers -= 1;
-            state.receivers == 0
+            let mut back = self.queue.back();
+            back.receivers.remove(&key(&self.seat));
+            back.receivers.is_empty()
         };
         if last {
             self.queue.close_now();
@@ -103,37 +147,37 @@ impl<T> fmt::Debug for Receiver<T> {
 
 /// A place among the waiting receivers.
 struct Line<'a, T> {
-    queue: &'a Queue<T>,
+    receiver: &'a Receiver<T>,
     ticket: Option<u64>,
 }
 
-impl<T> Line<'_, T> {
+impl<'a, T> Line<'a, T> {
     /// What `take` finds, or a place in line; `None` once the queue is closed and drained.
     fn poll_take<R>(
         &mut self,
         cx: &mut Context<'_>,
-        take: impl FnOnce(&Queue<T>, &mut State<T>, &mut After<T>) -> Option<R>,
+        front: MutexGuard<'a, Front<T>>,
+        take: impl FnOnce(&Queue<T>, &mut Both<'_, T>, &mut After<T>) -> Option<R>,
     ) -> Poll<Option<R>> {
-        let coop = ready!(coop::poll_proceed(cx));
-        let queue = self.queue;
+        let queue = &self.receiver.queue;
         let mut after = After::nothing();
-        let mut state = queue.lock();
-        let taken = take(queue, &mut state, &mut after);
-        if taken.is_some() || state.closed {
+        let mut both = queue.both_from(front);
+        let taken = take(queue, &mut both, &mut after);
+        let back = &mut both.back;
+        if taken.is_some() || back.closed {
             if let Some(ticket) = self.ticket.take() {
-                state.receiving.leave(ticket);
+                back.receiving.leave(ticket);
             }
-            drop(state);
+            drop(both);
             queue.settle(after);
-            coop.made_progress();
             return Poll::Ready(taken);
         }
         match self.ticket {
-            Some(ticket) if state.receiving.still_waits(ticket, cx.waker()) => {}
-            Some(_) => self.ticket = Some(state.receiving.join_first(1, cx.waker().clone(), ())),
-            None => self.ticket = Some(state.receiving.join(1, cx.waker().clone())),
+            Some(ticket) if back.receiving.still_waits(ticket, cx.waker()) => {}
+            Some(_) => self.ticket = Some(back.receiving.join_first(1, cx.waker().clone(), ())),
+            None => self.ticket = Some(back.receiving.join(1, cx.waker().clone())),
         }
-        drop(state);
+        drop(both);
         queue.settle(after);
         tasks::note_wait("queue", &queue.name);
         Poll::Pending
@@ -143,13 +187,13 @@ impl<T> Line<'_, T> {
 impl<T> Drop for Line<'_, T> {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket else { return };
-        let mut state = self.queue.lock();
+        let mut both = self.receiver.queue.both();
         let mut next = None;
-        if !state.receiving.leave(ticket) && !state.items.is_empty() {
+        if !both.back.receiving.leave(ticket) && both.len() > 0 {
             // It was woken for an item and will not take it: the next one shall.
-            next = state.receiving.grant_first();
+            next = both.back.receiving.grant_first();
         }
-        drop(state);
+        drop(both);
         if let Some(waker) = next {
             waker.wake();
         }
@@ -166,7 +210,23 @@ impl<T> Future for Recv<'_, T> {
     type Output = Option<T>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.line.poll_take(cx, Queue::pop)
+        let coop = ready!(coop::poll_proceed(cx));
+        let Receiver { queue, seat } = self.line.receiver;
+        seat.note();
+        let front = if self.line.ticket.is_some() {
+            queue.front()
+        } else {
+            match queue.look() {
+                Look::Found(item) => {
+                    coop.made_progress();
+                    return Poll::Ready(Some(item));
+                }
+                Look::Else(front) => front,
+            }
+        };
+        let item = ready!(self.line.poll_take(cx, front, Queue::pop));
+        coop.made_progress();
+        Poll::Ready(item)
     }
 }
 
@@ -186,15 +246,14 @@ impl<T> Future for RecvMany<'_, T> {
         if *limit == 0 {
             return Poll::Ready(0);
         }
-        let taken = ready!(line.poll_take(cx, |queue, state, after| {
-            let before = batch.len();
-            while batch.len() - before < *limit
-                && let Some(item) = queue.pop(state, after)
-            {
-                batch.push(item);
-            }
-            Some(batch.len() - before).filter(|taken| *taken > 0)
+        let coop = ready!(coop::poll_proceed(cx));
+        line.receiver.seat.note();
+        let front = line.receiver.queue.front();
+        let taken = ready!(line.poll_take(cx, front, |queue, both, after| {
+            let taken = queue.pop_many(both, *limit, |item| batch.push(item), after);
+            Some(taken).filter(|taken| *taken > 0)
         }));
+        coop.made_progress();
         Poll::Ready(taken.unwrap_or(0))
     }
 }

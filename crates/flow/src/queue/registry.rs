@@ -62,12 +62,36 @@ pub struct QueueInfo {
 
 trait Watched: Send + Sync {
     fn info(&self) -> QueueInfo;
+    fn key(&self) -> usize;
+    fn drained_by(&self) -> Vec<u64>;
 }
 
 impl<T: Send> Watched for Queue<T> {
     fn info(&self) -> QueueInfo {
         self.info_now()
     }
+
+    fn key(&self) -> usize {
+        Arc::as_ptr(&self.name).cast::<u8>() as usize
+    }
+
+    fn drained_by(&self) -> Vec<u64> {
+        self.drained_by_now()
+    }
+}
+
+/// Somebody receives, nobody knows who: no task of ours, or nobody yet.
+pub(crate) const SOMEBODY: u64 = u64::MAX;
+
+/// For every live queue, by the address of the name that its waiters note, the tasks that last received with each of its
+/// live receivers.
+#[cfg_attr(not(test), expect(dead_code, reason = "for the search for cycles of tasks"))]
+pub(crate) fn drained_by() -> Vec<(usize, Vec<u64>)> {
+    live().iter().map(|queue| (queue.key(), queue.drained_by())).collect()
+}
+
+fn live() -> Vec<Arc<dyn Watched>> {
+    QUEUES.lock().iter().filter_map(Weak::upgrade).collect()
 }
 
 static QUEUES: Mutex<Vec<Weak<dyn Watched>>> = Mutex::new(Vec::new());
@@ -93,7 +117,42 @@ impl Registry {
     /// Every live queue, in the order of making. Takes each queue's lock for a moment.
     #[must_use]
     pub fn snapshot(self) -> Vec<QueueInfo> {
-        let queues: Vec<_> = QUEUES.lock().iter().filter_map(Weak::upgrade).collect();
-        queues.iter().map(|queue| queue.info()).collect()
+        live().iter().map(|queue| queue.info()).collect()
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::queue::{self, Bound, Full};
+    use crate::{Ctx, clock};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_knows_the_tasks_that_last_received_from_it_by_the_name_its_waiters_note() {
+        let ctx = Ctx::root("t");
+        let (tx, rx) = queue::bounded("drained", Bound::items(8), Full::Block);
+        let key = Arc::as_ptr(&rx.name).cast::<u8>() as usize;
+        let drained = || {
+            let all = drained_by();
+            let (_, mut by) = all.into_iter().find(|(queue, _)| *queue == key).unwrap();
+            by.sort_unstable();
+            by
+        };
+        let other = rx.clone();
+        assert_eq!(drained(), [SOMEBODY, SOMEBODY]);
+        let task = ctx.spawn("drains", async move {
+            while let Some(n) = other.recv().await {
+                tokio::time::sleep_until(clock::now() + Duration::from_secs(n)).await;
+            }
+        });
+        tx.submit(1).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        assert_eq!(drained(), [task.id(), SOMEBODY]);
+        assert_eq!(rx.try_recv(), None, "outside of a task of ours");
+        assert_eq!(drained(), [task.id(), SOMEBODY]);
+        drop(tx);
+        task.join().await.unwrap();
+        assert_eq!(drained(), [SOMEBODY]);
     }
 }

@@ -131,7 +131,7 @@ impl<T> Deref for Sender<T> {
 
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
-        self.queue.lock().senders += 1;
+        self.queue.back().senders += 1;
         Self { queue: Arc::clone(&self.queue) }
     }
 }
@@ -139,7 +139,7 @@ impl<T> Clone for Sender<T> {
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
         let last = {
-            let mut state = self.queue.lock();
+            let mut state = self.queue.back();
             state.senders -= 1;
             state.senders == 0
         };

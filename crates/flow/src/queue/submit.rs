@@ -14,7 +14,8 @@ use tokio::task::coop;
 use tokio::time::Sleep;
 
 use super::SubmitError;
-use super::core::{Queue, Step};
+use super::core::Queue;
+use super::intake::Step;
 use super::items::Entry;
 use super::policy::Lost;
 use crate::clock::{self, Instant};
@@ -139,7 +140,7 @@ impl<'a, T> SubmitUntil<'a, T> {
     pub(super) fn new(queue: &'a Arc<Queue<T>>, mut entry: Entry<T>, deadline: Instant) -> Self {
         let (tell, told) = oneshot::channel();
         entry.expire_by(deadline);
-        entry.tell = Some(tell);
+        entry.tell(tell);
         let within = SubmitWithin::new(Submit::new(queue, entry), deadline);
         Self { within, receipt: Some(Receipt { queue: Arc::clone(queue), told, deadline }) }
     }

@@ -1,10 +1,10 @@
-//! Queues under pressure: lines of waiting submitters, owed wakes, batches, stops.
+//! Queues under pressure: lines of waiting submitters, the low-water rule, batches, stops.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use forebay_flow::queue::{self, Bound, Full, Options, SubmitError};
-use forebay_flow::{Ctx, clock, leak};
+use forebay_flow::queue::{self, Bound, Full, Options, Receiver, Sender, SubmitError};
+use forebay_flow::{Ctx, Task, clock, leak};
 
 use crate::rig::until;
 
@@ -150,44 +150,188 @@ async fn no_submitter_is_stranded_whatever_the_bound_and_the_number_of_submitter
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_slow_receiver_wakes_its_submitter_at_once() {
-    let (ctx, (tx, rx)) = (Ctx::root("t"), queue::bounded("slow", Bound::items(64), Full::Block));
-    for n in 0..64 {
+/// One poll.
+macro_rules! poll {
+    ($future:expr) => {
+        std::future::poll_fn(|cx| std::task::Poll::Ready($future.poll(cx))).await
+    };
+}
+
+/// Lets every task run that can, without moving the clock.
+async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A queue of `bound` items, full, and as many tasks as said that wait to submit the next numbers.
+async fn full_with_waiting(
+    ctx: &Ctx,
+    bound: usize,
+    submitters: usize,
+) -> (Sender<usize>, Receiver<usize>, Vec<Task<Result<(), SubmitError<usize>>>>) {
+    let (tx, rx) = queue::bounded("pressed", Bound::items(bound), Full::Block);
+    for n in 0..bound {
         tx.submit(n).await.unwrap();
     }
-    for n in 64..70 {
-        let waiting = {
-            let tx = tx.clone();
-            ctx.spawn("waiting", async move { tx.submit(n).await })
-        };
-        until(|| tx.info().waiters == 1).await;
-        tokio::time::sleep(SEC).await;
-        assert_eq!(rx.recv().await, Some(n - 64));
-        waiting.join().await.unwrap().unwrap();
+    let submit = |n| {
+        let tx = tx.clone();
+        ctx.spawn("waiting", async move { tx.submit(bound + n).await })
+    };
+    let waiting = (0..submitters).map(submit).collect();
+    settle().await;
+    assert_eq!(tx.info().waiters, submitters);
+    (tx, rx, waiting)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_whose_item_was_accepted_is_never_left_asleep() {
+    for bound in [1, 4, 7, 8, 16, 64] {
+        for submitters in [1, 3, 20, 100] {
+            let ctx = Ctx::root("t");
+            let (tx, rx, waiting) = full_with_waiting(&ctx, bound, submitters).await;
+            for taken in 1..=bound + submitters {
+                assert_eq!(rx.try_recv(), Some(taken - 1));
+                // The receiver sits on it, for as long as it likes.
+                settle().await;
+                let ended = waiting.iter().filter(|waiting| waiting.is_finished()).count();
+                assert_eq!(
+                    ended,
+                    submitters - tx.info().waiters,
+                    "bound {bound}, {submitters} submitters, {taken} taken: the accepted have ended"
+                );
+                assert_eq!(tx.len(), bound + ended - taken, "and their items are in");
+            }
+        }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_queue_lets_the_next_in_line_in_the_moment_there_is_room() {
-    let (ctx, (tx, rx)) = (Ctx::root("t"), queue::bounded("full", Bound::items(64), Full::Block));
+async fn the_line_is_let_in_when_a_quarter_of_the_bound_is_free_and_then_as_far_as_it_fits() {
+    let ctx = Ctx::root("t");
+    let (tx, rx, _waiting) = full_with_waiting(&ctx, 64, 20).await;
+    for n in 0..15 {
+        assert_eq!(rx.try_recv(), Some(n));
+    }
+    assert_eq!((tx.len(), tx.info().waiters), (49, 20));
+    assert_eq!(rx.try_recv(), Some(15));
+    assert_eq!((tx.len(), tx.info().waiters), (64, 4));
+    for n in 16..32 {
+        assert_eq!(rx.try_recv(), Some(n));
+    }
+    assert_eq!((tx.len(), tx.info().waiters), (52, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_small_bound_lets_in_at_once() {
+    let ctx = Ctx::root("t");
+    let (tx, rx, _waiting) = full_with_waiting(&ctx, 7, 2).await;
+    assert_eq!(rx.try_recv(), Some(0));
+    assert_eq!((tx.len(), tx.info().waiters), (7, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_receiver_lets_in_at_each_receive() {
+    let ctx = Ctx::root("t");
+    let (tx, rx, waiting) = full_with_waiting(&ctx, 64, 3).await;
+    tokio::time::sleep(SEC).await;
+    assert_eq!(rx.recv().await, Some(0));
+    settle().await;
+    assert!(waiting[0].is_finished() && !waiting[1].is_finished());
+    assert_eq!((tx.len(), tx.info().waiters), (64, 2));
+    tokio::time::sleep(SEC).await;
+    assert_eq!(rx.recv().await, Some(1));
+    settle().await;
+    assert!(waiting[1].is_finished() && !waiting[2].is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_submit_that_is_polled_lets_itself_in_so_none_times_out_while_there_is_room() {
+    let ctx = Ctx::root("t");
+    let (tx, rx) = queue::bounded("late", Bound::items(64), Full::Block);
     for n in 0..64 {
         tx.submit(n).await.unwrap();
     }
-    let waiting = {
+    let late = {
         let tx = tx.clone();
-        ctx.spawn("waiting", async move { tx.submit(64).await })
+        ctx.spawn("late", async move { tx.submit_within(64, clock::now() + SEC).await })
     };
-    until(|| tx.info().waiters == 1).await;
-    assert_eq!(rx.try_recv(), Some(0));
-    assert_eq!((tx.len(), tx.info().waiters), (64, 0), "its item is in the queue, woken or not");
+    settle().await;
+    let mut polled = Box::pin(tx.submit(65));
+    assert!(poll!(polled.as_mut()).is_pending());
+    assert_eq!((rx.try_recv(), rx.try_recv()), (Some(0), Some(1)));
+    assert_eq!((tx.len(), tx.info().waiters), (62, 2), "below the low-water mark");
+    assert!(poll!(polled.as_mut()).is_ready(), "with the one before it");
+    assert_eq!((tx.len(), tx.info().waiters), (64, 0));
+    late.join().await.unwrap().unwrap();
+    let late = {
+        let tx = tx.clone();
+        ctx.spawn("late", async move { tx.submit_within(66, clock::now() + SEC).await })
+    };
+    settle().await;
+    assert_eq!(rx.try_recv(), Some(2));
+    assert_eq!(late.join().await.unwrap(), Ok(()), "at its deadline it finds the room");
+    for n in 3..=66 {
+        assert_eq!(rx.try_recv(), Some(n), "in order");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_try_submit_lets_the_line_in_before_itself_and_is_refused_only_without_room() {
+    let ctx = Ctx::root("t");
+    let (tx, rx, waiting) = full_with_waiting(&ctx, 64, 1).await;
     assert_eq!(tx.try_submit(99), Err(SubmitError::Full(99)));
-    assert_eq!(rx.try_recv(), Some(1));
+    assert_eq!((rx.try_recv(), rx.try_recv()), (Some(0), Some(1)));
+    assert_eq!(tx.info().waiters, 1);
     tx.try_submit(65).unwrap();
+    assert_eq!(tx.try_submit(99), Err(SubmitError::Full(99)));
+    settle().await;
+    assert!(waiting[0].is_finished());
     for n in 2..=65 {
         assert_eq!(rx.recv().await, Some(n), "in order");
     }
-    waiting.join().await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_heavy_first_in_line_waits_for_as_much_as_it_needs_and_no_longer() {
+    let ctx = Ctx::root("t");
+    let (tx, rx) = queue::weighted("heavy", 100, Full::Block, |weight: &usize| *weight);
+    for _ in 0..10 {
+        tx.submit(10).await.unwrap();
+    }
+    let heavy = {
+        let tx = tx.clone();
+        ctx.spawn("heavy", async move { tx.submit(55).await })
+    };
+    settle().await;
+    for _ in 0..5 {
+        assert_eq!(rx.try_recv(), Some(10));
+    }
+    assert_eq!((tx.info().depth, tx.info().waiters), (50, 1));
+    assert_eq!(rx.try_recv(), Some(10));
+    assert_eq!((tx.info().depth, tx.info().waiters), (95, 0));
+    heavy.join().await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_depth_is_exact_and_the_bound_is_full_use_whatever_was_taken_at_once() {
+    let (tx, rx) = queue::bounded("exact", Bound::items(64), Full::Reject);
+    for n in 0..40 {
+        tx.try_submit(n).unwrap();
+    }
+    let mut batch = Vec::new();
+    assert_eq!(rx.recv_many(&mut batch, 3).await, 3);
+    assert_eq!(rx.recv().await, Some(3));
+    let info = tx.info();
+    assert_eq!((info.depth, info.items, info.sent, info.received), (36, 36, 40, 4));
+    for n in 40..68 {
+        tx.try_submit(n).unwrap();
+    }
+    assert_eq!(tx.try_submit(99), Err(SubmitError::Full(99)));
+    for n in 4..68 {
+        assert_eq!((rx.len(), rx.try_recv()), (68 - n, Some(n)));
+    }
+    assert!(rx.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,6 +10,7 @@
 mod alter;
 mod ask;
 mod assemble;
+pub mod bounds;
 mod config;
 mod define;
 mod drain;
@@ -34,7 +35,7 @@ pub use self::config::{EngineConfig, Faults, MemoryShares, Workers};
 pub use self::define::{StreamError, StreamInfo};
 pub use self::drain::Receipt;
 pub use self::letters::{Letter, LettersError, Place, Selection};
-pub use self::open::{FILE_WORKERS, LAKE_WORKERS, OpenError, TABLE_WORKERS};
+pub use self::open::OpenError;
 pub use self::redrive::{Redrive, Redriving, Refused};
 use crate::intake::{self, IngestError, Partial, Refusal, Request, Standing, Upload};
 use crate::ledger::{self, LedgerRow, Totals};

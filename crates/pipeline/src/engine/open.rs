@@ -15,6 +15,7 @@ use forebay_journal::disk::{Disk, read_file, replace_file};
 use forebay_journal::{KeyRoom, Writers};
 
 use super::ask::Queries;
+use super::bounds::{FILE_WORKERS, LAKE_WORKERS, POOL_WHY, TABLE_WORKERS, WRITERS};
 use super::{Engine, EngineConfig, Inner};
 use crate::sink::dead_letters::{self, DeadLetters};
 use crate::sink::delta::{DeltaOptions, DeltaSink, lake_url};
@@ -68,18 +69,6 @@ const WORKER_BACKOFF: Backoff = Backoff {
     jitter: 0.2,
     stable_after: Duration::from_secs(1),
 };
-
-/// Threads for small work on files: one may wait for a slow sync while another serves.
-pub const FILE_WORKERS: usize = 2;
-
-/// Threads for the files of all tables: each waits for the disk most of its time, and none for another.
-pub const LAKE_WORKERS: usize = 8;
-
-/// Threads on which the heads of tables are read and checkpointed: each waits for the lake's files.
-pub const TABLE_WORKERS: usize = 4;
-
-/// Threads that write all journals.
-const WRITERS: usize = 2;
 
 impl Engine {
     /// Opens the data directory and everything in it. Nothing is served before this returns; lanes
@@ -160,7 +149,7 @@ impl Engine {
 /// Threads of one stage. A worker of the transform ends with a panic and is restarted by its pool.
 fn pool(ctx: &Ctx, name: &'static str, workers: usize, ends: bool) -> Result<Pool, OpenError> {
     Pool::builder(name, workers, Bound::items(2 * workers))
-        .why("twice the workers: none idles between jobs, and what waits is bounded by its permits")
+        .why(POOL_WHY)
         .under(ctx)
         .panic_ends_worker(ends)
         .backoff(WORKER_BACKOFF)

@@ -21,3 +21,4 @@ mod ring;
 mod supervise;
 mod supervise_api;
 mod survival;
+mod timer;

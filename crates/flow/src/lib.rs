@@ -5,7 +5,7 @@
 //! | every queue | here |
 //! |---|---|
 //! | Is it bounded? | [`queue::Bound`]: no queue is made without one |
-//! | Who waits when it is full? | [`queue::Full`]: the sender (`Block`), the sender's caller (`Reject`), nobody (`Drop…`) |
+//! | Who waits when it is full? | [`queue::Full`]: the sender (`Block`), the sender's caller (`Reject`, `Shed`), nobody (`Drop…`) |
 //! | Is that acceptable? | its row in [`queue::registry`]: blocked seconds, rejected, dropped, and `why` |
 //! | What is the failure mode? | [`queue::SubmitError`] hands the item back; a close drains what was accepted |
 //!

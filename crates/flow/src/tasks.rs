@@ -246,6 +246,17 @@ pub(crate) fn note_wait(what: &'static str, name: &Arc<str>) {
     });
 }
 
+/// The id of the task or thread that runs here; 0 when it is none of ours.
+pub(crate) fn current_id() -> u64 {
+    CURRENT.with(|current| {
+        current
+            .try_borrow()
+            .ok()
+            .and_then(|current| current.as_ref().map(|record| record.id))
+            .unwrap_or(0)
+    })
+}
+
 /// A thread is about to park: it waits for what it noted in this poll, if anything. Holds until [`clear_thread_wait`].
 pub(crate) fn mark_thread_waiting() {
     let noted = NOTED.with(Cell::get);

@@ -252,10 +252,8 @@ impl<J: Send + 'static> Crew<J> {
             batch.extend(returned.jobs.drain(..jobs));
             self.returned_len.store(returned.jobs.len(), Ordering::SeqCst);
         }
-        while batch.len() < most
-            && let Some(job) = self.queue.try_recv()
-        {
-            batch.push_back(job);
+        if batch.len() < most {
+            self.queue.try_recv_many(batch, most - batch.len());
         }
         !batch.is_empty() && self.hold(place, batch)
     }

@@ -109,7 +109,7 @@ impl std::error::Error for PoolError {}
 impl PoolError {
     fn refused<T>(error: &SubmitError<T>) -> Self {
         match error {
-            SubmitError::Full(_) | SubmitError::TooHeavy(_) => Self::Full,
+            SubmitError::Full(_) | SubmitError::TooHeavy(_) | SubmitError::Shed(_) => Self::Full,
             SubmitError::Closed(_) => Self::Stopped,
             SubmitError::TimedOut(_) => Self::TimedOut,
         }

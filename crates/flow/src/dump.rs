@@ -27,6 +27,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 pub const MAX_STACKS: usize = 64;
 
 /// One dump's stacks at a time; the next waits, so callers cannot multiply the polls.
+#[expect(clippy::disallowed_methods, reason = "a lock between dumps, which wait for nothing else")]
 static TURN: Semaphore = Semaphore::const_new(1);
 
 /// Tasks that were spawned at one place under one name and do the same thing now.
@@ -113,6 +114,7 @@ pub async fn with_stacks(per_group: usize) -> Dump {
             captured.push((at, id, answer));
         }
     }
+    #[expect(clippy::disallowed_methods, reason = "one at a time, bounded by MAX_STACKS")]
     let read = tokio::task::spawn_blocking(move || {
         captured.iter().map(|(at, id, captured)| (*at, stacks::read(*id, captured))).collect()
     });

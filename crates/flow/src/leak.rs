@@ -139,6 +139,7 @@ impl Checker {
 }
 
 /// Sleeps in real time, off the runtime: a paused clock must not skip it, threads need it to end.
+#[expect(clippy::disallowed_methods, reason = "half a second at most, and awaited")]
 async fn pause(duration: Duration) {
     // The closure cannot panic, and a runtime shutting down may cut it short.
     drop(tokio::task::spawn_blocking(move || std::thread::sleep(duration)).await);

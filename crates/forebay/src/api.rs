@@ -124,6 +124,7 @@ pub fn queue_table(config: &Config) -> Vec<QueueLine> {
         stage("transform", config.workers.transform),
         stage("persist", config.workers.persist),
         stage("files", engine::FILE_WORKERS),
+        stage("tables", engine::TABLE_WORKERS),
         stage("lake", engine::LAKE_WORKERS),
         QueueLine {
             name: "journal (each stream)",

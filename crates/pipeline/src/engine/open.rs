@@ -17,7 +17,7 @@ use forebay_journal::{KeyRoom, Writers};
 use super::ask::Queries;
 use super::{Engine, EngineConfig, Inner};
 use crate::sink::dead_letters::{self, DeadLetters};
-use crate::sink::delta::{DeltaOptions, DeltaSink, lake_url, on_pool};
+use crate::sink::delta::{DeltaOptions, DeltaSink, lake_url};
 use crate::sink::disk_store::DiskStore;
 use crate::sink::redriven::{self, Redriven};
 use crate::stream::Plan;
@@ -75,6 +75,9 @@ pub const FILE_WORKERS: usize = 2;
 /// Threads for the files of all tables: each waits for the disk most of its time, and none for another.
 pub const LAKE_WORKERS: usize = 8;
 
+/// Threads on which the heads of tables are read and checkpointed: each waits for the lake's files.
+pub const TABLE_WORKERS: usize = 4;
+
 /// Threads that write all journals.
 const WRITERS: usize = 2;
 
@@ -104,10 +107,11 @@ impl Engine {
         let lake = lake.map_err(data_dir_error)?;
         let start = |error: &dyn std::fmt::Display| OpenError::Start(error.to_string());
         let persisters = pool(ctx, "persist", config.workers.persist, false)?;
+        let tables = pool(ctx, "tables", TABLE_WORKERS, false)?;
+        let options = DeltaOptions::new(&persisters, &tables);
         let own = |table: &str| {
             let location = lake_url(table).map_err(|e| start(&e))?;
-            let sink =
-                DeltaSink::new(Arc::new(lake.clone()), &location, delta_options(&persisters));
+            let sink = DeltaSink::new(Arc::new(lake.clone()), &location, options.clone());
             Ok::<_, OpenError>(Arc::new(sink.map_err(|e| start(&e))?))
         };
         let dead_letters = DeadLetters::new(own(dead_letters::TABLE)?);
@@ -126,12 +130,14 @@ impl Engine {
             disk,
             lake,
             lake_threads,
+            tables,
+            table_options: options,
             streams: Default::default(),
             changing: tokio::sync::Mutex::new(()),
             supervisor: handle,
             writers: Writers::start(ctx, WRITERS).map_err(|e| start(&e))?,
             key_room: KeyRoom::new(config.key_count),
-            query: Queries::start(config.memory.query, config.workers.query)
+            query: Queries::start(ctx, config.memory.query, config.workers.query)
                 .map_err(|e| start(&e))?,
             files: pool(ctx, "files", FILE_WORKERS, false)?,
             draining: AtomicBool::new(false),
@@ -160,11 +166,6 @@ fn pool(ctx: &Ctx, name: &'static str, workers: usize, ends: bool) -> Result<Poo
         .backoff(WORKER_BACKOFF)
         .threads()
         .map_err(|error| OpenError::Start(format!("the {name} threads: {error}")))
-}
-
-/// A table whose Parquet is encoded by the persist threads.
-pub(super) fn delta_options(persisters: &Pool) -> DeltaOptions {
-    DeltaOptions { cpu: on_pool(persisters), ..DeltaOptions::default() }
 }
 
 /// Creates, checks and locks the data directory.

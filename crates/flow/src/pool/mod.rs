@@ -55,6 +55,7 @@ mod job;
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod model;
 pub(crate) mod panic;
+mod roster;
 mod slot;
 mod sync;
 mod tasks;
@@ -289,8 +290,10 @@ impl Builder {
             Some(ctx) => ctx.child(self.name.clone()),
             None => Ctx::root(self.name.clone()),
         };
-        let (jobs, queue) =
-            queue::Options::new(self.name.clone(), self.bound, self.full).why(self.why).build();
+        let (jobs, queue) = queue::Options::new(self.name.clone(), self.bound, self.full)
+            .max_waiting(self.max_blocked)
+            .why(self.why)
+            .build();
         let workers = self.workers.max(1);
         let settings = Settings {
             name: self.name,
@@ -298,7 +301,6 @@ impl Builder {
             panic_ends_worker: self.panic_ends_worker,
             backoff: self.backoff,
             job_timeout: self.job_timeout,
-            max_blocked: self.max_blocked,
             max_stuck: self.max_stuck.unwrap_or(workers),
             looks,
         };
@@ -314,7 +316,6 @@ struct Settings {
     panic_ends_worker: bool,
     backoff: Backoff,
     job_timeout: Option<Duration>,
-    max_blocked: usize,
     max_stuck: usize,
     /// How often a worker without work looks again before it sleeps.
     looks: u32,

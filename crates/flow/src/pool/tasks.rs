@@ -16,8 +16,9 @@ use std::task::Poll;
 
 use tokio::runtime::Handle;
 
-use super::crew::{Cancelled, Crew, Place, Seat};
+use super::crew::{Cancelled, Crew};
 use super::job::{self, JoinHandle, Outcome, TaskJob};
+use super::roster::{Place, Seat};
 use super::slot::Ran;
 use super::{Builder, Drained, End, PoolError, PoolStats, panic};
 use crate::clock::{self, Instant};
@@ -288,17 +289,7 @@ impl TaskPool {
     /// # Cancel safety
     /// Dropped, it leaves the pool closed and draining.
     pub async fn drain(&self, deadline: Instant) -> Drained {
-        let crew = &self.inner.crew;
-        let before = crew.sum();
-        crew.close();
-        if !crew.empty(deadline).await {
-            crew.leave_running_behind();
-            crew.stop(Cause::Shutdown);
-            crew.ctx.kill(Cause::Shutdown);
-            let _ended = crew.empty(clock::now() + ABORT_GRACE).await;
-        }
-        let after = crew.sum();
-        Drained { finished: after.ended() - before.ended(), abandoned: after.abandoned }
+        self.inner.crew.drain(deadline, Some(ABORT_GRACE)).await
     }
 
     /// Takes no more jobs; queued ones are answered `Cancelled`, running ones finish. Returns at once.

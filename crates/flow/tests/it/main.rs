@@ -25,3 +25,4 @@ mod ring;
 mod supervise;
 mod supervise_api;
 mod survival;
+mod timer;

@@ -3,6 +3,7 @@
 use std::future::pending;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use forebay_flow::pool::{JoinHandle, Pool, PoolError, PoolStats, TaskPool};
@@ -86,6 +87,46 @@ async fn b54_a_submitter_that_goes_away_makes_room_in_the_line() {
     until(|| t.pool.stats().blocked == 1).await;
     t.gate.add_permits(3);
     assert_eq!(next.join().await, Ok(Ok(())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn b54_where_nobody_may_wait_a_submitter_of_many_is_not_refused_while_there_is_room() {
+    let t = Gated::new(1, 256, 0);
+    // More than Tokio lets one task do before it must give way: giving way is no waiting for room.
+    for _ in 0..1000 {
+        until(|| t.pool.stats().queued < 128).await;
+        assert_eq!(t.pool.submit(async {}).await, Ok(()));
+    }
+    for _ in 0..200 {
+        assert_eq!(t.pool.submit(async {}).await, Ok(()));
+    }
+    until(|| t.pool.stats().done == 1200).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn b84_a_submit_that_is_dropped_after_its_job_was_let_in_counts_and_one_dropped_before_does_not()
+ {
+    let t = Gated::new(1, 1, 8);
+    t.pool.submit(t.job()).await.unwrap();
+    until(|| t.pool.stats().busy == 1).await;
+    t.pool.submit(t.job()).await.unwrap();
+    let mut waits = Box::pin(t.pool.submit(t.job()));
+    let mut leaves = Box::pin(t.pool.submit(t.job()));
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(
+        waits.as_mut().poll(&mut cx).is_pending() && leaves.as_mut().poll(&mut cx).is_pending()
+    );
+    assert_eq!(t.pool.stats().blocked, 2);
+    drop(leaves);
+    // The worker takes the queued one, and lets in whose submitter is never polled again.
+    t.gate.add_permits(1);
+    until(|| t.pool.stats().blocked == 0).await;
+    drop(waits);
+    t.gate.add_permits(2);
+    until(|| t.pool.stats().done == 3).await;
+    let stats = t.pool.stats();
+    assert_eq!((stats.submitted, stats.queued, stats.busy), (3, 0, 0));
+    reconciles(&stats);
 }
 
 #[tokio::test(start_paused = true)]

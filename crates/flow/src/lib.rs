@@ -16,7 +16,7 @@
 //! | Who notices if it doesn't? | the supervisor's report, [`tasks::snapshot`], [`leak::check`] |
 //!
 //! The modules, each built on those before it: [`clock`], [`tasks`], [`ctx`] (with [`Task`] and [`Scope`]), [`thread`],
-//! [`budget`], [`queue`], [`ring`], [`latest`], [`recent`], [`broadcast`], [`flight`], [`admit`], [`pool`], [`group`],
+//! [`lock`], [`budget`], [`queue`], [`ring`], [`latest`], [`recent`], [`broadcast`], [`flight`], [`admit`], [`pool`], [`group`],
 //! [`supervise`], [`leak`], [`dump`].
 //!
 //! Absent on purpose: unbounded anything, ambient context, actors and addresses, a runtime of its own.
@@ -39,6 +39,8 @@ pub mod ctx;
 mod spawn;
 
 pub mod thread;
+
+pub mod lock;
 
 pub mod budget;
 

@@ -12,6 +12,7 @@ mod flight;
 mod group;
 mod latest;
 mod leak;
+mod lock;
 mod pool;
 mod pool_limits;
 mod queue;

@@ -17,7 +17,7 @@
 //!
 //! The modules, each built on those before it: [`clock`], [`tasks`], [`ctx`] (with [`Task`] and [`Scope`]), [`thread`],
 //! [`lock`], [`budget`], [`queue`], [`ring`], [`latest`], [`recent`], [`broadcast`], [`flight`], [`admit`], [`pool`], [`group`],
-//! [`supervise`], [`leak`], [`dump`].
+//! [`supervise`], [`leak`], [`deadlock`], [`dump`].
 //!
 //! Absent on purpose: unbounded anything, ambient context, actors and addresses, a runtime of its own.
 
@@ -65,6 +65,8 @@ pub mod group;
 pub mod supervise;
 
 pub mod leak;
+
+pub mod deadlock;
 
 pub mod dump;
 

@@ -314,7 +314,6 @@ pub(crate) fn current_owner() -> Option<Arc<Node>> {
 }
 
 /// A task or thread that waits for one of our primitives.
-#[expect(dead_code, reason = "of the deadlock detector, which follows")]
 pub(crate) struct Waits {
     pub(crate) id: u64,
     pub(crate) polls: u64,
@@ -324,11 +323,11 @@ pub(crate) struct Waits {
 }
 
 /// All that wait now. Two looks that agree on a task's polls and wait prove that it waited all the time between them.
-#[expect(dead_code, reason = "of the deadlock detector, which follows")]
 pub(crate) fn waits() -> Vec<Waits> {
     let mut found = Vec::new();
     for shard in &REGISTRY {
-        let records: Vec<_> = shard.lock().values().cloned().collect();
+        let waits = |record: &&Arc<Record>| record.state.load(Ordering::Relaxed) == WAITING;
+        let records: Vec<_> = shard.lock().values().filter(waits).cloned().collect();
         found.extend(records.iter().filter_map(|record| record.waits()));
     }
     found
@@ -341,7 +340,6 @@ pub(crate) fn info(id: u64) -> Option<TaskInfo> {
 }
 
 /// Whether the task lives, below `root`.
-#[expect(dead_code, reason = "of the deadlock detector, which follows")]
 pub(crate) fn is_under(id: u64, root: &Node) -> bool {
     let record = shard(id).lock().get(&id).cloned();
     record.is_some_and(|record| record.owner.descends_from(root.id()))

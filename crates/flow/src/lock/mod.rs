@@ -31,8 +31,14 @@ use std::fmt;
 
 pub use checks::{Checked, Checks};
 pub use mutex::{Guard, Lock, Mutex};
+pub(crate) use place::held;
 pub use place::{Holder, Kind, LockInfo, registry};
 pub use report::{Order, Report, Taken};
+
+/// What a task notes that waits for a lock, for ever if need be.
+pub(crate) const WAITS: &str = "lock";
+/// As [`WAITS`], but not for ever.
+const WAITS_UNTIL: &str = "lock, until a deadline,";
 
 /// Why a lock was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,10 +13,10 @@ use std::task::{Context, Poll};
 
 use tokio::time::Sleep;
 
-use super::LockError;
 use super::checks;
 use super::core::Core;
 use super::place::{FREE, Head, Kind, UNKNOWN, Waiting};
+use super::{LockError, WAITS, WAITS_UNTIL};
 use crate::clock::Instant;
 use crate::tasks;
 
@@ -76,7 +76,7 @@ impl<T> Mutex<T> {
     /// In debug builds, when it must wait inside a Tokio runtime that has no timer.
     #[track_caller]
     pub fn lock(&self) -> Lock<'_, T> {
-        self.lock_at("lock", Location::caller())
+        self.lock_at(WAITS, Location::caller())
     }
 
     fn lock_at(&self, what: &'static str, at: &'static Location<'static>) -> Lock<'_, T> {
@@ -98,7 +98,7 @@ impl<T> Mutex<T> {
         &self,
         deadline: Instant,
     ) -> impl Future<Output = Result<Guard<'_, T>, LockError>> {
-        let mut lock = self.lock_at("lock, until a deadline,", Location::caller());
+        let mut lock = self.lock_at(WAITS_UNTIL, Location::caller());
         async move {
             if let Some(guard) = lock.try_first() {
                 return Ok(guard);

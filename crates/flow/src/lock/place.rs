@@ -150,7 +150,6 @@ pub fn registry() -> Vec<LockInfo> {
 
 /// Every lock that somebody has waited for and someone holds: the address of its name in the waiter's record, the holder,
 /// and where it took the lock.
-#[expect(dead_code, reason = "of the deadlock detector, which follows")]
 pub(crate) fn held() -> Vec<HeldLock> {
     let mut held = Vec::new();
     for place in Place::all() {
@@ -165,7 +164,6 @@ pub(crate) fn held() -> Vec<HeldLock> {
 }
 
 /// A held lock, for the deadlock detector.
-#[expect(dead_code, reason = "of the deadlock detector, which follows")]
 pub(crate) struct HeldLock {
     /// Its address is the lock's identity.
     pub(crate) name: Arc<str>,

@@ -8,9 +8,9 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::LockError;
 use super::checks;
 use super::place::{Head, Kind};
+use super::{LockError, WAITS, WAITS_UNTIL};
 use crate::tasks;
 
 /// A mutual exclusion that blocks the thread. Not fair: a newcomer may pass one who waits, but not for long.
@@ -80,9 +80,8 @@ impl<T> Mutex<T> {
             return Err(LockError::Relocked);
         }
         let _waiting = self.head.wait();
-        let inner = tasks::blocked("lock, until a deadline,", self.head.name(), || {
-            self.inner.try_lock_for(limit)
-        });
+        let inner =
+            tasks::blocked(WAITS_UNTIL, self.head.name(), || self.inner.try_lock_for(limit));
         inner.map(|inner| self.guard(inner, me, at)).ok_or(LockError::TimedOut)
     }
 
@@ -129,7 +128,7 @@ impl<T> Mutex<T> {
             }
         }
         let waiting = self.head.wait();
-        let inner = tasks::blocked("lock", self.head.name(), || {
+        let inner = tasks::blocked(WAITS, self.head.name(), || {
             let limit = if checks::ON { checks::long_wait() } else { None };
             let Some(limit) = limit else { return self.inner.lock() };
             loop {

@@ -7,6 +7,7 @@ mod broadcast;
 mod budget;
 mod clock;
 mod ctx;
+mod deadlock;
 mod dump;
 mod flight;
 mod group;

@@ -6,14 +6,14 @@
 #![expect(clippy::unwrap_used, reason = "a bench")]
 
 use std::hint::black_box;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 use std::thread;
 
 use forebay_flow::{Ctx, clock, lock};
 
 const ROUNDS: usize = 15;
 const FREE: u64 = 4_000_000;
-const SHARED: u64 = 1_000_000;
+const SHARED: u64 = 4_000_000;
 
 /// Nanoseconds a turn.
 fn timed(turns: u64, work: impl FnOnce()) -> f64 {
@@ -47,10 +47,13 @@ macro_rules! free {
 
 /// Two threads, half of the turns each.
 fn shared<L: Send + Sync + 'static>(lock: L, turn: fn(&L)) -> f64 {
-    let lock = Arc::new(lock);
+    let (lock, both) = (Arc::new(lock), Barrier::new(2));
     timed(SHARED, || {
         let other = Arc::clone(&lock);
-        let half = move |lock: &L| (0..SHARED / 2).for_each(|_| turn(lock));
+        let half = |lock: &L| {
+            both.wait();
+            (0..SHARED / 2).for_each(|_| turn(lock));
+        };
         let thread = thread::scope(|scope| {
             let thread = scope.spawn(|| half(&other));
             half(&lock);

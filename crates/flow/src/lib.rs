@@ -16,8 +16,8 @@
 //! | Who notices if it doesn't? | the supervisor's report, [`tasks::snapshot`], [`leak::check`] |
 //!
 //! The modules, each built on those before it: [`clock`], [`tasks`], [`ctx`] (with [`Task`] and [`Scope`]), [`thread`],
-//! [`timer`], [`budget`], [`queue`], [`ring`], [`latest`], [`recent`], [`broadcast`], [`flight`], [`admit`], [`pool`], [`group`],
-//! [`supervise`], [`leak`], [`dump`].
+//! [`timer`], [`lock`], [`budget`], [`queue`], [`ring`], [`latest`], [`recent`], [`broadcast`], [`flight`], [`admit`], [`pool`], [`group`],
+//! [`supervise`], [`leak`], [`deadlock`], [`dump`].
 //!
 //! Absent on purpose: unbounded anything, ambient context, actors and addresses, a runtime of its own.
 
@@ -42,6 +42,8 @@ pub mod thread;
 
 pub mod timer;
 
+pub mod lock;
+
 pub mod budget;
 
 pub mod queue;
@@ -65,6 +67,8 @@ pub mod group;
 pub mod supervise;
 
 pub mod leak;
+
+pub mod deadlock;
 
 pub mod dump;
 

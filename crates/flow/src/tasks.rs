@@ -192,7 +192,8 @@ impl Registered {
         }
         let outer = CURRENT.with(|current| current.replace(self.record.take()));
         let outer_noted = NOTED.with(|noted| noted.replace(false));
-        Entered { registered: self, outer, outer_noted }
+        let outer_id = CURRENT_ID.replace(self.id);
+        Entered { registered: self, outer, outer_noted, outer_id }
     }
 }
 
@@ -208,6 +209,40 @@ impl Drop for Registered {
 thread_local! {
     static CURRENT: RefCell<Option<Arc<Record>>> = const { RefCell::new(None) };
     static NOTED: Cell<bool> = const { Cell::new(false) };
+    /// Of the record in `CURRENT`, or zero: apart, because reading it costs a load.
+    static CURRENT_ID: Cell<u64> = const { Cell::new(0) };
+    /// Of a thread that is not in the registry.
+    static THREAD_ID: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The id of the registered task or thread that runs here; zero when there is none.
+#[inline]
+pub(crate) fn current_id() -> u64 {
+    CURRENT_ID.get()
+}
+
+/// As [`current_id`], or an id for this thread that no task has.
+#[inline]
+pub(crate) fn current_or_thread_id() -> u64 {
+    match CURRENT_ID.get() {
+        0 => thread_id(),
+        id => id,
+    }
+}
+
+#[inline]
+fn thread_id() -> u64 {
+    match THREAD_ID.get() {
+        0 => new_thread_id(),
+        id => id,
+    }
+}
+
+#[cold]
+fn new_thread_id() -> u64 {
+    let id = next_id();
+    THREAD_ID.set(id);
+    id
 }
 
 /// The time of one poll.
@@ -215,12 +250,14 @@ pub(crate) struct Entered<'a> {
     registered: &'a mut Registered,
     outer: Option<Arc<Record>>,
     outer_noted: bool,
+    outer_id: u64,
 }
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
         let record = CURRENT.with(|current| current.replace(self.outer.take()));
         let noted = NOTED.with(|noted| noted.replace(self.outer_noted));
+        CURRENT_ID.set(self.outer_id);
         if let Some(record) = &record {
             record.state.store(if noted { WAITING } else { IDLE }, Ordering::Relaxed);
         }
@@ -246,15 +283,66 @@ pub(crate) fn note_wait(what: &'static str, name: &Arc<str>) {
     });
 }
 
-/// The id of the task or thread that runs here; 0 when it is none of ours.
-pub(crate) fn current_id() -> u64 {
-    CURRENT.with(|current| {
-        current
-            .try_borrow()
-            .ok()
-            .and_then(|current| current.as_ref().map(|record| record.id))
-            .unwrap_or(0)
-    })
+fn current() -> Option<Arc<Record>> {
+    CURRENT.with(|current| current.try_borrow().ok().and_then(|current| current.clone()))
+}
+
+/// The wait that the running task noted is over: the next one, though on the same thing, starts anew.
+pub(crate) fn wait_over() {
+    if let Some(record) = current() {
+        *record.wait.lock() = None;
+    }
+}
+
+/// Runs `block`, which blocks this thread. Whatever runs here shows as waiting on `what` called `name` meanwhile.
+pub(crate) fn blocked<R>(what: &'static str, name: &Arc<str>, block: impl FnOnce() -> R) -> R {
+    let Some(record) = current() else {
+        return block();
+    };
+    let wait = Wait { what, name: Arc::clone(name), since: clock::now() };
+    let outer = record.wait.lock().replace(wait);
+    let state = record.state.swap(WAITING, Ordering::Relaxed);
+    let result = block();
+    record.state.store(state, Ordering::Relaxed);
+    *record.wait.lock() = outer;
+    result
+}
+
+/// The context that owns what runs here.
+pub(crate) fn current_owner() -> Option<Arc<Node>> {
+    current().map(|record| Arc::clone(&record.owner))
+}
+
+/// A task or thread that waits for one of our primitives.
+pub(crate) struct Waits {
+    pub(crate) id: u64,
+    pub(crate) polls: u64,
+    pub(crate) what: &'static str,
+    pub(crate) name: Arc<str>,
+    pub(crate) since: Instant,
+}
+
+/// All that wait now. Two looks that agree on a task's polls and wait prove that it waited all the time between them.
+pub(crate) fn waits() -> Vec<Waits> {
+    let mut found = Vec::new();
+    for shard in &REGISTRY {
+        let waits = |record: &&Arc<Record>| record.state.load(Ordering::Relaxed) == WAITING;
+        let records: Vec<_> = shard.lock().values().filter(waits).cloned().collect();
+        found.extend(records.iter().filter_map(|record| record.waits()));
+    }
+    found
+}
+
+/// One task, if it lives.
+pub(crate) fn info(id: u64) -> Option<TaskInfo> {
+    let record = shard(id).lock().get(&id).cloned();
+    record.map(|record| record.info())
+}
+
+/// Whether the task lives, below `root`.
+pub(crate) fn is_under(id: u64, root: &Node) -> bool {
+    let record = shard(id).lock().get(&id).cloned();
+    record.is_some_and(|record| record.owner.descends_from(root.id()))
 }
 
 /// A thread is about to park: it waits for what it noted in this poll, if anything. Holds until [`clear_thread_wait`].
@@ -298,6 +386,16 @@ pub(crate) struct Glance {
 }
 
 impl Record {
+    fn waits(&self) -> Option<Waits> {
+        let polls = self.polls.load(Ordering::Acquire);
+        if self.state.load(Ordering::Acquire) != WAITING {
+            return None;
+        }
+        let wait = self.wait.lock();
+        let Wait { what, name, since } = wait.as_ref()?;
+        Some(Waits { id: self.id, polls, what, name: Arc::clone(name), since: *since })
+    }
+
     fn glance(&self) -> Glance {
         let state = self.state.load(Ordering::Relaxed);
         let waiting = if state == WAITING {

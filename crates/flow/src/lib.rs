@@ -15,7 +15,7 @@
 //! | How does it stop? | its [`Ctx`] is cancelled, with a cause; then it is aborted |
 //! | Who notices if it doesn't? | the supervisor's report, [`tasks::snapshot`], [`leak::check`] |
 //!
-//! The modules, each built on those before it: [`clock`], [`tasks`], [`ctx`] (with [`Task`] and [`Scope`]), [`thread`],
+//! The modules, each built on those before it: [`clock`], [`growth`], [`tasks`], [`ctx`] (with [`Task`] and [`Scope`]), [`thread`],
 //! [`budget`], [`queue`], [`ring`], [`latest`], [`recent`], [`broadcast`], [`flight`], [`admit`], [`pool`], [`group`],
 //! [`supervise`], [`leak`], [`dump`].
 //!
@@ -27,6 +27,8 @@ mod panics;
 mod stacks;
 
 pub mod clock;
+
+pub mod growth;
 
 mod sync;
 

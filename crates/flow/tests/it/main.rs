@@ -10,6 +10,7 @@ mod ctx;
 mod dump;
 mod flight;
 mod group;
+mod growth;
 mod latest;
 mod leak;
 mod pool;

@@ -17,7 +17,7 @@
 //!
 //! The modules, each built on those before it: [`clock`], [`growth`], [`tasks`], [`ctx`] (with [`Task`] and [`Scope`]), [`thread`],
 //! [`budget`], [`queue`], [`ring`], [`latest`], [`recent`], [`broadcast`], [`flight`], [`admit`], [`pool`], [`group`],
-//! [`supervise`], [`leak`], [`dump`].
+//! [`supervise`], [`dump`], [`leak`], [`snapshot`].
 //!
 //! Absent on purpose: unbounded anything, ambient context, actors and addresses, a runtime of its own.
 
@@ -64,9 +64,11 @@ pub mod group;
 
 pub mod supervise;
 
+pub mod dump;
+
 pub mod leak;
 
-pub mod dump;
+pub mod snapshot;
 
 pub use backoff::Backoff;
 pub use clock::{Clock, Instant};

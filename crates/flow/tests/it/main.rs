@@ -19,6 +19,7 @@ mod queue;
 mod recent;
 mod rig;
 mod ring;
+mod snapshot;
 mod supervise;
 mod supervise_api;
 mod survival;

@@ -17,7 +17,7 @@
 //!
 //! The modules, each built on those before it: [`clock`], [`growth`], [`tasks`], [`ctx`] (with [`Task`] and [`Scope`]), [`thread`],
 //! [`budget`], [`queue`], [`ring`], [`latest`], [`recent`], [`broadcast`], [`flight`], [`admit`], [`pool`], [`group`],
-//! [`supervise`], [`dump`], [`leak`], [`snapshot`].
+//! [`supervise`], [`dump`], [`leak`], [`snapshot`], [`sigquit`].
 //!
 //! Absent on purpose: unbounded anything, ambient context, actors and addresses, a runtime of its own.
 
@@ -69,6 +69,9 @@ pub mod dump;
 pub mod leak;
 
 pub mod snapshot;
+
+#[cfg(unix)]
+pub mod sigquit;
 
 pub use backoff::Backoff;
 pub use clock::{Clock, Instant};

@@ -19,6 +19,8 @@ mod queue;
 mod recent;
 mod rig;
 mod ring;
+#[cfg(unix)]
+mod sigquit;
 mod snapshot;
 mod supervise;
 mod supervise_api;

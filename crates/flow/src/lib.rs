@@ -15,9 +15,9 @@
 //! | How does it stop? | its [`Ctx`] is cancelled, with a cause; then it is aborted |
 //! | Who notices if it doesn't? | the supervisor's report, [`tasks::snapshot`], [`leak::check`] |
 //!
-//! The modules, each built on those before it: [`clock`], [`tasks`], [`ctx`] (with [`Task`] and [`Scope`]), [`thread`],
+//! The modules, each built on those before it: [`clock`], [`growth`], [`tasks`], [`ctx`] (with [`Task`] and [`Scope`]), [`thread`],
 //! [`timer`], [`lock`], [`budget`], [`queue`], [`ring`], [`latest`], [`recent`], [`broadcast`], [`flight`], [`admit`], [`pool`], [`group`],
-//! [`supervise`], [`leak`], [`deadlock`], [`dump`].
+//! [`supervise`], [`dump`], [`leak`], [`deadlock`], [`snapshot`], [`sigquit`].
 //!
 //! Absent on purpose: unbounded anything, ambient context, actors and addresses, a runtime of its own.
 
@@ -27,6 +27,8 @@ mod panics;
 mod stacks;
 
 pub mod clock;
+
+pub mod growth;
 
 mod sync;
 
@@ -66,11 +68,16 @@ pub mod group;
 
 pub mod supervise;
 
+pub mod dump;
+
 pub mod leak;
 
 pub mod deadlock;
 
-pub mod dump;
+pub mod snapshot;
+
+#[cfg(unix)]
+pub mod sigquit;
 
 pub use backoff::Backoff;
 pub use clock::{Clock, Instant};

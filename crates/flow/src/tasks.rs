@@ -396,7 +396,7 @@ impl Record {
         Some(Waits { id: self.id, polls, what, name: Arc::clone(name), since: *since })
     }
 
-    fn glance(&self) -> Glance {
+    pub(crate) fn glance(&self) -> Glance {
         let state = self.state.load(Ordering::Relaxed);
         let waiting = if state == WAITING {
             self.wait.lock().as_ref().map(|w| (w.what, Arc::clone(&w.name), w.since))
@@ -460,14 +460,9 @@ fn collect(keep: impl Fn(&Record) -> bool) -> Vec<TaskInfo> {
     found
 }
 
-/// Looks at every live task. A shard's lock is held only while its records are listed, never while `look` runs.
-pub(crate) fn glance_at_all(mut look: impl FnMut(Glance)) {
-    for shard in &REGISTRY {
-        let records: Vec<_> = shard.lock().values().cloned().collect();
-        for record in records {
-            look(record.glance());
-        }
-    }
+/// The records of the registry, shard by shard. A shard's lock is held only while its records are listed.
+pub(crate) fn shards() -> impl Iterator<Item = Vec<Arc<Record>>> + Send {
+    REGISTRY.iter().map(|shard| shard.lock().values().cloned().collect())
 }
 
 /// Asks task `id` where it stands and has it polled for that. `None` when it is gone, never ran, or is a thread. The

@@ -296,6 +296,7 @@ pub fn watch(ctx: &Ctx, every: Duration, report: impl Fn(&Cycle) + Send + 'stati
         while own.run(tokio::time::sleep(every)).await.is_ok() {
             let under = under.clone();
             // It fails only when the runtime is shutting down.
+            #[expect(clippy::disallowed_methods, reason = "one look at a time, and awaited")]
             let look = tokio::task::spawn_blocking(move || find_under(&under)).await;
             let found: HashMap<_, _> = look
                 .unwrap_or_default()

@@ -12,6 +12,7 @@ mod deadlock;
 mod dump;
 mod flight;
 mod group;
+mod growth;
 mod latest;
 mod leak;
 mod lock;
@@ -24,6 +25,9 @@ mod queue_shed;
 mod recent;
 mod rig;
 mod ring;
+#[cfg(unix)]
+mod sigquit;
+mod snapshot;
 mod supervise;
 mod supervise_api;
 mod survival;

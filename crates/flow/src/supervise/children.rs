@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::report::{Directive, ExitReason};
 use super::shared::{ChildState, Event, Shared, View};
-use super::spec::{BoxError, Child};
+use super::spec::{BoxError, Spec};
 use crate::clock::{self, Instant};
 use crate::ctx::Ctx;
 use crate::panics;
@@ -16,7 +16,7 @@ use crate::tasks::Name;
 
 /// A child and what has become of it.
 pub(super) struct Slot {
-    pub(super) spec: Child,
+    pub(super) spec: Spec,
     pub(super) dynamic: bool,
     /// Which life this is; events of earlier ones are stale.
     pub(super) run: u64,
@@ -45,7 +45,7 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    pub(super) fn add(&mut self, spec: Child, dynamic: bool) -> u64 {
+    pub(super) fn add(&mut self, spec: Spec, dynamic: bool) -> u64 {
         let seq = self.next;
         self.next += 1;
         self.by_name.insert(spec.name.clone(), seq);

@@ -9,14 +9,15 @@ use std::sync::Arc;
 use super::children::Slots;
 use super::report::{ExitContext, ExitReason, ExitReport, GaveUp, Why};
 use super::shared::{ChildState, Event, Input, Shared};
-use super::spec::{Restart, Strategy, Supervisor};
+use super::spec::{Claim, Plan, Restart, Strategy};
 use crate::clock::{self, Instant};
 use crate::ctx::{Cause, Ctx, Stopped};
 use crate::panics;
 use crate::spawn::ABORT_GRACE;
 
 pub(super) struct Engine {
-    plan: Supervisor,
+    plan: Plan,
+    _claim: Arc<Claim>,
     ctx: Ctx,
     pub(super) shared: Arc<Shared>,
     pub(super) slots: Slots,
@@ -50,7 +51,7 @@ pub(super) enum Started {
 }
 
 /// Runs a supervisor whose own context is `ctx`.
-pub(super) async fn run(plan: Supervisor, ctx: Ctx) -> Result<(), GaveUp> {
+pub(super) async fn run(plan: Plan, claim: Arc<Claim>, ctx: Ctx) -> Result<(), GaveUp> {
     let gave_up = |child: Option<String>, why| GaveUp { supervisor: ctx.path(), child, why };
     if let Some((field, problem)) = plan.fault() {
         return Err(gave_up(None, Why::BadSpec { field, problem }));
@@ -61,6 +62,7 @@ pub(super) async fn run(plan: Supervisor, ctx: Ctx) -> Result<(), GaveUp> {
     let mut engine = Engine {
         shared: Arc::clone(&plan.shared),
         plan,
+        _claim: claim,
         ctx,
         slots: Slots::default(),
         restarts: VecDeque::new(),

@@ -101,7 +101,7 @@ impl Handle {
     /// [`StartError`]; no spec is kept then.
     pub async fn start_child(&self, child: Child) -> Result<(), StartError> {
         let (reply, answer) = oneshot::channel();
-        self.shared.ask(Request::Start(Box::new(child), reply));
+        self.shared.ask(Request::Start(Box::new(child.spec), reply));
         answer.await.unwrap_or(Err(StartError::NotRunning))
     }
 

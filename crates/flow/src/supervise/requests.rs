@@ -6,7 +6,7 @@ use super::engine::{Engine, Group, Started};
 use super::handle::{ControlError, StartError};
 use super::report::ExitContext;
 use super::shared::{ChildState, Request};
-use super::spec::Child;
+use super::spec::Spec;
 use crate::ctx::Cause;
 
 impl Engine {
@@ -29,7 +29,7 @@ impl Engine {
         }
     }
 
-    async fn start_dynamic(&mut self, child: Child) -> Result<(), StartError> {
+    async fn start_dynamic(&mut self, child: Spec) -> Result<(), StartError> {
         if child.name.is_empty() {
             return Err(StartError::BadSpec("child.name"));
         }

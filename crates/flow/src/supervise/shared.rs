@@ -12,7 +12,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::handle::{ControlError, StartError};
 use super::report::ExitReason;
-use super::spec::{Child, Strategy};
+use super::spec::{Spec, Strategy};
 use crate::clock::{self, Instant};
 use crate::tasks::Name;
 
@@ -109,7 +109,7 @@ type Reply<E> = oneshot::Sender<Result<(), E>>;
 
 /// What handles ask of it.
 pub(super) enum Request {
-    Start(Box<Child>, Reply<StartError>),
+    Start(Box<Spec>, Reply<StartError>),
     Terminate(String, Reply<ControlError>),
     Restart(String, Reply<ControlError>),
     Delete(String, Reply<ControlError>),

@@ -67,8 +67,15 @@ pub(super) type Running = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Se
 type Factory = dyn Fn(Ctx) -> Running + Send + Sync;
 
 /// One child: a name, how to start it, and its rules. By default permanent, up as soon as spawned, 5 s to stop.
-#[derive(Clone)]
+///
+/// It cannot be cloned: two children of one name have no place in one supervisor, and a supervisor has one life at a time.
 pub struct Child {
+    pub(super) spec: Spec,
+}
+
+/// What a [`Child`] holds. A supervisor that is rebuilt starts from copies of it.
+#[derive(Clone)]
+pub(super) struct Spec {
     pub(super) name: Name,
     pub(super) start: Arc<Factory>,
     pub(super) nested: Option<Arc<Shared>>,
@@ -89,7 +96,7 @@ impl Child {
         Fut: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        Self {
+        let spec = Spec {
             name: name.into(),
             start: Arc::new(move |ctx| {
                 let running = start(ctx);
@@ -101,7 +108,8 @@ impl Child {
             shutdown: Shutdown::Deadline(Duration::from_secs(5)),
             waits_for_ready: false,
             ready_within: Duration::from_secs(60),
-        }
+        };
+        Self { spec }
     }
 
     /// A supervisor as a child: ready when its own children are, waited for without limit, rebuilt from its static
@@ -109,50 +117,53 @@ impl Child {
     #[track_caller]
     #[must_use]
     pub fn supervisor(supervisor: Supervisor) -> Self {
-        let name = supervisor.name.clone();
-        let nested = Arc::clone(&supervisor.shared);
-        Self {
-            nested: Some(nested),
-            ..Self::new(name, move |ctx| engine::run(supervisor.clone(), ctx))
+        let Supervisor { plan, claim } = supervisor;
+        let name = plan.name.clone();
+        let nested = Arc::clone(&plan.shared);
+        let mut child =
+            Self::new(name, move |ctx| engine::run(plan.clone(), Arc::clone(&claim), ctx))
                 .shutdown(Shutdown::Forever)
-                .waits_for_ready(true)
-        }
+                .waits_for_ready(true);
+        child.spec.nested = Some(nested);
+        child
     }
 
     /// When it is restarted. Permanent by default.
     #[must_use]
     pub fn restart(mut self, restart: Restart) -> Self {
-        self.restart = restart;
+        self.spec.restart = restart;
         self
     }
 
     /// How it is stopped. 5 s by default.
     #[must_use]
     pub fn shutdown(mut self, shutdown: Shutdown) -> Self {
-        self.shutdown = shutdown;
+        self.spec.shutdown = shutdown;
         self
     }
 
     /// Whether it counts as started only when it calls [`Ctx::ready`]; the next child waits for that. Off by default.
     #[must_use]
     pub fn waits_for_ready(mut self, waits: bool) -> Self {
-        self.waits_for_ready = waits;
+        self.spec.waits_for_ready = waits;
         self
     }
 
     /// How long it may take to report ready before its start has failed. 60 s by default.
     #[must_use]
     pub fn ready_within(mut self, limit: Duration) -> Self {
-        self.ready_within = limit;
+        self.spec.ready_within = limit;
         self
     }
 
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        &self.spec.name
     }
+}
 
+impl Spec {
     pub(super) fn kind(&self) -> NodeKind {
         if self.nested.is_some() { NodeKind::Supervisor } else { NodeKind::Worker }
     }
@@ -161,8 +172,8 @@ impl Child {
 impl fmt::Debug for Child {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Child")
-            .field("name", &self.name)
-            .field("restart", &self.restart)
+            .field("name", &self.spec.name)
+            .field("restart", &self.spec.restart)
             .finish_non_exhaustive()
     }
 }
@@ -170,14 +181,32 @@ impl fmt::Debug for Child {
 pub(super) type OnExit = Arc<dyn Fn(&ExitReport) + Send + Sync>;
 
 /// A supervisor in the making; [`Supervisor::run`] makes it live. Five restarts in ten seconds by default.
-#[derive(Clone)]
+///
+/// It cannot be cloned: its handles lead to one inbox, which one run at a time serves. Dropping it without a run refuses
+/// what was asked of it.
 pub struct Supervisor {
+    pub(super) plan: Plan,
+    claim: Arc<Claim>,
+}
+
+/// The right to run. When the last is gone without a run under way, nobody will ever serve the inbox.
+pub(super) struct Claim(Arc<Shared>);
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// What a [`Supervisor`] holds. One that is rebuilt starts from a copy of it.
+#[derive(Clone)]
+pub(super) struct Plan {
     pub(super) name: Name,
     pub(super) strategy: Strategy,
     pub(super) max_restarts: usize,
     pub(super) period: Duration,
     pub(super) backoff: Backoff,
-    pub(super) children: Vec<Child>,
+    pub(super) children: Vec<Spec>,
     pub(super) on_exit: Option<OnExit>,
     pub(super) shared: Arc<Shared>,
 }
@@ -187,8 +216,10 @@ impl Supervisor {
     #[must_use]
     pub fn new(name: impl Into<Name>, strategy: Strategy) -> Self {
         let name = name.into();
-        Self {
-            shared: Shared::new(name.clone(), strategy),
+        let shared = Shared::new(name.clone(), strategy);
+        let claim = Arc::new(Claim(Arc::clone(&shared)));
+        let plan = Plan {
+            shared,
             name,
             strategy,
             max_restarts: 5,
@@ -196,42 +227,43 @@ impl Supervisor {
             backoff: Backoff::default(),
             children: Vec::new(),
             on_exit: None,
-        }
+        };
+        Self { plan, claim }
     }
 
     /// It gives up at more than `max` restarts (attempts count) within `period`.
     #[must_use]
     pub fn intensity(mut self, max: usize, period: Duration) -> Self {
-        self.max_restarts = max;
-        self.period = period;
+        self.plan.max_restarts = max;
+        self.plan.period = period;
         self
     }
 
     /// The pause before a restart, by the child's failures in a row.
     #[must_use]
     pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.backoff = backoff;
+        self.plan.backoff = backoff;
         self
     }
 
     /// Adds a child, started after those before it.
     #[must_use]
     pub fn child(mut self, child: Child) -> Self {
-        self.children.push(child);
+        self.plan.children.push(child.spec);
         self
     }
 
     /// Is called with each exit, on the supervisor's own task: count or log, and return soon. A panic in it is swallowed.
     #[must_use]
     pub fn on_exit(mut self, hook: impl Fn(&ExitReport) + Send + Sync + 'static) -> Self {
-        self.on_exit = Some(Arc::new(hook));
+        self.plan.on_exit = Some(Arc::new(hook));
         self
     }
 
     /// A handle to it, good before, during and after its run.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle::new(Arc::clone(&self.shared))
+        Handle::new(Arc::clone(&self.plan.shared))
     }
 
     /// Starts the children in order and supervises them until `ctx` is cancelled; then stops them in reverse order.
@@ -242,11 +274,14 @@ impl Supervisor {
     /// [`GaveUp`] when the settings make no sense, the first start failed, or restarts passed the intensity. Every child
     /// is stopped by then.
     pub async fn run(self, ctx: Ctx) -> Result<(), GaveUp> {
-        let ctx = ctx.child(self.name.clone());
-        self.shared.enter_roots();
-        engine::run(self, ctx).await
+        let Self { plan, claim } = self;
+        let ctx = ctx.child(plan.name.clone());
+        plan.shared.enter_roots();
+        engine::run(plan, claim, ctx).await
     }
+}
 
+impl Plan {
     /// The field that makes no sense, and why.
     pub(super) fn fault(&self) -> Option<(&'static str, String)> {
         if self.name.is_empty() {
@@ -274,8 +309,8 @@ impl Supervisor {
 impl fmt::Debug for Supervisor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Supervisor")
-            .field("name", &self.name)
-            .field("children", &self.children)
+            .field("name", &self.plan.name)
+            .field("children", &self.plan.children.len())
             .finish_non_exhaustive()
     }
 }

@@ -20,4 +20,5 @@ mod rig;
 mod ring;
 mod supervise;
 mod supervise_api;
+mod supervise_start;
 mod survival;

@@ -110,7 +110,10 @@ async fn b23_starting_a_known_name_says_whether_it_runs_or_is_stopped() {
     let handle = supervisor.handle();
     let running = run(&ctx, supervisor);
     rig.expect("+a1").await;
-    assert_eq!(handle.start_child(rig.child("a")).await, Err(StartError::AlreadyStarted));
+    assert_eq!(
+        handle.start_child(rig.child("a")).await,
+        Err(StartError::AlreadyStarted { life: 1 })
+    );
     handle.terminate_child("a").await.unwrap();
     assert_eq!(handle.start_child(rig.child("a")).await, Err(StartError::AlreadyPresent));
     end(&ctx, running).await;

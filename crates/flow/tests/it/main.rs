@@ -20,5 +20,7 @@ mod rig;
 mod ring;
 mod supervise;
 mod supervise_api;
+mod supervise_auto;
+mod supervise_live;
 mod supervise_start;
 mod survival;

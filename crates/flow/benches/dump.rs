@@ -4,7 +4,7 @@
 //! steps; the longest is the longest pause. The rows without a dump are the machine's own floor. A machine that is itself
 //! paused by its host has pauses of milliseconds there: then compare how often they pass a millisecond, and see the last
 //! row of each round, where that is taken out: the dump's polls, each as its median over all dumps. Owns nothing.
-#![expect(clippy::unwrap_used, reason = "a bench")]
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a bench beside bare Tokio")]
 
 use std::fmt;
 use std::future::{Future, poll_fn};

@@ -9,6 +9,7 @@
 //!           └── task            which passes it on itself, in its stop order
 //! ```
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -89,10 +90,42 @@ impl std::error::Error for Stopped {}
 #[derive(Clone)]
 pub struct Ctx {
     node: Arc<Node>,
-    ready: Option<Arc<Ready>>,
+    supervisor: Option<Arc<Listener>>,
 }
 
-type Ready = dyn Fn() + Send + Sync;
+/// What a child says to its supervisor while it lives.
+pub(crate) enum Sign {
+    Ready(Option<StartInfo>),
+    Beat,
+}
+
+pub(crate) type Listener = dyn Fn(Sign) + Send + Sync;
+
+/// What a child hands to whoever started it, with [`Ctx::ready_with`]. Cloning shares it; two are equal when they share.
+#[derive(Clone)]
+pub struct StartInfo(Arc<dyn Any + Send + Sync>);
+
+impl StartInfo {
+    /// The information, when it is a `T`.
+    #[must_use]
+    pub fn get<T: Any>(&self) -> Option<&T> {
+        self.0.downcast_ref()
+    }
+}
+
+impl fmt::Debug for StartInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StartInfo").finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for StartInfo {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for StartInfo {}
 
 impl fmt::Debug for Ctx {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -107,7 +140,7 @@ impl Ctx {
     /// A context without parent, deadline or cause. One per program, one per test.
     #[must_use]
     pub fn root(name: impl Into<Name>) -> Self {
-        Self { node: Node::new(name.into(), None, None, Link::Plain), ready: None }
+        Self { node: Node::new(name.into(), None, None, Link::Plain), supervisor: None }
     }
 
     /// A context below this one: cancelled with it, with its deadline, or alone.
@@ -115,7 +148,7 @@ impl Ctx {
     pub fn child(&self, name: impl Into<Name>) -> Self {
         Self {
             node: Node::new(name.into(), Some(&self.node), self.node.deadline, Link::Plain),
-            ready: self.ready.clone(),
+            supervisor: self.supervisor.clone(),
         }
     }
 
@@ -125,14 +158,20 @@ impl Ctx {
         let deadline = self.node.deadline.map_or(deadline, |own| own.min(deadline));
         Self {
             node: Node::new(Name::Borrowed(""), Some(&self.node), Some(deadline), Link::Plain),
-            ready: self.ready.clone(),
+            supervisor: self.supervisor.clone(),
         }
     }
 
     /// A context that is part of this one's tree (path, liveness, killing) but that a polite cancel passes by, because a
     /// supervisor hands the cancel on in its own order.
-    pub(crate) fn shielded(&self, name: impl Into<Name>, ready: Option<Arc<Ready>>) -> Self {
-        Self { node: Node::new(name.into(), Some(&self.node), None, Link::Shielded), ready }
+    pub(crate) fn shielded(&self, name: impl Into<Name>, supervisor: Arc<Listener>) -> Self {
+        let node = Node::new(name.into(), Some(&self.node), None, Link::Shielded);
+        Self { node, supervisor: Some(supervisor) }
+    }
+
+    /// A context below this one whose [`Ctx::ready`] and [`Ctx::beat`] nobody hears.
+    pub(crate) fn unheard_child(&self, name: impl Into<Name>) -> Self {
+        Self { supervisor: None, ..self.child(name) }
     }
 
     /// The moment at which [`Ctx::run`] gives up, if any.
@@ -213,8 +252,23 @@ impl Ctx {
 
     /// Tells the supervisor that the child this context was made for is up. Does nothing elsewhere, or the second time.
     pub fn ready(&self) {
-        if let Some(ready) = &self.ready {
-            ready();
+        self.tell(Sign::Ready(None));
+    }
+
+    /// As [`Ctx::ready`], with something for whoever asked for the start: the port that was bound, a handle to the child.
+    pub fn ready_with<T: Any + Send + Sync>(&self, info: T) {
+        self.tell(Sign::Ready(Some(StartInfo(Arc::new(info)))));
+    }
+
+    /// A child's heartbeat: tells its supervisor that it makes progress. Costs one reading of the clock and one store; does
+    /// nothing elsewhere. See [`Heartbeat`](crate::supervise::Heartbeat).
+    pub fn beat(&self) {
+        self.tell(Sign::Beat);
+    }
+
+    fn tell(&self, sign: Sign) {
+        if let Some(supervisor) = &self.supervisor {
+            supervisor(sign);
         }
     }
 

@@ -22,7 +22,7 @@ fn named_after(counts: impl IntoIterator<Item = usize>) -> Vec<usize> {
 fn b89_a_leak_is_named_at_the_third_snapshot_with_its_growth() {
     let mut detector = Detector::new(Limits::default());
     for (leaking, swinging) in [(40, 5), (70, 90), (100, 12)] {
-        assert_eq!(detector.growing(), []);
+        assert_eq!(detector.growing(), [0_usize; 0]);
         detector.observe([("leaking", leaking), ("steady", 5000), ("swinging", swinging)]);
     }
     let [found] = &detector.growing()[..] else { panic!("one: {:?}", detector.growing()) };
@@ -31,11 +31,11 @@ fn b89_a_leak_is_named_at_the_third_snapshot_with_its_growth() {
 
 #[test]
 fn b89_a_steady_and_an_oscillating_load_are_silent() {
-    assert_eq!(named_after(std::iter::repeat_n(5000, 100)), []);
+    assert_eq!(named_after(std::iter::repeat_n(5000, 100)), [0_usize; 0]);
     let oscillating = (0..200).map(|at| if at % 2 == 0 { 10 } else { 5000 });
-    assert_eq!(named_after(oscillating), []);
+    assert_eq!(named_after(oscillating), [0_usize; 0]);
     let climbs_often = (0..200).map(|at| [1000, 1400, 1100][at % 3]);
-    assert_eq!(named_after(climbs_often), []);
+    assert_eq!(named_after(climbs_often), [0_usize; 0]);
     // Days of 288 snapshots, up for one half and down for the other: only the first morning is news.
     let days = (0..10 * 288).map(|at: usize| 1000 + 50 * (at % 288).min(288 - at % 288));
     let named = named_after(days);
@@ -44,8 +44,8 @@ fn b89_a_steady_and_an_oscillating_load_are_silent() {
 
 #[test]
 fn b89_a_ramp_that_levels_off_is_silent_and_an_even_one_is_named_only_while_it_climbs() {
-    assert_eq!(named_after([0, 10_000, 10_003, 10_005, 10_006, 10_006, 10_006]), []);
-    assert_eq!(named_after([500, 750, 875, 937, 968, 984, 992, 996, 998, 999, 1000]), []);
+    assert_eq!(named_after([0, 10_000, 10_003, 10_005, 10_006, 10_006, 10_006]), [0_usize; 0]);
+    assert_eq!(named_after([500, 750, 875, 937, 968, 984, 992, 996, 998, 999, 1000]), [0_usize; 0]);
     assert_eq!(named_after([100, 500, 900, 1300, 1300, 1300]), [3, 4]);
 }
 
@@ -115,7 +115,7 @@ proptest! {
         base in 0_usize..100_000,
         noise in proptest::collection::vec(0_usize..16, 0..200),
     ) {
-        prop_assert_eq!(named_after(noise.into_iter().map(|noise| base + noise)), []);
+        prop_assert_eq!(named_after(noise.into_iter().map(|noise| base + noise)), [0_usize; 0]);
     }
 
     #[test]
@@ -125,6 +125,6 @@ proptest! {
     ) {
         let begin = begin.min(goal);
         let ramp = (0..30).map(|at| goal - ((goal - begin) >> at));
-        prop_assert_eq!(named_after(ramp), []);
+        prop_assert_eq!(named_after(ramp), [0_usize; 0]);
     }
 }

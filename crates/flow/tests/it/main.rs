@@ -30,5 +30,8 @@ mod sigquit;
 mod snapshot;
 mod supervise;
 mod supervise_api;
+mod supervise_auto;
+mod supervise_live;
+mod supervise_start;
 mod survival;
 mod timer;

@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::clock::Instant;
+use crate::orphans;
 use crate::tasks::{self, Name};
 
 /// Why a context was cancelled.
@@ -206,7 +207,7 @@ impl Ctx {
     /// Whether it was cancelled. Costs one atomic load.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.node.cancelled.load(Ordering::Acquire)
+        self.node.is_cancelled()
     }
 
     /// The cause, once cancelled.
@@ -382,6 +383,10 @@ impl Node {
         names.join("/")
     }
 
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
+
     pub(crate) fn descends_from(&self, id: u64) -> bool {
         let mut node = Some(self);
         while let Some(at) = node {
@@ -394,6 +399,7 @@ impl Node {
     }
 
     fn cancel(self: &Arc<Self>, cause: &Cause) {
+        orphans::cancelled(self);
         let mut todo = vec![Arc::clone(self)];
         while let Some(node) = todo.pop() {
             let mut tree = node.tree.lock();

@@ -9,6 +9,7 @@ mod budget;
 mod clock;
 mod ctx;
 mod deadlock;
+mod debug_routes;
 mod dump;
 mod flight;
 mod group;

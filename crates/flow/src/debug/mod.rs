@@ -1,4 +1,4 @@
-//! Debug pages for any HTTP server: what every task, queue and supervisor is doing now. Behind the feature `debug-routes`.
+//! Debug pages for any HTTP server: what every task, queue, lock and supervisor is doing now. Behind the feature `debug-routes`.
 //!
 //! Owns nothing. [`respond`] is a function from a path and a query to a page; [`Routes`] wraps it as a service for axum,
 //! hyper and tower. It changes nothing and stops nobody: a page of 100,000 tasks is gathered between other tasks' turns.
@@ -9,6 +9,7 @@
 //! | `/debug` | this list | |
 //! | `/debug/tasks` | tasks and threads, grouped by place, with what they wait for and since when | `name`, `place`, `stacks`, `limit`, `format` |
 //! | `/debug/queues` | every queue: bound, depth, policy, who waits, what was lost | `name`, `limit`, `format` |
+//! | `/debug/locks` | tasks that wait for each other for ever; locks by place: waits, who holds them | `name`, `place`, `limit`, `format` |
 //! | `/debug/tree` | supervisors with their children's states and restarts; contexts with their tasks | `limit`, `format` |
 //!
 //! `name` and `place` keep what contains the text; `stacks=N` asks N idle tasks of each group for their stack (they are
@@ -30,6 +31,7 @@
 //! # }
 //! ```
 
+mod locks;
 mod query;
 mod queues;
 mod routes;
@@ -70,6 +72,7 @@ pub async fn respond(path: &str, query: Option<&str>) -> Option<Reply> {
         "" => &[],
         "tasks" => &["name", "place", "stacks", "limit", "format"],
         "queues" => &["name", "limit", "format"],
+        "locks" => &["name", "place", "limit", "format"],
         "tree" => &["limit", "format"],
         _ => return None,
     };
@@ -80,6 +83,7 @@ pub async fn respond(path: &str, query: Option<&str>) -> Option<Reply> {
     let page = match page {
         "tasks" => tasks::page(&query).await,
         "queues" => queues::page(&query),
+        "locks" => locks::page(&query).await,
         "tree" => tree::page(&query),
         _ => Page { text: INDEX.to_owned(), json: None },
     };
@@ -94,6 +98,7 @@ pub async fn respond(path: &str, query: Option<&str>) -> Option<Reply> {
 const INDEX: &str = "\
 /debug/tasks   tasks and threads by place, and what they wait for: ?name= ?place= ?stacks=N ?limit=N ?format=json
 /debug/queues  queues: bound, depth, policy, who waits, what was lost: ?name= ?limit=N ?format=json
+/debug/locks   deadlocks; locks by place: waits, who holds them: ?name= ?place= ?limit=N ?format=json
 /debug/tree    supervisors and contexts: ?limit=N ?format=json
 ";
 

@@ -1,10 +1,12 @@
 //! The debug pages: what they show, what they refuse, and how servers serve them.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::to_bytes;
 use forebay_flow::debug::{self, Reply, Routes};
+use forebay_flow::lock::{Checks, Mutex};
 use forebay_flow::queue::{self, Bound, Full};
 use forebay_flow::supervise::{Child, Strategy, Supervisor};
 use forebay_flow::{Backoff, Cause, Ctx, Stopped, Task, dump, leak, thread};
@@ -189,6 +191,37 @@ async fn tree_shows_supervisors_with_restarts_and_contexts_with_their_tasks() {
     running.join().await.unwrap().unwrap();
     drop((tasks, open));
     leak::check(&ctx).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn locks_shows_who_holds_them_and_which_tasks_wait_for_each_other() {
+    let ctx = Ctx::root("t");
+    let _unchecked = Checks::off().report_to(&ctx, |_| ());
+    let one = Arc::new((Mutex::new("page-east", ()), Mutex::new("page-west", ())));
+    let two = Arc::clone(&one);
+    let left = ctx.spawn("page-left", async move {
+        let _east = one.0.lock().await;
+        tokio::time::sleep(SEC).await;
+        drop(one.1.lock().await);
+    });
+    let right = ctx.spawn("page-right", async move {
+        let _west = two.1.lock().await;
+        tokio::time::sleep(SEC).await;
+        drop(two.0.lock().await);
+    });
+    tokio::time::sleep(5 * SEC).await;
+    let body = text("/debug/locks", "name=page-east").await;
+    assert!(body.contains("2 tasks wait for each other\n  t/page-left (task "), "{body}");
+    let row = body.lines().find(|line| line.starts_with("page-east")).unwrap();
+    assert!(row.contains("it/debug_routes.rs:") && row.contains("t/page-left"), "{body}");
+    assert!(!body.lines().any(|line| line.starts_with("page-west")), "{body}");
+    let value = json("/debug/locks", "name=page-east").await;
+    assert_eq!(value["locks"][0]["waiting"], 1);
+    let cycles = value["deadlocks"].as_array().unwrap();
+    let ours = |cycle: &&Value| cycle["tasks"][0]["name"] == "page-left";
+    let cycle = cycles.iter().find(ours).unwrap_or_else(|| panic!("{value}"));
+    assert_eq!(cycle["tasks"][1]["waits_for"], "lock `page-east`");
+    drop((left, right));
 }
 
 #[tokio::test]

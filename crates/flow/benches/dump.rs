@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use forebay_flow::queue::{self, Bound, Full};
-use forebay_flow::{Ctx, Task, clock, dump};
+use forebay_flow::{Ctx, Task, clock, debug, dump};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::yield_now;
 
@@ -175,8 +175,9 @@ fn main() {
     }
     println!("{CROWD} tasks at three places, two worker threads\n");
     round(&runtime, "no dump", || async {});
-    round(&runtime, "dump::gather", || async {
-        let text = dump::gather().await.to_string();
+    round(&runtime, "/debug/tasks", || async {
+        let page = debug::respond("/debug/tasks", None).await.unwrap();
+        let text = page.body;
         assert!(text.contains("× sends [waiting on room in queue `full`"), "{text}");
     });
     round(&runtime, "dump::take on a thread for blocking work", || async {

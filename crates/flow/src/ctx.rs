@@ -15,7 +15,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::Poll;
 
 use parking_lot::Mutex;
@@ -25,6 +25,10 @@ use tokio::task::AbortHandle;
 use crate::clock::Instant;
 use crate::orphans;
 use crate::tasks::{self, Name};
+
+mod tree;
+
+pub use self::tree::{Branch, tree};
 
 /// Why a context was cancelled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,7 +145,9 @@ impl Ctx {
     /// A context without parent, deadline or cause. One per program, one per test.
     #[must_use]
     pub fn root(name: impl Into<Name>) -> Self {
-        Self { node: Node::new(name.into(), None, None, Link::Plain), supervisor: None }
+        let node = Node::new(name.into(), None, None, Link::Plain);
+        ROOTS.lock().insert(node.id, Arc::downgrade(&node));
+        Self { node, supervisor: None }
     }
 
     /// A context below this one: cancelled with it, with its deadline, or alone.
@@ -216,8 +222,21 @@ impl Ctx {
         self.node.tree.lock().cause.clone()
     }
 
-    /// Waits until cancelled. A passed deadline does not end it: see [`Ctx::run`]. Cancel safe.
+    /// Waits until cancelled. A passed deadline does not end it: see [`Ctx::run`]. A dump shows who waits here, and for
+    /// which context. Cancel safe.
     pub async fn cancelled(&self) -> Cause {
+        let mut cancelled = pin!(self.until_cancelled());
+        poll_fn(|cx| {
+            let polled = cancelled.as_mut().poll(cx);
+            if polled.is_pending() {
+                tasks::note_wait("context", self.node.label());
+            }
+            polled
+        })
+        .await
+    }
+
+    async fn until_cancelled(&self) -> Cause {
         loop {
             let mut notified = pin!(self.node.on_cancel.notified());
             notified.as_mut().enable();
@@ -234,7 +253,7 @@ impl Ctx {
     /// # Errors
     /// [`Stopped`] says which of the two ended it.
     pub async fn run<F: Future>(&self, fut: F) -> Result<F::Output, Stopped> {
-        let mut cancelled = pin!(self.cancelled());
+        let mut cancelled = pin!(self.until_cancelled());
         let mut deadline = pin!(self.node.deadline.map(tokio::time::sleep_until));
         let mut fut = pin!(fut);
         poll_fn(|cx| {
@@ -308,6 +327,9 @@ enum Link {
     Shielded,
 }
 
+/// The live contexts without parent, for [`tree`].
+static ROOTS: Mutex<BTreeMap<u64, Weak<Node>>> = Mutex::new(BTreeMap::new());
+
 /// One context in the tree. Lock order: a parent's `tree` is never held while a child's is taken, nor the reverse.
 pub(crate) struct Node {
     id: u64,
@@ -320,6 +342,8 @@ pub(crate) struct Node {
     on_cancel: Notify,
     on_idle: Notify,
     tree: Mutex<Tree>,
+    /// Its path, once someone waits for its end.
+    label: OnceLock<Arc<str>>,
 }
 
 #[derive(Default)]
@@ -349,6 +373,7 @@ impl Node {
             on_cancel: Notify::new(),
             on_idle: Notify::new(),
             tree: Mutex::new(Tree::default()),
+            label: OnceLock::new(),
         });
         if let Some(parent) = parent {
             let mut tree = parent.tree.lock();
@@ -368,6 +393,10 @@ impl Node {
 
     pub(crate) fn id(&self) -> u64 {
         self.id
+    }
+
+    fn label(&self) -> &Arc<str> {
+        self.label.get_or_init(|| Arc::from(self.path()))
     }
 
     pub(crate) fn path(&self) -> String {
@@ -470,8 +499,9 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        if let Some(parent) = &self.parent {
-            parent.tree.lock().children.remove(&self.id);
+        match &self.parent {
+            Some(parent) => drop(parent.tree.lock().children.remove(&self.id)),
+            None => drop(ROOTS.lock().remove(&self.id)),
         }
     }
 }

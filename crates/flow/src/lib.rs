@@ -17,7 +17,8 @@
 //!
 //! The modules, each built on those before it: [`clock`], [`growth`], [`tasks`], [`ctx`] (with [`Task`] and [`Scope`]), [`thread`],
 //! [`timer`], [`lock`], [`budget`], [`queue`], [`ring`], [`latest`], [`recent`], [`broadcast`], [`flight`], [`admit`], [`pool`], [`group`],
-//! [`supervise`], [`dump`], [`leak`], [`deadlock`], [`snapshot`], [`sigquit`].
+//! [`supervise`], [`dump`], [`leak`], [`deadlock`], [`snapshot`], [`sigquit`], and `debug` behind the feature
+//! `debug-routes`.
 //!
 //! Absent on purpose: unbounded anything, ambient context, actors and addresses, a runtime of its own.
 
@@ -80,6 +81,9 @@ pub mod snapshot;
 
 #[cfg(unix)]
 pub mod sigquit;
+
+#[cfg(feature = "debug-routes")]
+pub mod debug;
 
 pub use backoff::Backoff;
 pub use clock::{Clock, Instant};

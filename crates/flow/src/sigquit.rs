@@ -1,4 +1,5 @@
 //! SIGQUIT (Ctrl-\, `kill -QUIT`) writes a dump of all tasks to stderr, and the program goes on: what Go does, less the exit.
+//! Below the dump stand the tasks that wait for each other, if any do: see [`deadlock`].
 //!
 //! Owns, between the call and the guard's drop, the signal's handler, a pair of sockets and a thread of its own. The
 //! handler only writes a byte; the thread reads it and takes the dump. Neither needs the runtime, its I/O driver or the
@@ -6,7 +7,7 @@
 //! are not in it, because an idle task shows its stack only when it is polled: see [`dump::with_stacks`].
 //!
 //! ```text
-//! SIGQUIT ─► handler: one byte ─► socket ─► thread: dump::take ─► stderr
+//! SIGQUIT ─► handler: one byte ─► socket ─► thread: dump::take, deadlock::find ─► stderr
 //! ```
 
 use std::fs::File;
@@ -20,6 +21,7 @@ use signal_hook::consts::SIGQUIT;
 use signal_hook::low_level;
 
 use crate::ctx::Ctx;
+use crate::deadlock;
 use crate::dump;
 use crate::thread::{self, Thread};
 
@@ -36,7 +38,7 @@ pub struct OnSigquit {
     thread: Thread<()>,
 }
 
-/// From now on SIGQUIT writes [`dump::take`] to stderr and does not end the process. The thread that does it is named
+/// From now on SIGQUIT writes [`dump::take`] and [`deadlock::find`] to stderr and does not end the process. The thread that does it is named
 /// `sigquit` and belongs to `ctx`; it ends with the guard, whatever happens to `ctx`.
 ///
 /// Each call adds a dump of its own: one per process is enough.
@@ -64,11 +66,20 @@ fn answer(mut asked: UnixStream, mut stderr: File) {
         match asked.read(&mut signals) {
             Ok(0) => return, // the guard is gone
             // A stderr that nobody can write to is no reason to stop: it may be back.
-            Ok(_) => drop(stderr.write_all(format!("SIGQUIT: {}\n", dump::take()).as_bytes())),
+            Ok(_) => drop(stderr.write_all(text().as_bytes())),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => return,
         }
     }
+}
+
+fn text() -> String {
+    let mut text = format!("SIGQUIT: {}\n", dump::take());
+    for cycle in deadlock::find() {
+        text.push_str(&format!("{cycle}\n\n"));
+    }
+    text.push_str("end of dump\n");
+    text
 }
 
 impl OnSigquit {

@@ -16,6 +16,7 @@ mod group;
 mod growth;
 mod latest;
 mod leak;
+mod leak_shapes;
 mod lock;
 mod pool;
 mod pool_limits;

@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::clock::Instant;
+use crate::orphans;
 use crate::tasks::{self, Name};
 
 mod tree;
@@ -212,7 +213,7 @@ impl Ctx {
     /// Whether it was cancelled. Costs one atomic load.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.node.cancelled.load(Ordering::Acquire)
+        self.node.is_cancelled()
     }
 
     /// The cause, once cancelled.
@@ -411,6 +412,10 @@ impl Node {
         names.join("/")
     }
 
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
+
     pub(crate) fn descends_from(&self, id: u64) -> bool {
         let mut node = Some(self);
         while let Some(at) = node {
@@ -423,6 +428,7 @@ impl Node {
     }
 
     fn cancel(self: &Arc<Self>, cause: &Cause) {
+        orphans::cancelled(self);
         let mut todo = vec![Arc::clone(self)];
         while let Some(node) = todo.pop() {
             let mut tree = node.tree.lock();

@@ -39,6 +39,8 @@ pub mod tasks;
 
 pub mod ctx;
 
+mod orphans;
+
 mod spawn;
 
 pub mod thread;

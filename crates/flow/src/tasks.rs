@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::{self, Instant};
 use crate::ctx::Node;
+use crate::orphans;
 use crate::stacks::Captured;
 
 /// A name given to a task, a context or a pool. Static names cost nothing.
@@ -136,6 +137,7 @@ pub(crate) fn next_id() -> u64 {
 pub(crate) struct Registered {
     record: Option<Arc<Record>>,
     id: u64,
+    finished: bool,
 }
 
 impl Registered {
@@ -163,7 +165,7 @@ impl Registered {
             asker: Mutex::new(None),
         });
         shard(id).lock().insert(id, Arc::clone(&record));
-        Self { record: Some(record), id }
+        Self { record: Some(record), id, finished: false }
     }
 
     /// Before each poll of a task: keeps its waker the first time, and says who wants to know where it stands.
@@ -178,6 +180,11 @@ impl Registered {
         }
         record.asked.store(false, Ordering::Relaxed);
         record.asker.lock().take()
+    }
+
+    /// It ends by itself.
+    pub(crate) fn finish(&mut self) {
+        self.finished = true;
     }
 
     /// Marks this record as the thread's current one until the guard drops.
@@ -201,6 +208,9 @@ impl Drop for Registered {
     fn drop(&mut self) {
         let record = shard(self.id).lock().remove(&self.id);
         if let Some(record) = record {
+            if !self.finished && orphans::watched() && record.kind == Kind::Task {
+                orphans::destroyed(&record.owner, &record.info());
+            }
             record.owner.task_ended(record.id);
         }
     }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -24,10 +24,6 @@ use crate::ctx::{Cause, Ctx};
 use crate::queue::{QueueInfo, Receiver, Sender, Submit};
 use crate::tasks;
 
-/// Every so many submits a worker is woken even if another was woken before and has not looked yet: that one may wait
-/// behind a job that blocks its runtime's thread.
-const WAKE_ANYWAY: u64 = 64;
-
 pub(super) struct Crew<J> {
     pub(super) set: Settings,
     pub(super) what: Arc<str>,
@@ -43,13 +39,21 @@ pub(super) struct Crew<J> {
     pub(super) roster: Mutex<Roster>,
     pub(super) live: AtomicUsize,
     pub(super) wanted: AtomicUsize,
-    submitted: AtomicU64,
+    /// Jobs the queue's policy dropped before they were in it.
+    refused: Arc<AtomicU64>,
     pub(super) restarts: AtomicU64,
     pub(super) base: Counts,
     /// A worker left the roster.
     pub(super) gone: Notify,
     /// The number of workers wanted changed.
     pub(super) resized: Notify,
+}
+
+/// Where the jobs come from.
+pub(super) struct Source<J> {
+    pub(super) queue: Receiver<J>,
+    pub(super) rendezvous: bool,
+    pub(super) refused: Arc<AtomicU64>,
 }
 
 struct Returned<J> {
@@ -59,21 +63,21 @@ struct Returned<J> {
 }
 
 impl<J: Send + 'static> Crew<J> {
-    pub(super) fn new(set: Settings, ctx: Ctx, queue: Receiver<J>, rendezvous: bool) -> Arc<Self> {
+    pub(super) fn new(set: Settings, ctx: Ctx, source: Source<J>) -> Arc<Self> {
         super::panic::keep_stacks();
         Arc::new(Self {
             what: Arc::from(set.name.as_ref()),
             hurry: ctx.child(""),
             ctx,
-            queue,
-            rendezvous,
+            queue: source.queue,
+            rendezvous: source.rendezvous,
             bed: Bed::default(),
             returned: Mutex::new(Returned { jobs: VecDeque::new(), over: false }),
             returned_len: AtomicUsize::new(0),
             roster: Mutex::default(),
             live: AtomicUsize::new(0),
             wanted: AtomicUsize::new(set.workers),
-            submitted: AtomicU64::new(0),
+            refused: source.refused,
             restarts: AtomicU64::new(0),
             base: Counts::default(),
             gone: Notify::new(),
@@ -90,19 +94,14 @@ impl<J: Send + 'static> Crew<J> {
         let result = (&mut handing.submit).await;
         handing.over = true;
         result.map_err(|error| PoolError::refused(&error))?;
-        self.submitted();
+        self.bed.wake_one();
         Ok(())
     }
 
     pub(super) fn try_submit(&self, jobs: &Sender<J>, job: J) -> Result<(), PoolError> {
         jobs.try_submit(job).map_err(|error| PoolError::refused(&error))?;
-        self.submitted();
+        self.bed.wake_one();
         Ok(())
-    }
-
-    fn submitted(&self) {
-        let before = self.submitted.fetch_add(1, Ordering::AcqRel);
-        self.bed.wake_one(before.is_multiple_of(WAKE_ANYWAY));
     }
 
     // Working.
@@ -118,15 +117,14 @@ impl<J: Send + 'static> Crew<J> {
         if self.rendezvous {
             return self.meet(place, cancelled, batch).await;
         }
-        let mut looks = self.set.looks;
-        poll_fn(|cx| self.poll_next(place, cancelled.as_mut(), (most, &mut looks), batch, cx)).await
+        poll_fn(|cx| self.poll_next(place, cancelled.as_mut(), most, batch, cx)).await
     }
 
     fn poll_next(
         &self,
         place: &Place,
         mut cancelled: Pin<&mut Cancelled<impl Future<Output = Cause>>>,
-        (most, looks): (usize, &mut u32),
+        most: usize,
         batch: &mut VecDeque<J>,
         cx: &mut Context<'_>,
     ) -> Poll<bool> {
@@ -136,7 +134,7 @@ impl<J: Send + 'static> Crew<J> {
             }
             if self.take(place, most, batch) {
                 if self.bed.get_up(&place.rest) && self.has_work() {
-                    self.bed.wake_one(false);
+                    self.bed.wake_one();
                 }
                 return Poll::Ready(true);
             }
@@ -144,12 +142,6 @@ impl<J: Send + 'static> Crew<J> {
                 // Looked at before it was closed: once more.
                 return Poll::Ready(self.take(place, most, batch));
             }
-            if *looks > 0 && self.bed.stay_up(&place.rest) {
-                *looks -= 1;
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            *looks = 0;
             if cancelled.as_mut().watch(cx) {
                 return Poll::Ready(false);
             }
@@ -251,7 +243,9 @@ impl<J: Send + 'static> Crew<J> {
         returned.jobs.extend(batch.drain(..));
         self.returned_len.store(returned.jobs.len(), Ordering::SeqCst);
         drop(returned);
-        self.bed.wake_one(false);
+        // Who looks for returned jobs takes no lock to find none.
+        fence(Ordering::SeqCst);
+        self.bed.wake_one();
     }
 
     /// Drops what is left of a batch after the pool stopped.
@@ -379,7 +373,7 @@ impl<J: Send + 'static> Crew<J> {
                 + self.returned_len.load(Ordering::SeqCst)
                 + taken.saturating_sub(busy),
             blocked: queue.waiters,
-            submitted: self.submitted.load(Ordering::Acquire),
+            submitted: queue.sent + self.refused.load(Ordering::Acquire),
             dropped: queue.dropped + queue.shed,
             done: sum.done,
             failed: sum.failed,
@@ -416,7 +410,7 @@ impl<F: Future<Output = Cause>> Cancelled<F> {
     }
 }
 
-/// A submit under way. Dropped, it may have been let in all the same: then it counts, and a worker must know.
+/// A submit under way. Dropped, it may have been let in all the same: then a worker must know.
 struct Handing<'a, J: Send + 'static> {
     crew: &'a Crew<J>,
     submit: Submit<'a, J>,
@@ -426,7 +420,7 @@ struct Handing<'a, J: Send + 'static> {
 impl<J: Send + 'static> Drop for Handing<'_, J> {
     fn drop(&mut self) {
         if !self.over && self.submit.take_back().is_none() {
-            self.crew.submitted();
+            self.crew.bed.wake_one();
         }
     }
 }

@@ -139,7 +139,7 @@ impl<J: Send + 'static> Drop for Seat<J> {
     fn drop(&mut self) {
         let crew = &self.crew;
         if crew.bed.get_up(&self.place.rest) && crew.has_work() {
-            crew.bed.wake_one(false);
+            crew.bed.wake_one();
         }
         crew.abandon(self.place.slot.leave());
         let mut roster = crew.roster.lock();

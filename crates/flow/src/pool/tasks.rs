@@ -31,9 +31,6 @@ use crate::tasks::Name;
 const MOST: usize = 64;
 /// A batch that takes longer than this is cut: its jobs are not short.
 const SHORT_NANOS: u64 = 50_000;
-/// How often the last worker to run out of work looks again before it sleeps: some microseconds in sum. Being woken costs
-/// the submitter more than that, and the job the time it takes another thread to come.
-const LOOKS: u32 = 32;
 /// Jobs a worker runs before it lets the runtime's other tasks run.
 const TURN: usize = 256;
 
@@ -59,7 +56,7 @@ impl Builder {
     #[must_use]
     pub fn tasks(self) -> TaskPool {
         let location = Location::caller();
-        let (crew, jobs) = self.crew::<TaskJob>(LOOKS);
+        let (crew, jobs) = self.crew::<TaskJob>();
         let pool = TaskPool {
             inner: Arc::new(Inner { crew, jobs, runtime: Handle::current(), location }),
         };

@@ -50,7 +50,7 @@ impl Builder {
     #[track_caller]
     pub fn threads(self) -> io::Result<Pool> {
         let location = Location::caller();
-        let (crew, jobs) = self.crew::<ThreadJob>(0);
+        let (crew, jobs) = self.crew::<ThreadJob>();
         // Dropped on the way out, it ends the threads that did start.
         let pool = Pool { inner: Arc::new(Inner { crew, jobs, location }) };
         pool.hire()?;

@@ -149,3 +149,47 @@ async fn a_leak_that_waits_on_a_queue_nobody_fills_says_so() {
     drop((tx, task));
     leak::check(&ctx).await.unwrap();
 }
+
+/// What a run of this binary with one test in it leaves of orphans.
+fn orphans_of(test: &str) -> Vec<String> {
+    let dir = std::env::temp_dir().join(format!("flow-orphans-{}-{test}", std::process::id()));
+    let run = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env("FOREBAY_FLOW_ORPHANS", &dir)
+        .env("FOREBAY_FLOW_TEST_CHILD", "1")
+        .output()
+        .unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let files = std::fs::read_dir(&dir).into_iter().flatten();
+    let notes = files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect();
+    std::fs::remove_dir_all(&dir).ok();
+    notes
+}
+
+/// Runs in a child process of the next test; by itself it does nothing.
+#[tokio::test]
+async fn leaves_an_orphan_where_it_is_asked_to() {
+    if std::env::var_os("FOREBAY_FLOW_TEST_CHILD").is_none() {
+        return;
+    }
+    let ctx = Ctx::root("suite");
+    drop(ctx.spawn("let go", std::future::pending::<()>()));
+    let owner = ctx.child("owner");
+    let scope = forebay_flow::Scope::new(&owner, "scope");
+    scope.spawn("owned", std::future::pending::<()>());
+    let asked = ctx.child("asked");
+    std::mem::forget(asked.spawn("asked", std::future::pending::<()>()));
+    asked.cancel(forebay_flow::Cause::Shutdown);
+    std::mem::forget(ctx.spawn("orphan", std::future::pending::<()>()));
+    tokio::task::yield_now().await;
+}
+
+#[test]
+fn a_task_that_only_its_runtimes_end_stops_is_noted_and_no_other() {
+    let notes = orphans_of("leak::leaves_an_orphan_where_it_is_asked_to");
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(
+        notes[0].starts_with("suite/orphan (spawned at crates/flow/tests/it/leak.rs:"),
+        "{notes:?}"
+    );
+}

@@ -321,6 +321,32 @@ async fn b56_a_cancel_from_above_answers_the_queued_though_every_worker_is_busy(
     reconciles(&stats);
 }
 
+#[tokio::test(start_paused = true)]
+async fn b56_a_job_that_stops_its_pool_and_then_waits_keeps_none_of_those_taken_with_it() {
+    let t = Gated::new(1, 256, 8);
+    // Warmed up, a worker takes many at once.
+    for _ in 0..1000 {
+        t.pool.submit(async {}).await.unwrap();
+    }
+    until(|| t.pool.stats().done == 1000).await;
+    let (stop, waits) = (t.pool.clone(), t.job());
+    let stopper = t.pool.try_run(async move {
+        stop.stop();
+        waits.await;
+    });
+    let behind: Vec<_> = (0..10).map(|_| t.pool.try_run(async {}).unwrap()).collect();
+    for job in behind {
+        let answered = tokio::time::timeout(SEC, job.join()).await;
+        assert_eq!(answered, Ok(Err(PoolError::Cancelled)));
+    }
+    t.gate.add_permits(1);
+    assert_eq!(stopper.unwrap().join().await, Ok(()));
+    until(|| t.pool.stats().live == 0).await;
+    let stats = t.pool.stats();
+    assert_eq!((stats.done, stats.abandoned, stats.queued), (1001, 10, 0));
+    reconciles(&stats);
+}
+
 #[derive(Clone, Debug, PartialEq)]
 struct Disk(u32);
 

@@ -192,6 +192,7 @@ impl Registered {
         }
         let outer = CURRENT.with(|current| current.replace(self.record.take()));
         let outer_noted = NOTED.with(|noted| noted.replace(false));
+        CURRENT_ID.set(self.id);
         Entered { registered: self, outer, outer_noted }
     }
 }
@@ -208,6 +209,8 @@ impl Drop for Registered {
 thread_local! {
     static CURRENT: RefCell<Option<Arc<Record>>> = const { RefCell::new(None) };
     static NOTED: Cell<bool> = const { Cell::new(false) };
+    /// The current record's id: a look that costs next to nothing.
+    static CURRENT_ID: Cell<u64> = const { Cell::new(0) };
 }
 
 /// The time of one poll.
@@ -219,6 +222,7 @@ pub(crate) struct Entered<'a> {
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
+        CURRENT_ID.set(self.outer.as_ref().map_or(0, |outer| outer.id));
         let record = CURRENT.with(|current| current.replace(self.outer.take()));
         let noted = NOTED.with(|noted| noted.replace(self.outer_noted));
         if let Some(record) = &record {
@@ -247,14 +251,9 @@ pub(crate) fn note_wait(what: &'static str, name: &Arc<str>) {
 }
 
 /// The id of the task or thread that runs here; 0 when it is none of ours.
+#[inline]
 pub(crate) fn current_id() -> u64 {
-    CURRENT.with(|current| {
-        current
-            .try_borrow()
-            .ok()
-            .and_then(|current| current.as_ref().map(|record| record.id))
-            .unwrap_or(0)
-    })
+    CURRENT_ID.get()
 }
 
 /// A thread is about to park: it waits for what it noted in this poll, if anything. Holds until [`clear_thread_wait`].

@@ -23,6 +23,7 @@ mod pool_limits;
 mod queue;
 mod queue_deadlines;
 mod queue_pressure;
+mod queue_reference;
 mod queue_shed;
 mod recent;
 mod rig;

@@ -17,14 +17,19 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::future::Future;
 use std::time::Duration;
 
 use crate::budget::{self, Share, ShareInfo};
 use crate::ctx::Ctx;
-use crate::tasks::{self, TaskInfo};
+use crate::dump::{self, Stack};
+use crate::tasks::{self, Kind, State, TaskInfo};
 
 /// Pauses between looks, in real time: what is about to end gets about a second.
 const PAUSES_MS: [u64; 9] = [1, 2, 5, 10, 25, 50, 100, 300, 500];
+
+/// At most this many of the survivors are asked for their stack.
+const STACKS: usize = 8;
 
 /// What outlived its owner.
 #[derive(Clone, Debug)]
@@ -33,13 +38,25 @@ pub struct Leaks {
     pub tasks: Vec<TaskInfo>,
     /// Shares from which bytes are still out.
     pub permits: Vec<ShareInfo>,
+    /// Where the first few of the idle tasks stand; empty after [`Checker::look`].
+    pub stacks: Vec<Stack>,
 }
 
 impl fmt::Display for Leaks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} tasks and {} shares leaked", self.tasks.len(), self.permits.len())?;
         for task in &self.tasks {
-            write!(f, "\n  {task}")?;
+            let kind = match task.kind {
+                Kind::Task => "task",
+                Kind::Thread => "thread",
+            };
+            write!(f, "\n  {kind} {task}")?;
+            let stacks = self.stacks.iter().filter(|stack| stack.task == task.id);
+            for (at, frame) in
+                stacks.flat_map(|at| &at.leaves).flat_map(|leaf| leaf.iter().enumerate())
+            {
+                write!(f, "\n    {} {frame}", if at == 0 { "-" } else { " " })?;
+            }
         }
         for share in &self.permits {
             write!(f, "\n  {} bytes of {}/{}", share.used, share.budget, share.share)?;
@@ -106,18 +123,26 @@ impl Checker {
         self
     }
 
-    /// Looks, and again with growing pauses of real time while there is something to see, for about a second.
+    /// Looks, and again with growing pauses of real time while there is something to see, for about a second. Then it asks
+    /// the survivors where they stand.
     ///
     /// # Errors
     /// [`Leaks`] names the survivors.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime with its timer.
     pub async fn check(&self) -> Result<(), Leaks> {
-        for pause_ms in PAUSES_MS {
-            match self.look() {
-                Ok(()) => return Ok(()),
-                Err(_) => pause(Duration::from_millis(pause_ms)).await,
-            }
-        }
-        self.look()
+        let Err(mut leaks) = retry(|| self.look(), pause).await else {
+            return Ok(());
+        };
+        let idle = leaks.tasks.iter().filter(|task| task.state == State::Idle);
+        let ids = idle.filter(|task| task.kind == Kind::Task).map(|task| ((), task.id));
+        let stacks = dump::stacks_of(ids.take(STACKS).collect()).await;
+        leaks.stacks = stacks.into_iter().map(|((), stack)| stack).collect();
+        Err(leaks)
     }
 
     /// Looks once.
@@ -134,12 +159,67 @@ impl Checker {
         });
         let permits: Vec<_> =
             self.shares.iter().map(budget::info).filter(|share| share.used > 0).collect();
-        if tasks.is_empty() && permits.is_empty() { Ok(()) } else { Err(Leaks { tasks, permits }) }
+        if tasks.is_empty() && permits.is_empty() {
+            return Ok(());
+        }
+        Err(Leaks { tasks, permits, stacks: Vec::new() })
     }
 }
 
+/// Looks until all is well, once more than there are pauses.
+async fn retry<P: Future>(
+    mut look: impl FnMut() -> Result<(), Leaks>,
+    mut pause: impl FnMut(Duration) -> P,
+) -> Result<(), Leaks> {
+    for pause_ms in PAUSES_MS {
+        if look().is_ok() {
+            return Ok(());
+        }
+        pause(Duration::from_millis(pause_ms)).await;
+    }
+    look()
+}
+
 /// Sleeps in real time, off the runtime: a paused clock must not skip it, threads need it to end.
+#[expect(clippy::disallowed_methods, reason = "half a second at most, and awaited")]
 async fn pause(duration: Duration) {
     // The closure cannot panic, and a runtime shutting down may cut it short.
     drop(tokio::task::spawn_blocking(move || std::thread::sleep(duration)).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+    use std::time::Duration;
+
+    use super::{Leaks, PAUSES_MS, retry};
+
+    /// After how many looks, and what pauses, a leak that ends before look `well_at` is forgiven.
+    fn run(well_at: usize) -> (bool, usize, Vec<Duration>) {
+        let (mut looks, mut pauses) = (0, Vec::new());
+        let look = || {
+            looks += 1;
+            let leaks = Leaks { tasks: Vec::new(), permits: Vec::new(), stacks: Vec::new() };
+            if looks >= well_at { Ok(()) } else { Err(leaks) }
+        };
+        let pause = |pause| {
+            pauses.push(pause);
+            ready(())
+        };
+        let well = crate::thread::block_on(retry(look, pause)).is_ok();
+        (well, looks, pauses)
+    }
+
+    #[test]
+    fn b48_it_looks_again_after_each_of_its_growing_pauses_and_no_longer_than_needed() {
+        assert_eq!(run(1), (true, 1, Vec::new()));
+        let (well, looks, pauses) = run(4);
+        assert!(well && looks == 4 && pauses.len() == 3);
+        assert_eq!(run(PAUSES_MS.len() + 1).0, true, "the last look counts");
+        let (well, looks, pauses) = run(usize::MAX);
+        assert!(!well && looks == PAUSES_MS.len() + 1 && pauses.len() == PAUSES_MS.len());
+        assert!(pauses.windows(2).all(|pair| pair[0] < pair[1]));
+        let sum = pauses.iter().sum::<Duration>();
+        assert!(sum > Duration::from_millis(900) && sum < Duration::from_millis(1100), "{sum:?}");
+    }
 }

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use crate::clock::Instant;
 use crate::ctx::{Cause, Ctx};
+use crate::orphans;
 use crate::panics;
 use crate::stacks;
 use crate::tasks::{self, Kind, Name, Record, Registered};
@@ -67,13 +68,18 @@ impl<T> Task<T> {
 
     /// Aborts the task at its next await; [`Task::join`] then tells so.
     pub fn abort(&self) {
-        self.handle.abort();
+        self.let_go();
     }
 
     /// Whether it has ended.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.handle.is_finished()
+    }
+
+    fn let_go(&self) {
+        orphans::let_go(self.id(), self.handle.is_finished());
+        self.handle.abort();
     }
 
     /// Its id in the registry.
@@ -106,7 +112,7 @@ impl<T> Future for Task<T> {
 
 impl<T> Drop for Task<T> {
     fn drop(&mut self) {
-        self.handle.abort();
+        self.let_go();
     }
 }
 
@@ -166,7 +172,7 @@ impl Ctx {
 async fn track<F: Future>(mut registered: Registered, fut: F) -> F::Output {
     // `fut` is declared after the registration, so it is gone when the record goes.
     let mut fut = pin!(fut);
-    poll_fn(|cx| {
+    let output = poll_fn(|cx| {
         let asker = registered.meet(cx.waker());
         let _poll = registered.enter();
         let Some(asker) = asker else {
@@ -177,7 +183,9 @@ async fn track<F: Future>(mut registered: Registered, fut: F) -> F::Output {
         drop(asker.send(captured));
         polled
     })
-    .await
+    .await;
+    registered.finish();
+    output
 }
 
 /// How many tasks of a scope did not end by themselves in time.

@@ -24,6 +24,7 @@ use tokio::task::AbortHandle;
 
 use crate::clock::{self, Instant};
 use crate::ctx::Node;
+use crate::orphans;
 use crate::stacks::Captured;
 
 /// A name given to a task, a context or a pool. Static names cost nothing.
@@ -149,6 +150,7 @@ pub(crate) struct Registered {
     record: Option<Arc<Record>>,
     owner: u64,
     id: u64,
+    finished: bool,
 }
 
 impl Registered {
@@ -178,7 +180,8 @@ impl Registered {
             asker: Mutex::new(None),
         });
         shard(id).lock().insert((owned, id), Arc::clone(&record));
-        (Self { record: Some(Arc::clone(&record)), owner: owned, id }, record)
+        let own = Some(Arc::clone(&record));
+        (Self { record: own, owner: owned, id, finished: false }, record)
     }
 
     /// Before each poll of a task: keeps its waker the first time, and says who wants to know where it stands.
@@ -193,6 +196,11 @@ impl Registered {
         }
         record.asked.store(false, Ordering::Relaxed);
         record.asker.lock().take()
+    }
+
+    /// It ends by itself.
+    pub(crate) fn finish(&mut self) {
+        self.finished = true;
     }
 
     /// Marks this record as the thread's current one until the guard drops.
@@ -216,6 +224,9 @@ impl Drop for Registered {
     fn drop(&mut self) {
         let record = shard(self.id).lock().remove(&(self.owner, self.id));
         if let Some(record) = record {
+            if !self.finished && orphans::watched() && record.kind == Kind::Task {
+                orphans::destroyed(&record.owner, &record.info());
+            }
             record.owner.task_ended();
         }
     }
@@ -450,7 +461,7 @@ impl Record {
         Some(Waits { id: self.id, polls, what, name: Arc::clone(name), since: *since })
     }
 
-    fn glance(&self) -> Glance {
+    pub(crate) fn glance(&self) -> Glance {
         let state = self.state.load(Ordering::Relaxed);
         let waiting = if state == WAITING {
             self.wait.lock().as_ref().map(|w| (w.what, Arc::clone(&w.name), w.since))
@@ -514,14 +525,9 @@ fn collect(keep: impl Fn(&Record) -> bool) -> Vec<TaskInfo> {
     found
 }
 
-/// Looks at every live task. A shard's lock is held only while its records are listed, never while `look` runs.
-pub(crate) fn glance_at_all(mut look: impl FnMut(Glance)) {
-    for shard in &REGISTRY {
-        let records: Vec<_> = shard.lock().values().cloned().collect();
-        for record in records {
-            look(record.glance());
-        }
-    }
+/// The records of the registry, shard by shard. A shard's lock is held only while its records are listed.
+pub(crate) fn shards() -> impl Iterator<Item = Vec<Arc<Record>>> + Send {
+    REGISTRY.iter().map(|shard| shard.lock().values().cloned().collect())
 }
 
 /// Asks task `id` where it stands and has it polled for that. `None` when it is gone, never ran, or is a thread. The

@@ -13,7 +13,8 @@
 //! taken to go on one day, and so is a holder in no registry, and a permit that nobody said to keep: it may have been
 //! handed to another task. So what is reported is a deadlock; some deadlocks are not seen. One caution: a task that waits
 //! for several things at once, as in `select!` or under [`Ctx::run`], counts by the one of ours that it looked at last. Its
-//! deadline or a cancel may yet free it, which is why a [`watch`] reports only what is still so at its next look.
+//! deadline or a cancel may yet free it, and one that was let into a queue a moment ago and not polled since counts as
+//! waiting for it: so a [`watch`] reports only what is still so at its next look.
 
 mod knots;
 
@@ -28,6 +29,7 @@ use crate::budget;
 use crate::clock::{self, Instant};
 use crate::ctx::Ctx;
 use crate::lock;
+use crate::queue;
 use crate::spawn::Task;
 use crate::tasks::{self, Kind, Name, TaskInfo, Waits};
 
@@ -144,11 +146,6 @@ const BUDGET: &str = "budget";
 /// What tasks note that wait for room in a queue.
 const QUEUE: &str = "room in queue";
 
-/// By queue, the tasks that last received from it; `u64::MAX` for one that is unknown.
-fn drained_by() -> Vec<(usize, Vec<u64>)> {
-    Vec::new()
-}
-
 fn resources() -> Vec<(Known, Resource)> {
     let locks = lock::held().into_iter().map(|held| {
         let known = Known { key: address(&held.name), what: lock::WAITS, taken_at: held.taken_at };
@@ -159,7 +156,7 @@ fn resources() -> Vec<(Known, Resource)> {
     };
     let shares = budget::keepers();
     let shares = shares.into_iter().map(|(name, who)| any(BUDGET, address(&name), who));
-    let queues = drained_by().into_iter().map(|(key, who)| any(QUEUE, key, who));
+    let queues = queue::drained_by().into_iter().map(|(key, who)| any(QUEUE, key, who));
     locks.chain(shares).chain(queues).collect()
 }
 
@@ -300,6 +297,7 @@ pub fn watch(ctx: &Ctx, every: Duration, report: impl Fn(&Cycle) + Send + 'stati
         while own.run(tokio::time::sleep(every)).await.is_ok() {
             let under = under.clone();
             // It fails only when the runtime is shutting down.
+            #[expect(clippy::disallowed_methods, reason = "one look at a time, and awaited")]
             let look = tokio::task::spawn_blocking(move || find_under(&under)).await;
             let found: HashMap<_, _> = look
                 .unwrap_or_default()

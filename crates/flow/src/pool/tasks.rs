@@ -16,8 +16,9 @@ use std::task::Poll;
 
 use tokio::runtime::Handle;
 
-use super::crew::{Cancelled, Crew, Place, Seat};
+use super::crew::{Cancelled, Crew};
 use super::job::{self, JoinHandle, Outcome, TaskJob};
+use super::roster::{Place, Seat};
 use super::slot::Ran;
 use super::{Builder, Drained, End, PoolError, PoolStats, panic};
 use crate::clock::{self, Instant};
@@ -30,9 +31,6 @@ use crate::tasks::Name;
 const MOST: usize = 64;
 /// A batch that takes longer than this is cut: its jobs are not short.
 const SHORT_NANOS: u64 = 50_000;
-/// How often the last worker to run out of work looks again before it sleeps: some microseconds in sum. Being woken costs
-/// the submitter more than that, and the job the time it takes another thread to come.
-const LOOKS: u32 = 32;
 /// Jobs a worker runs before it lets the runtime's other tasks run.
 const TURN: usize = 256;
 
@@ -58,7 +56,7 @@ impl Builder {
     #[must_use]
     pub fn tasks(self) -> TaskPool {
         let location = Location::caller();
-        let (crew, jobs) = self.crew::<TaskJob>(LOOKS);
+        let (crew, jobs) = self.crew::<TaskJob>();
         let pool = TaskPool {
             inner: Arc::new(Inner { crew, jobs, runtime: Handle::current(), location }),
         };
@@ -288,17 +286,7 @@ impl TaskPool {
     /// # Cancel safety
     /// Dropped, it leaves the pool closed and draining.
     pub async fn drain(&self, deadline: Instant) -> Drained {
-        let crew = &self.inner.crew;
-        let before = crew.sum();
-        crew.close();
-        if !crew.empty(deadline).await {
-            crew.leave_running_behind();
-            crew.stop(Cause::Shutdown);
-            crew.ctx.kill(Cause::Shutdown);
-            let _ended = crew.empty(clock::now() + ABORT_GRACE).await;
-        }
-        let after = crew.sum();
-        Drained { finished: after.ended() - before.ended(), abandoned: after.abandoned }
+        self.inner.crew.drain(deadline, Some(ABORT_GRACE)).await
     }
 
     /// Takes no more jobs; queued ones are answered `Cancelled`, running ones finish. Returns at once.

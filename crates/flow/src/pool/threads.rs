@@ -19,8 +19,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::crew::{Cancelled, Crew, Place, Roster, Seat};
+use super::crew::{Cancelled, Crew};
 use super::job::{self, Answer, Current, JoinHandle, Outcome, ThreadJob};
+use super::roster::{Place, Roster, Seat};
 use super::slot::Ran;
 use super::{Builder, Drained, End, PoolError, PoolStats, panic};
 use crate::clock::{self, Instant};
@@ -49,7 +50,7 @@ impl Builder {
     #[track_caller]
     pub fn threads(self) -> io::Result<Pool> {
         let location = Location::caller();
-        let (crew, jobs) = self.crew::<ThreadJob>(0);
+        let (crew, jobs) = self.crew::<ThreadJob>();
         // Dropped on the way out, it ends the threads that did start.
         let pool = Pool { inner: Arc::new(Inner { crew, jobs, location }) };
         pool.hire()?;
@@ -335,15 +336,7 @@ impl Pool {
     /// # Cancel safety
     /// Dropped, it leaves the pool closed and draining.
     pub async fn drain(&self, deadline: Instant) -> Drained {
-        let crew = &self.inner.crew;
-        let before = crew.sum();
-        crew.close();
-        if !crew.empty(deadline).await {
-            crew.leave_running_behind();
-            crew.stop(Cause::Shutdown);
-        }
-        let after = crew.sum();
-        Drained { finished: after.ended() - before.ended(), abandoned: after.abandoned }
+        self.inner.crew.drain(deadline, None).await
     }
 
     /// Takes no more jobs; queued ones are answered `Cancelled`, running ones finish. Returns at once.

@@ -31,16 +31,29 @@
 //! # }
 //! ```
 
-mod children;
 mod engine;
 mod handle;
+mod inbox;
+mod intensity;
+mod life;
+mod machine;
+mod plan;
 mod report;
 mod requests;
+mod sequence;
 mod shared;
+mod slots;
 mod spec;
-mod stop;
+mod sync;
 
-pub use self::handle::{ControlError, Counts, Handle, StartError};
-pub use self::report::{Directive, ExitContext, ExitReason, ExitReport, GaveUp, Why};
+pub use self::handle::{
+    ChildRef, ControlError, Counts, Handle, ReconfigureError, StartError, Started,
+};
+pub use self::intensity::CoolDown;
+pub use self::plan::{AutoShutdown, EndsItself, Stays, Strategy, Supervisor};
+pub use self::report::{
+    Directive, Elsewhere, ExitContext, ExitReason, ExitReport, GaveUp, StuckReport, Why,
+};
 pub use self::shared::{ChildState, Node, NodeKind, tree};
-pub use self::spec::{Child, Restart, Shutdown, Strategy, Supervisor};
+pub use self::spec::{Child, Heartbeat, Missed, Restart, Shutdown, Significant};
+pub use crate::ctx::StartInfo;

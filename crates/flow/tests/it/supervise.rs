@@ -442,7 +442,7 @@ async fn b40_every_report_carries_supervisor_context_reason_and_offender() {
         said,
         [
             "t/sup b Running failed: b failed restart=true",
-            "t/sup c Stop ended normally restart=false",
+            "t/sup c Stop ended normally restart=true",
             "t/sup c Stop ended normally restart=false",
             "t/sup b Stop ended normally restart=false",
             "t/sup a Stop ended normally restart=false",

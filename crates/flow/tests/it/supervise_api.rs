@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use forebay_flow::supervise::{
-    Child, ChildState, ControlError, ExitReason, Restart, StartError, Strategy,
+    Child, ChildState, ControlError, ExitReason, Restart, StartError, Strategy, Supervisor,
 };
 use forebay_flow::{Backoff, Cause, Ctx, Stopped, clock, leak};
 
@@ -110,7 +110,10 @@ async fn b23_starting_a_known_name_says_whether_it_runs_or_is_stopped() {
     let handle = supervisor.handle();
     let running = run(&ctx, supervisor);
     rig.expect("+a1").await;
-    assert_eq!(handle.start_child(rig.child("a")).await, Err(StartError::AlreadyStarted));
+    assert_eq!(
+        handle.start_child(rig.child("a")).await,
+        Err(StartError::AlreadyStarted { life: 1 })
+    );
     handle.terminate_child("a").await.unwrap();
     assert_eq!(handle.start_child(rig.child("a")).await, Err(StartError::AlreadyPresent));
     end(&ctx, running).await;
@@ -233,4 +236,26 @@ async fn what_a_child_spawned_does_not_outlive_it_f4() {
     ctx.cancel(Cause::Shutdown);
     running.join().await.unwrap().unwrap();
     leak::check(&ctx).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn b47_a_start_on_a_supervisor_that_never_runs_is_refused_when_it_is_dropped() {
+    let (ctx, rig) = (Ctx::root("t"), Rig::new());
+    let nested = rig.supervisor(Strategy::OneForOne);
+    let plain = Supervisor::new("plain", Strategy::OneForOne);
+    for (handle, drop_it) in [
+        (plain.handle(), Box::new(move || drop(plain)) as Box<dyn FnOnce()>),
+        (nested.handle(), Box::new(move || drop(Child::supervisor(nested)))),
+    ] {
+        let early = {
+            let (handle, child) = (handle.clone(), rig.child("early"));
+            ctx.spawn("early", async move { handle.start_child(child).await })
+        };
+        tokio::time::sleep(SEC).await;
+        assert!(!early.is_finished(), "it waits while the run may still come");
+        drop_it();
+        let answer = tokio::time::timeout(SEC, early.join()).await.unwrap();
+        assert_eq!(answer.unwrap(), Err(StartError::NotRunning));
+        assert_eq!(handle.terminate_child("x").await, Err(ControlError::NotRunning));
+    }
 }

@@ -37,7 +37,11 @@ mod inbox;
 mod intensity;
 mod life;
 mod machine;
+#[cfg(all(test, shuttle))]
+mod model;
 mod plan;
+#[cfg(test)]
+mod properties;
 mod report;
 mod requests;
 mod sequence;

@@ -80,3 +80,10 @@ async fn b38_so_many_times_as_many_children_cost_so_many_times_the_polls() {
         assert!(many <= 5 * 1000 * most as u64, "{many} polls");
     }
 }
+
+#[tokio::test]
+async fn a_supervisors_run_is_a_small_future() {
+    let run = Supervisor::new("sup", Strategy::OneForOne).run(Ctx::root("t"));
+    let size = size_of_val(&run);
+    assert!(size <= 8 * 1024, "{size} bytes");
+}

@@ -194,3 +194,199 @@ fn a_rebuild_beside_askers_leaves_nobody_waiting_and_the_bound_holds() {
     shuttle::check_random(run, SCHEDULES);
     shuttle::check_pct(run, SCHEDULES, 3);
 }
+
+/// A supervisor of shuttle's threads: the real machine and inbox, an engine of a few lines.
+mod whole {
+    use std::collections::HashMap;
+    use std::time::Duration;
+
+    use shuttle::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::backoff::Backoff;
+    use crate::clock;
+    use crate::ctx::Cause;
+    use crate::supervise::intensity::Limit;
+    use crate::supervise::machine::{Action, Answer, Event, Machine, Ticket};
+    use crate::supervise::plan::{Settings, Strategy};
+    use crate::supervise::report::ExitReason;
+    use crate::supervise::requests::Asked;
+    use crate::supervise::spec::{Rules, Shutdown};
+    use crate::supervise::sync::Mutex;
+
+    enum Tell {
+        Ready(u64, u64),
+        Exited(u64, u64, ExitReason),
+        Cancel,
+    }
+
+    type Reply = Arc<(Mutex<Option<Answer>>, thread::Thread)>;
+    type Mail = Inbox<Tell, (Asked, Reply)>;
+
+    fn reply(to: &Reply, answer: Answer) {
+        assert_eq!(to.0.lock().replace(answer), None, "answered twice");
+        to.1.unpark();
+    }
+
+    fn rules(name: &'static str) -> Rules {
+        Rules { shutdown: Shutdown::Forever, waits_for_ready: true, ..Rules::new(name.into()) }
+    }
+
+    struct Life {
+        told: Arc<AtomicBool>,
+        thread: thread::JoinHandle<()>,
+    }
+
+    struct Engine {
+        mail: Arc<Mail>,
+        machine: Machine,
+        lives: HashMap<u64, Life>,
+        ended: Vec<thread::JoinHandle<()>>,
+        replies: HashMap<Ticket, Reply>,
+        alive: Arc<AtomicUsize>,
+        done: bool,
+    }
+
+    impl Engine {
+        /// The first life of the first child fails by itself; the others wait to be told.
+        fn spawn(&mut self, seq: u64, run: u64) {
+            let (mail, alive) = (Arc::clone(&self.mail), Arc::clone(&self.alive));
+            let told = Arc::new(AtomicBool::new(false));
+            let own = Arc::clone(&told);
+            alive.fetch_add(1, Ordering::SeqCst);
+            let thread = thread::spawn(move || {
+                mail.tell(Tell::Ready(seq, run));
+                let fails = (seq, run) == (0, 1);
+                while !fails && !own.load(Ordering::SeqCst) {
+                    thread::park();
+                }
+                alive.fetch_sub(1, Ordering::SeqCst);
+                let failed = ExitReason::Error("failed".into());
+                let reason = if fails { failed } else { ExitReason::Normal };
+                mail.tell(Tell::Exited(seq, run, reason));
+            });
+            if let Some(old) = self.lives.insert(seq, Life { told, thread }) {
+                self.ended.push(old.thread);
+            }
+        }
+
+        fn step(&mut self, event: Event) {
+            for action in self.machine.step(clock::now(), event) {
+                match action {
+                    Action::Spawn { seq, run } => self.spawn(seq, run),
+                    Action::Cancel { seq, .. } | Action::Kill { seq, .. } => {
+                        let life = &self.lives[&seq];
+                        life.told.store(true, Ordering::SeqCst);
+                        life.thread.thread().unpark();
+                    }
+                    Action::Answer(ticket, answer) => {
+                        reply(&self.replies.remove(&ticket).unwrap(), answer);
+                    }
+                    Action::Finish(outcome) => {
+                        assert_eq!(outcome, Ok(()));
+                        assert_eq!(self.alive.load(Ordering::SeqCst), 0, "someone outlives it");
+                        self.done = true;
+                    }
+                    _ => {}
+                }
+            }
+        }
+
+        fn live(mut self) {
+            assert!(self.mail.begin());
+            self.step(Event::Boot(vec![rules("a"), rules("b")]));
+            let mut next = 0;
+            while !self.done {
+                // Restarts have no pause here: what is due is due now.
+                while self.machine.deadline().is_some_and(|at| at <= clock::now()) {
+                    self.step(Event::Tick);
+                }
+                let mut events = VecDeque::new();
+                let request = block_on(poll_fn(|cx| self.mail.poll_take(cx, &mut events)));
+                for event in events {
+                    self.step(match event {
+                        Tell::Ready(seq, run) => Event::Ready { seq, run, info: None },
+                        Tell::Exited(seq, run, reason) => Event::Exited { seq, run, reason },
+                        Tell::Cancel => Event::Cancelled(Cause::Shutdown),
+                    });
+                }
+                if let Some((asked, to)) = request {
+                    next += 1;
+                    self.replies.insert(next, to);
+                    self.step(Event::Asked(asked, next));
+                }
+            }
+            for (_, to) in self.mail.end() {
+                reply(&to, Answer::NotRunning);
+            }
+            assert!(self.replies.is_empty(), "someone waits for ever");
+            for thread in self.lives.into_values().map(|life| life.thread).chain(self.ended) {
+                thread.join().unwrap();
+            }
+        }
+    }
+
+    fn ask(mail: &Arc<Mail>, asked: Asked) -> thread::JoinHandle<Answer> {
+        let mail = Arc::clone(mail);
+        thread::spawn(move || {
+            let to: Reply = Arc::new((Mutex::new(None), thread::current()));
+            if block_on(mail.ask((asked, Arc::clone(&to)))).is_err() {
+                return Answer::NotRunning;
+            }
+            loop {
+                if let Some(answer) = to.0.lock().take() {
+                    return answer;
+                }
+                thread::park();
+            }
+        })
+    }
+
+    fn play(strategy: Strategy) {
+        let mail = Arc::new(Mail::new(1));
+        let settings = Settings {
+            strategy,
+            limit: Limit::GiveUp { max: 5, period: Duration::from_secs(3600) },
+            backoff: Backoff::NONE,
+            auto_shutdown: None,
+        };
+        let names = ("sup".to_owned(), "sup".to_owned());
+        let chance = fastrand::Rng::with_seed(1);
+        let engine = Engine {
+            mail: Arc::clone(&mail),
+            machine: Machine::new(names, settings, 0, chance, clock::now()),
+            lives: HashMap::new(),
+            ended: Vec::new(),
+            replies: HashMap::new(),
+            alive: Arc::default(),
+            done: false,
+        };
+        let started = ask(&mail, Asked::Start(Box::new(rules("new"))));
+        let terminated = ask(&mail, Asked::Terminate("b".to_owned()));
+        let running = thread::spawn(move || engine.live());
+        let end = {
+            let mail = Arc::clone(&mail);
+            thread::spawn(move || {
+                thread::yield_now();
+                // Before the run there is nobody to tell, as a context that is cancelled already is seen by the run.
+                while !mail.is_running() {
+                    thread::yield_now();
+                }
+                mail.tell(Tell::Cancel);
+            })
+        };
+        running.join().unwrap();
+        end.join().unwrap();
+        let (started, terminated) = (started.join().unwrap(), terminated.join().unwrap());
+        assert!(matches!(started, Answer::Up(None) | Answer::NotRunning), "{started:?}");
+        assert!(matches!(terminated, Answer::Done | Answer::NotRunning), "{terminated:?}");
+    }
+
+    #[test]
+    fn however_failures_requests_and_the_end_race_it_ends_with_nobody_left_and_all_answered() {
+        for strategy in [Strategy::OneForOne, Strategy::OneForAll, Strategy::RestForOne] {
+            shuttle::check_random(move || play(strategy), SCHEDULES);
+        }
+        shuttle::check_pct(|| play(Strategy::OneForAll), SCHEDULES, 3);
+    }
+}

@@ -254,9 +254,9 @@ impl Slots {
 }
 
 impl Slot {
-    /// Whether it is a temporary child that was started: never again, so nothing is kept to start it from.
-    pub(super) fn is_started_for_good(&self) -> bool {
-        self.rules.restart == Restart::Temporary && self.run > 0
+    /// Whether this life is its only one: then nothing is kept to start it from.
+    pub(super) fn lives_once(&self) -> bool {
+        self.rules.restart == Restart::Temporary && self.phase.is_alive()
     }
 
     /// Whether it holds up an auto-shutdown that waits for all.

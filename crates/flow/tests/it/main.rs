@@ -35,6 +35,8 @@ mod supervise;
 mod supervise_api;
 mod supervise_auto;
 mod supervise_live;
+mod supervise_rules;
+mod supervise_scale;
 mod supervise_start;
 mod survival;
 mod timer;

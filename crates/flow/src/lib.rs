@@ -5,7 +5,7 @@
 //! | every queue | here |
 //! |---|---|
 //! | Is it bounded? | [`queue::Bound`]: no queue is made without one |
-//! | Who waits when it is full? | [`queue::Full`]: the sender (`Block`), the sender's caller (`Reject`), nobody (`Drop…`) |
+//! | Who waits when it is full? | [`queue::Full`]: the sender (`Block`), the sender's caller (`Reject`, `Shed`), nobody (`Drop…`) |
 //! | Is that acceptable? | its row in [`queue::registry`]: blocked seconds, rejected, dropped, and `why` |
 //! | What is the failure mode? | [`queue::SubmitError`] hands the item back; a close drains what was accepted |
 //!
@@ -15,9 +15,10 @@
 //! | How does it stop? | its [`Ctx`] is cancelled, with a cause; then it is aborted |
 //! | Who notices if it doesn't? | the supervisor's report, [`tasks::snapshot`], [`leak::check`] |
 //!
-//! The modules, each built on those before it: [`clock`], [`tasks`], [`ctx`] (with [`Task`] and [`Scope`]), [`thread`],
-//! [`budget`], [`queue`], [`ring`], [`latest`], [`recent`], [`broadcast`], [`flight`], [`admit`], [`pool`], [`group`],
-//! [`supervise`], [`leak`], [`dump`].
+//! The modules, each built on those before it: [`clock`], [`growth`], [`tasks`], [`ctx`] (with [`Task`] and [`Scope`]), [`thread`],
+//! [`timer`], [`lock`], [`budget`], [`queue`], [`ring`], [`latest`], [`recent`], [`broadcast`], [`flight`], [`admit`], [`pool`], [`group`],
+//! [`supervise`], [`dump`], [`leak`], [`deadlock`], [`snapshot`], [`sigquit`], and `debug` behind the feature
+//! `debug-routes`.
 //!
 //! Absent on purpose: unbounded anything, ambient context, actors and addresses, a runtime of its own.
 
@@ -28,6 +29,8 @@ mod stacks;
 
 pub mod clock;
 
+pub mod growth;
+
 mod sync;
 
 mod wait;
@@ -36,9 +39,15 @@ pub mod tasks;
 
 pub mod ctx;
 
+mod orphans;
+
 mod spawn;
 
 pub mod thread;
+
+pub mod timer;
+
+pub mod lock;
 
 pub mod budget;
 
@@ -62,9 +71,19 @@ pub mod group;
 
 pub mod supervise;
 
+pub mod dump;
+
 pub mod leak;
 
-pub mod dump;
+pub mod deadlock;
+
+pub mod snapshot;
+
+#[cfg(unix)]
+pub mod sigquit;
+
+#[cfg(feature = "debug-routes")]
+pub mod debug;
 
 pub use backoff::Backoff;
 pub use clock::{Clock, Instant};

@@ -9,6 +9,7 @@ mod layers;
 mod licences;
 mod source;
 mod source_text;
+mod toolkit;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -71,7 +72,10 @@ pub(crate) fn run(root: &Path) -> Result<()> {
 fn check_file(root: &Path, file: &Path, text: &str) -> Vec<Finding> {
     let mut findings = source::check_any(file, text);
     match file.extension().and_then(|extension| extension.to_str()) {
-        Some("rs") => findings.extend(source::check(file, text)),
+        Some("rs") => {
+            findings.extend(source::check(file, text));
+            findings.extend(toolkit::check(file, text));
+        }
         Some("md") => {
             findings.extend(docs::check_links(file, text, |path| root.join(path).exists()));
         }

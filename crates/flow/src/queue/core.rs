@@ -1,324 +1,516 @@
-//! The queue's state and every decision about it, under one lock.
+//! The queue's state, its two locks, and who is let in when.
 //!
-//! Owns the items, both waiting lines and the counters. It never wakes or drops anyone else's value while holding the
-//! lock: wakers and dropped items are handed out and let go by the caller.
+//! Owns the items, both waiting lines and the counters. It never wakes or drops anyone else's value while holding a lock:
+//! wakers and lost items are handed out in an [`After`] and let go by the caller.
+//!
+//! ```text
+//!         ┌────────────── back ──────────────┐              ┌─ front ─┐
+//! submit ─┼─► room? ─yes───────────► items ──┼─ all at once ┼─► hand ─┼─► received
+//!         │     └─no─► line ─ let in ──►┘    │              │         │
+//!         └────────────└─► taken back        └─► lost       └─► lost ─┘
+//! ```
+//!
+//! Senders lock the back. Receivers lock the front, and the back only when the hand is empty or the line is due: so a
+//! receiver that is busy pays one lock that nobody else wants. The hand belongs to all receivers. What is taken from it is
+//! told to the back at the next occasion; who must know exactly holds both locks ([`Both`], the front's first).
+//!
+//! # The low-water rule
+//!
+//! A sender in line has its item with it. To let each in as soon as one item is taken would cost a wake an item and switch
+//! between sender and receiver all the time. So the line waits, as a socket's writer does (`SO_SNDLOWAT`), until a quarter
+//! of the bound is free, or as much as its first needs if that is more, or until its first has waited some milliseconds;
+//! then all that fit are let in and woken at once. Bounds below [`STRICT_BELOW`] know no such wait. Whoever looks at the
+//! line for another reason (a waiting submit that is polled, a `try_submit`, one that leaves, an expiry) lets in all that
+//! fit without waiting for the rule: nobody is refused or timed out while there is room.
+//!
+//! What holds between any two operations (Q stands in the model's assertions):
+//!
+//! - Q1: no more is used than the bound (at a rendezvous: no more items lie here than receivers were woken for).
+//! - Q2: the first in line does not fit, or less than the low-water mark is free; so none waits at an empty queue.
+//! - Q3: no sender sleeps whose item was accepted: it leaves the line and is woken by one and the same operation.
+//! - Q4: a receiver is in line only while every item has a woken receiver.
+//! - Q5: accepted = received + lost + in the queue.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
-use parking_lot::Mutex;
-
-use super::{Bound, Full, QueueInfo};
+use super::items::{self, Entry, Items, Line, Tell};
+use super::policy::{Full, Lost, Priority, Shedding};
+use super::receiver::Seat;
+use super::registry::SOMEBODY;
+use super::sync::{MutexGuard, Side};
+use super::{Bound, QueueInfo, Unit};
 use crate::clock::{self, Instant};
-use crate::tasks::Name;
 use crate::wait::{WaitList, wake_all};
 
-pub(super) type Weigher<T> = Box<dyn Fn(&T) -> usize + Send + Sync>;
+/// The line waits for this part of the bound.
+const LOW_WATER_PART: u64 = 4;
+/// Queues of a smaller bound let the line in as soon as its first fits, and have no hand.
+pub(super) const STRICT_BELOW: u64 = 8;
+/// Who has waited this long is let in by the next look: the receiver is slow, and a wake is nothing beside its pace.
+const LET_IN_AFTER: Duration = Duration::from_millis(1);
+/// Nothing that could be freed: nobody is in line.
+const NEVER: u64 = u64::MAX;
 
-pub(super) struct Shared<T> {
+pub(super) type Weigher<T> = Box<dyn Fn(&T) -> usize + Send + Sync>;
+pub(super) type Ranker<T> = Box<dyn Fn(&T) -> Priority + Send + Sync>;
+pub(super) type DeadLetter<T> = Box<dyn Fn(T, Lost) + Send + Sync>;
+
+/// A queue as both its halves see it: [`Sender`](super::Sender) and [`Receiver`](super::Receiver) dereference to it.
+pub struct Queue<T> {
     pub(super) name: Arc<str>,
-    bound: Bound,
-    pub(super) full: Full,
-    why: &'static str,
-    weigh: Weigher<T>,
-    pub(super) state: Mutex<State<T>>,
+    pub(super) rules: Rules<T>,
+    /// No rule looks at an item that finds room, but at its weight.
+    simple: bool,
+    pub(super) front: Side<Front<T>>,
+    pub(super) back: Side<Back<T>>,
 }
 
-pub(super) struct State<T> {
-    items: VecDeque<(T, u64)>,
-    /// Weight of the items and of room granted to waiting submitters.
-    used: u64,
+/// What was decided when the queue was made.
+pub(super) struct Rules<T> {
+    pub(super) bound: Bound,
+    pub(super) full: Full,
+    pub(super) why: &'static str,
+    pub(super) weigh: Option<Weigher<T>>,
+    pub(super) rank: Option<Ranker<T>>,
+    pub(super) time_to_live: Option<Duration>,
+    pub(super) max_waiting: usize,
+    pub(super) dead_letter: Option<DeadLetter<T>>,
+}
+
+impl<T> Rules<T> {
+    fn simple(&self) -> bool {
+        let no_rule = self.rank.is_none() && self.time_to_live.is_none();
+        no_rule && self.bound.limit() > 0 && !self.ranked()
+    }
+
+    fn ranked(&self) -> bool {
+        matches!(self.full, Full::Shed(_))
+    }
+}
+
+/// What receivers lock.
+pub(super) struct Front<T> {
+    /// The oldest items.
+    pub(super) hand: Line<T>,
+    /// Taken from the hand and not told to the back yet: items, and their weight.
+    pub(super) taken: u64,
+    pub(super) freed: u64,
+    /// The line is due once so much is freed.
+    due: u64,
+    /// Since when the first in line waits.
+    waiting_since: Option<Instant>,
+}
+
+impl<T> Front<T> {
+    /// Whether the back must be told now, for the sake of the line. The clock is read after 1, 4, 16, … takes: a slow
+    /// receiver's first one sees that the line has waited, and a fast one is spared most of it.
+    #[inline]
+    pub(super) fn line_is_due(&self) -> bool {
+        self.due != NEVER
+            && (self.freed >= self.due
+                || (is_power_of_four(self.taken) && waited(self.waiting_since)))
+    }
+}
+
+fn is_power_of_four(number: u64) -> bool {
+    number.is_power_of_two() && number.trailing_zeros().is_multiple_of(2)
+}
+
+fn waited(since: Option<Instant>) -> bool {
+    since.is_some_and(|since| clock::now().saturating_duration_since(since) >= LET_IN_AFTER)
+}
+
+/// What senders lock.
+pub(super) struct Back<T> {
+    pub(super) items: Items<T>,
+    /// Weight of all items, those in the hand included.
+    pub(super) used: u64,
     pub(super) closed: bool,
     pub(super) senders: usize,
-    pub(super) receivers: usize,
-    pub(super) submitting: WaitList,
+    /// By address: many may come and go.
+    pub(super) receivers: BTreeMap<usize, Arc<Seat>>,
+    pub(super) line: WaitList<InLine<T>>,
     pub(super) receiving: WaitList,
-    counters: Counters,
+    /// No item expires before this; `None` when none expires at all.
+    earliest: Option<Instant>,
+    pub(super) shedding: Shedding,
+    pub(super) counters: Counters,
+}
+
+/// A sender's item in line.
+pub(super) struct InLine<T> {
+    pub(super) entry: Entry<T>,
+    pub(super) since: Instant,
 }
 
 #[derive(Default)]
-struct Counters {
-    sent: u64,
-    blocked: u64,
-    dropped: u64,
-    rejected: u64,
-    /// Integral of the number of waiting submitters over time, up to `since`.
-    blocked_seconds: f64,
-    since: Option<Instant>,
+pub(super) struct Counters {
+    pub(super) sent: u64,
+    pub(super) received: u64,
+    pub(super) blocked: u64,
+    pub(super) dropped: u64,
+    pub(super) rejected: u64,
+    pub(super) shed: u64,
+    pub(super) expired: u64,
+    /// How long those waited who wait no more.
+    pub(super) blocked_time: Duration,
 }
 
-/// What to do once the lock is gone.
+/// The whole state: both locks held, and the back told what was taken.
+pub(super) struct Both<'a, T> {
+    pub(super) front: MutexGuard<'a, Front<T>>,
+    pub(super) back: MutexGuard<'a, Back<T>>,
+}
+
+impl<T> Both<'_, T> {
+    /// Items in the queue.
+    pub(super) fn len(&self) -> usize {
+        self.front.hand.len() + self.back.items.len()
+    }
+
+    /// Takes the oldest out; what it weighed and what became of it is the caller's to count.
+    pub(super) fn pop_oldest(&mut self) -> Option<Entry<T>> {
+        self.front.hand.pop_front().or_else(|| self.back.items.pop())
+    }
+
+    pub(super) fn oldest(&self) -> Option<&Entry<T>> {
+        self.front.hand.front().or_else(|| self.back.items.first())
+    }
+
+    /// Whether anything here expires at all.
+    pub(super) fn expires(&self) -> bool {
+        self.back.earliest.is_some()
+    }
+}
+
+/// What to do once the locks are gone.
 #[must_use]
 pub(super) struct After<T> {
+    /// The usual one, without an allocation.
+    waker: Option<Waker>,
     wakers: Vec<Waker>,
-    dropped: Vec<T>,
+    pub(super) lost: Vec<(Entry<T>, Lost)>,
+    pub(super) received: Vec<Tell>,
 }
 
 impl<T> After<T> {
-    fn nothing() -> Self {
-        Self { wakers: Vec::new(), dropped: Vec::new() }
+    pub(super) fn nothing() -> Self {
+        Self { waker: None, wakers: Vec::new(), lost: Vec::new(), received: Vec::new() }
     }
 
-    pub(super) fn settle(self) {
-        wake_all(self.wakers);
-        drop(self.dropped);
+    pub(super) fn wake(&mut self, waker: Option<Waker>) {
+        match waker {
+            Some(waker) if self.waker.is_none() => self.waker = Some(waker),
+            waker => self.wakers.extend(waker),
+        }
     }
 }
 
-/// How a submit stands.
-pub(super) enum Step {
-    Accepted,
-    Full,
-    Closed,
-    TooHeavy,
-    /// Waits with this ticket.
-    Waits(u64),
+/// Which of those in line that fit are let in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum LetIn {
+    /// None before the low-water rule says so; then all.
+    ByLowWater,
+    /// All.
+    Now,
 }
 
-impl<T> Shared<T> {
-    pub(super) fn new(
-        name: Name,
-        bound: Bound,
-        full: Full,
-        why: &'static str,
-        weigh: Weigher<T>,
-    ) -> Self {
-        let state = State {
-            items: VecDeque::new(),
+impl<T> Queue<T> {
+    pub(super) fn new(name: &str, rules: Rules<T>) -> Self {
+        let front =
+            Front { hand: Line::new(), taken: 0, freed: 0, due: NEVER, waiting_since: None };
+        let back = Back {
+            items: Items::new(rules.ranked()),
             used: 0,
             closed: false,
             senders: 1,
-            receivers: 1,
-            submitting: WaitList::default(),
+            receivers: BTreeMap::new(),
+            line: WaitList::default(),
             receiving: WaitList::default(),
+            earliest: None,
+            shedding: Shedding::default(),
             counters: Counters::default(),
         };
-        Self { name: Arc::from(name.as_ref()), bound, full, why, weigh, state: Mutex::new(state) }
-    }
-
-    pub(super) fn weight(&self, item: &T) -> u64 {
-        (self.weigh)(item) as u64
-    }
-
-    fn fits(&self, state: &State<T>, weight: u64) -> bool {
-        match self.bound.limit {
-            0 => state.used < state.receiving.len() as u64,
-            limit => weight <= limit.saturating_sub(state.used),
+        Self {
+            name: Arc::from(name),
+            simple: rules.simple(),
+            rules,
+            front: Side::new(front),
+            back: Side::new(back),
         }
     }
 
-    fn too_heavy(&self, weight: u64) -> bool {
-        self.bound.limit > 0 && weight > self.bound.limit
+    pub(super) fn front(&self) -> MutexGuard<'_, Front<T>> {
+        self.front.lock()
     }
 
-    /// First try of a submit. `item` is taken when accepted. `waker` given: it may wait in line under `Block`.
-    pub(super) fn submit(&self, item: &mut Option<T>, weight: u64, waker: Option<&Waker>) -> Step {
-        let mut state = self.state.lock();
-        if state.closed {
-            return Step::Closed;
+    pub(super) fn back(&self) -> MutexGuard<'_, Back<T>> {
+        self.back.lock()
+    }
+
+    pub(super) fn both(&self) -> Both<'_, T> {
+        self.both_from(self.front())
+    }
+
+    /// Locks the back as well, and tells it what was taken.
+    pub(super) fn both_from<'a>(&'a self, mut front: MutexGuard<'a, Front<T>>) -> Both<'a, T> {
+        let mut back = self.back();
+        back.counters.received += std::mem::take(&mut front.taken);
+        let freed = std::mem::take(&mut front.freed);
+        back.used -= freed;
+        if front.due != NEVER {
+            front.due -= freed.min(front.due);
         }
-        if self.too_heavy(weight) {
-            state.counters.rejected += 1;
-            return Step::TooHeavy;
+        Both { front, back }
+    }
+
+    /// Wakes who is to be woken and lets go what was lost. Call it without a lock.
+    pub(super) fn settle(&self, after: After<T>) {
+        if let Some(waker) = after.waker {
+            waker.wake();
         }
-        if state.submitting.is_empty() && self.fits(&state, weight) {
-            state.used += weight;
-            let after = state.accept(item.take(), weight);
-            drop(state);
-            after.settle();
-            return Step::Accepted;
+        wake_all(after.wakers);
+        // A sender that asks no more is no loss.
+        for tell in after.received {
+            tell.send(Ok(())).ok();
         }
-        match (self.full, waker) {
-            (Full::Block, Some(waker)) => {
-                state.count_blocked();
-                state.counters.blocked += 1;
-                Step::Waits(state.submitting.join(weight, waker.clone()))
+        for (mut entry, lost) in after.lost {
+            if let Some(tell) = entry.take_tell() {
+                tell.send(Err(lost)).ok();
             }
-            (Full::Block | Full::Reject, _) => {
-                state.counters.rejected += 1;
-                Step::Full
-            }
-            (Full::DropNewest, _) => {
-                state.counters.dropped += 1;
-                drop(state);
-                drop(item.take());
-                Step::Accepted
-            }
-            (Full::DropOldest, _) => {
-                let mut after = After::nothing();
-                while !self.fits(&state, weight)
-                    && let Some((old, freed)) = state.items.pop_front()
-                {
-                    state.used -= freed;
-                    state.counters.dropped += 1;
-                    after.dropped.push(old);
-                }
-                state.used += weight;
-                let accepted = state.accept(item.take(), weight);
-                drop(state);
-                after.settle();
-                accepted.settle();
-                Step::Accepted
+            match &self.rules.dead_letter {
+                Some(take) => take(entry.item, lost),
+                None => drop(entry.item),
             }
         }
     }
 
-    /// A later poll of a submit that waits with `ticket`.
-    pub(super) fn resume_submit(
-        &self,
-        ticket: u64,
-        item: &mut Option<T>,
-        weight: u64,
-        waker: &Waker,
-    ) -> Step {
-        let mut state = self.state.lock();
-        if state.closed {
-            let after = self.abandon(&mut state, ticket, weight);
-            drop(state);
-            after.settle();
-            return Step::Closed;
-        }
-        if state.submitting.still_waits(ticket, waker) {
-            return Step::Waits(ticket);
-        }
-        // Granted: the room is counted in `used` already.
-        let after = state.accept(item.take(), weight);
-        drop(state);
-        after.settle();
-        Step::Accepted
+    pub(super) fn limit(&self) -> u64 {
+        self.rules.bound.limit()
     }
 
-    /// The submit that waited with `ticket` is given up: its place, or the room it was granted, goes to the next.
-    pub(super) fn leave_submit(&self, ticket: u64, weight: u64) {
-        let mut state = self.state.lock();
-        let after = self.abandon(&mut state, ticket, weight);
-        drop(state);
-        after.settle();
+    /// Whether the receivers have a hand to take from.
+    pub(super) fn has_hand(&self) -> bool {
+        self.limit() >= STRICT_BELOW && !self.rules.ranked()
     }
 
-    fn abandon(&self, state: &mut State<T>, ticket: u64, weight: u64) -> After<T> {
-        state.count_blocked();
-        if !state.submitting.leave(ticket) {
-            state.used -= weight;
-        }
-        self.grant(state)
+    pub(super) fn free(&self, back: &Back<T>) -> u64 {
+        self.limit().saturating_sub(back.used)
     }
 
-    /// Lets waiting submitters in, in order, as far as they fit.
-    fn grant(&self, state: &mut State<T>) -> After<T> {
-        let mut after = After::nothing();
-        if state.closed {
-            return after;
+    pub(super) fn fits(&self, back: &Back<T>, weight: u64) -> bool {
+        match self.limit() {
+            0 => !back.receiving.is_empty(),
+            _ => weight <= self.free(back),
         }
-        while let Some(need) = state.submitting.first_need()
-            && self.fits(state, need)
+    }
+
+    /// The shortest way in: for an item of which no rule wants to know more than that it fits.
+    #[inline]
+    pub(super) fn accept_simple(&self, new: &mut Option<Entry<T>>) -> bool {
+        let Some(entry) = new else { return false };
+        if !self.simple || entry.more.is_some() {
+            return false;
+        }
+        let mut back = self.back();
+        if back.closed || !back.line.is_empty() || entry.weight > self.free(&back) {
+            return false;
+        }
+        let Some(entry) = new.take() else { return false };
+        back.used += entry.weight;
+        back.counters.sent += 1;
+        back.items.push(entry, Priority::Lowest);
+        if !back.receiving.is_empty()
+            && let Some(receiver) = back.receiving.grant_first()
         {
-            state.count_blocked();
-            state.used += need;
-            after.wakers.extend(state.submitting.grant_first());
+            drop(back);
+            receiver.wake();
         }
-        after
+        true
     }
 
-    /// Takes the oldest item.
-    pub(super) fn pop(&self, state: &mut State<T>) -> Option<(T, After<T>)> {
-        let (item, weight) = state.items.pop_front()?;
-        state.used -= weight;
-        let after = self.grant(state);
-        Some((item, after))
+    /// Puts `entry` among the items and wakes a receiver for it.
+    pub(super) fn accept(
+        &self,
+        back: &mut Back<T>,
+        mut entry: Entry<T>,
+        priority: Priority,
+    ) -> Option<Waker> {
+        if let Some(time_to_live) = self.rules.time_to_live {
+            entry.expire_by(clock::now() + time_to_live);
+        }
+        if let Some(expires) = entry.expires() {
+            back.earliest = items::first_of(back.earliest, Some(expires));
+        }
+        back.used += entry.weight;
+        back.items.push(entry, priority);
+        back.counters.sent += 1;
+        self.update_shedding(back);
+        if back.receiving.is_empty() { None } else { back.receiving.grant_first() }
     }
 
-    /// A receiver waits: at a rendezvous that is what lets a submitter in.
-    pub(super) fn receiver_waits(&self, state: &mut State<T>) -> After<T> {
-        if self.bound.limit == 0 { self.grant(state) } else { After::nothing() }
+    pub(super) fn update_shedding(&self, back: &mut Back<T>) {
+        if let Full::Shed(marks) = self.rules.full {
+            back.shedding.update(marks, back.used, self.limit());
+        }
     }
 
-    pub(super) fn close(&self) {
-        let mut state = self.state.lock();
-        if state.closed {
+    /// To be called whenever the queue or the line shrank, and when somebody joined an empty line.
+    pub(super) fn made_room(&self, both: &mut Both<'_, T>, let_in: LetIn, after: &mut After<T>) {
+        let Both { front, back } = both;
+        self.update_shedding(back);
+        if !back.line.is_empty() && self.limit() > 0 && !back.closed {
+            self.admit(back, let_in, after);
+        }
+        self.watch_line(front, back);
+    }
+
+    fn admit(&self, back: &mut Back<T>, let_in: LetIn, after: &mut After<T>) {
+        let Some(first) = back.line.first() else { return };
+        let (need, since) = (first.need, first.brought.since);
+        let due = self.fits(back, need)
+            && (let_in == LetIn::Now
+                || self.low_water(need) <= self.free(back)
+                || waited(Some(since)));
+        if !due {
             return;
         }
-        state.count_blocked();
-        state.closed = true;
-        let mut wakers = state.receiving.grant_all();
-        wakers.extend(state.submitting.wakers());
-        drop(state);
-        wake_all(wakers);
-    }
-
-    /// Drops what nobody will receive; called when the last receiver is gone and the queue closed.
-    pub(super) fn discard(&self) {
-        let mut state = self.state.lock();
-        let items = std::mem::take(&mut state.items);
-        state.counters.dropped += items.len() as u64;
-        for (_, weight) in &items {
-            state.used -= weight;
+        let now = clock::now();
+        while let Some(first) = back.line.first()
+            && self.fits(back, first.need)
+            && let Some(first) = back.line.take_first()
+        {
+            back.counters.blocked_time += now.saturating_duration_since(first.brought.since);
+            after.wake(Some(first.waker));
+            after.wake(self.accept(back, first.brought.entry, Priority::Lowest));
         }
-        drop(state);
-        drop(items);
     }
 
-    pub(super) fn info(&self) -> QueueInfo {
-        let mut state = self.state.lock();
-        state.count_blocked();
-        let depth = match self.bound.unit {
-            super::Unit::Items => state.items.len() as u64,
-            super::Unit::Bytes => state.used,
+    /// How much must be free for a first in line that needs `need`.
+    fn low_water(&self, need: u64) -> u64 {
+        if self.limit() < STRICT_BELOW { need } else { need.max(self.limit() / LOW_WATER_PART) }
+    }
+
+    /// Tells the front when the line will be due.
+    pub(super) fn watch_line(&self, front: &mut Front<T>, back: &Back<T>) {
+        let first = back.line.first().filter(|_| !back.closed);
+        front.due = first.map_or(NEVER, |first| {
+            self.low_water(first.need).saturating_sub(self.free(back)).max(1)
+        });
+        front.waiting_since = first.map(|first| first.brought.since);
+    }
+
+    pub(super) fn close_now(&self) {
+        let mut after = After::nothing();
+        let mut both = self.both();
+        if both.back.closed {
+            return;
+        }
+        let waited = both.back.waiting_time(clock::now());
+        both.back.counters.blocked_time += waited;
+        both.back.closed = true;
+        after.wakers = both.back.receiving.grant_all();
+        after.wakers.append(&mut both.back.line.wakers());
+        self.made_room(&mut both, LetIn::Now, &mut after);
+        drop(both);
+        self.settle(after);
+    }
+
+    /// Loses what nobody will receive; called when the last receiver is gone and the queue closed.
+    pub(super) fn discard(&self) {
+        let mut after = After::nothing();
+        let mut both = self.both();
+        while let Some(entry) = both.pop_oldest() {
+            both.back.counters.dropped += 1;
+            lose(&mut both.back, entry, Lost::Orphaned, &mut after);
+        }
+        drop(both);
+        self.settle(after);
+    }
+
+    /// Lets go everything past its deadline, wherever it lies; says how many.
+    pub(super) fn expire_now(&self) -> usize {
+        let mut after = After::nothing();
+        let mut both = self.both();
+        expire_all(&mut both, clock::now(), &mut after);
+        self.made_room(&mut both, LetIn::Now, &mut after);
+        drop(both);
+        let expired = after.lost.len();
+        self.settle(after);
+        expired
+    }
+
+    /// The tasks that last received from it, one for each live receiver.
+    pub(super) fn drained_by_now(&self) -> Vec<u64> {
+        let known = |task| if task == 0 { SOMEBODY } else { task };
+        self.back().receivers.values().map(|seat| known(seat.task())).collect()
+    }
+
+    pub(super) fn info_now(&self) -> QueueInfo {
+        let both = self.both();
+        let (items, back) = (both.len(), &both.back);
+        let depth = match self.rules.bound.unit() {
+            Unit::Items => items as u64,
+            Unit::Bytes => back.used,
         };
+        let counters = &back.counters;
+        let blocked_time = counters.blocked_time + back.waiting_time(clock::now());
         QueueInfo {
             name: self.name.to_string(),
-            unit: self.bound.unit.as_str(),
-            capacity: self.bound.limit,
+            unit: self.rules.bound.unit().as_str(),
+            capacity: self.limit(),
             depth,
-            items: state.items.len(),
-            policy: self.full.as_str(),
-            waiters: state.submitting.len(),
-            receivers_waiting: state.receiving.len(),
-            closed: state.closed,
-            sent: state.counters.sent,
-            blocked: state.counters.blocked,
-            blocked_seconds: state.counters.blocked_seconds,
-            dropped: state.counters.dropped,
-            rejected: state.counters.rejected,
-            shed: 0,
-            why: self.why,
+            items,
+            policy: self.rules.full.as_str(),
+            who_waits: self.rules.full.who_waits(),
+            failure_mode: self.rules.full.failure_mode(),
+            why: self.rules.why,
+            time_to_live: self.rules.time_to_live,
+            waiters: back.line.len(),
+            receivers_waiting: back.receiving.len(),
+            closed: back.closed,
+            sent: counters.sent,
+            received: counters.received,
+            blocked: counters.blocked,
+            blocked_seconds: blocked_time.as_secs_f64(),
+            dropped: counters.dropped,
+            rejected: counters.rejected,
+            shed: counters.shed,
+            expired: counters.expired,
         }
     }
 }
 
-impl<T> State<T> {
-    fn accept(&mut self, item: Option<T>, weight: u64) -> After<T> {
-        let mut after = After::nothing();
-        if let Some(item) = item {
-            self.items.push_back((item, weight));
-            self.counters.sent += 1;
-            after.wakers.extend(self.receiving.grant_first());
+impl<T> Back<T> {
+    /// How long those in line have waited in sum; nothing once closed, when none waits for room.
+    fn waiting_time(&self, now: Instant) -> Duration {
+        if self.closed {
+            return Duration::ZERO;
         }
-        after
+        self.line.iter().map(|first| now.saturating_duration_since(first.brought.since)).sum()
     }
+}
 
-    /// Brings the blocked time up to date; called before the number of waiting submitters changes.
-    fn count_blocked(&mut self) {
-        let waiting = self.submitting.len();
-        if waiting == 0 {
-            self.counters.since = None;
-        }
-        let now = clock::now();
-        if let Some(since) = self.counters.since
-            && !self.closed
-        {
-            let passed = now.saturating_duration_since(since);
-            self.counters.blocked_seconds += passed.as_secs_f64() * waiting as f64;
-        }
-        self.counters.since = Some(now);
+/// Counts `entry`, which was taken out, as lost in `after`.
+pub(super) fn lose<T>(back: &mut Back<T>, entry: Entry<T>, lost: Lost, after: &mut After<T>) {
+    back.used -= entry.weight;
+    after.lost.push((entry, lost));
+}
+
+/// Takes out what expired by `now`, wherever it lies.
+pub(super) fn expire_all<T>(both: &mut Both<'_, T>, now: Instant, after: &mut After<T>) {
+    if both.back.earliest.is_none_or(|earliest| earliest > now) {
+        return;
     }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.items.is_empty()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.items.len()
+    let mut gone = Vec::new();
+    let in_hand = items::take_expired(&mut both.front.hand, now, &mut gone);
+    let behind = both.back.items.take_expired(now, &mut gone);
+    both.back.earliest = items::first_of(in_hand, behind);
+    for entry in gone {
+        both.back.counters.expired += 1;
+        lose(&mut both.back, entry, Lost::Expired, after);
     }
 }

@@ -2,29 +2,78 @@
 //!
 //! Owns what was accepted until it is received. One lock per queue orders everything, so a close, a cancelled submit and
 //! a racing receiver agree on who has the item: after a submit ends, the item is in the queue or in the caller's hands,
-//! never both, never neither. After [`Sender::close`] what was accepted is drained. It never grows past its bound.
+//! never both, never neither. After [`close`](Queue::close) what was accepted is drained. It never grows past its bound,
+//! and it never hands out an item past its deadline.
 //!
 //! ```text
-//! submit ─► room? ─yes─► accepted ─► recv
-//!             └─no─► policy: wait in line · hand back · drop the new · drop the old
+//! submit ─► room? ─yes─────────────────────────► accepted ─► recv
+//!             └─no─► Block: wait in line ──room──►┘    └─► lost: counted, and told to the dead letter and the receipt
+//!                    Reject, Shed: handed back
+//!                    DropNewest: the new is lost · DropOldest: the oldest is lost
 //! ```
 //!
-//! Choosing a bound: enough to cover the receiver's longest pause at the sender's usual rate, and small enough that what
-//! lies in the queue is still wanted when its turn comes. For a pool, twice its workers.
+//! # Block, drop, reject or shed
+//!
+//! | ask, in this order | then | because |
+//! |---|---|---|
+//! | May the sender be slowed down, and whoever feeds it? | [`Full::Block`], with [`submit_within`](Sender::submit_within) | pressure travels to the source, and nothing is lost |
+//! | Does somebody wait for the answer who can be told no? | [`Full::Reject`] | a fast no can be retried elsewhere; a late yes is no use to anybody |
+//! | Do some of them matter more than others? | [`Full::Shed`], with [`priority`](Options::priority) | the important part keeps its room before there is none |
+//! | Is only the latest of use? | [`Full::DropOldest`] | an old position is wrong, not late |
+//! | Is any of them as good as another? | [`Full::DropNewest`] | a sample is a sample, and the queue is left in peace |
+//!
+//! Beside any of them: [`time_to_live`](Options::time_to_live) where an answer is worthless after a while,
+//! [`submit_until`](Sender::submit_until) where each request has a deadline of its own, and
+//! [`max_waiting`](Options::max_waiting) where every request is a sender.
+//!
+//! # Choosing a bound
+//!
+//! A queue evens out bursts. It does not make a slow receiver faster: one that is full most of the time adds only delay.
+//! Little's law says how much. In a steady state
+//!
+//! ```text
+//! items in the queue = items a second × seconds each spends in it
+//! ```
+//!
+//! Read from left to right it is the delay that a bound promises: 1,000 items before a receiver of 500 a second are two
+//! seconds for whoever comes last. Read from right to left it is the bound: callers give up after 200 ms and the receiver
+//! does 500 a second, so the queue holds 100; a longer one works for callers who are gone. From below, the bound covers the
+//! receiver's longest usual pause at the senders' usual rate: a pause of 20 ms at 500 a second asks for 10. Between the two
+//! take the smaller. For a pool, two a worker: none idles between jobs, and none waits long. Zero is a rendezvous: the
+//! sender knows that its item was taken up.
+//!
+//! Where items differ in size, bound the bytes ([`weighted`]): then the bound is a share of the process's memory. Write the
+//! sum into [`Options::why`]; it stands in the queue's row of the [`registry`].
 
 mod core;
+mod handle;
+mod intake;
+mod items;
+#[cfg(all(test, shuttle))]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod model;
+mod options;
+mod outlet;
+mod pace;
+mod policy;
 mod receiver;
 mod registry;
 mod sender;
+mod submit;
+mod sync;
 
 use std::fmt;
-use std::sync::Arc;
 
 use crate::tasks::Name;
 
-pub use self::receiver::{Receiver, Recv};
+pub use self::core::Queue;
+pub use self::options::Options;
+pub use self::policy::{Full, Lost, Priority, Watermarks};
+pub use self::receiver::{Receiver, Recv, RecvMany};
+pub(crate) use self::registry::drained_by;
 pub use self::registry::{QueueInfo, Registry, registry};
-pub use self::sender::{Sender, Submit, SubmitWithin, Unsent};
+pub use self::sender::Sender;
+pub use self::submit::{Receipt, Submit, SubmitUntil, SubmitWithin, Unsent};
 
 /// How much a queue may hold, and in what unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,32 +128,6 @@ impl Bound {
     }
 }
 
-/// What happens to a submit when the queue is full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
-    /// `submit` waits in line: pressure goes back to the sender.
-    Block,
-    /// `submit` hands the item back at once: the sender tells its own caller no.
-    Reject,
-    /// The new item is dropped and counted; the sender is not told.
-    DropNewest,
-    /// The oldest items are dropped and counted until the new one fits; the sender is not told.
-    DropOldest,
-}
-
-impl Full {
-    /// `block`, `reject`, `drop_newest` or `drop_oldest`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Block => "block",
-            Self::Reject => "reject",
-            Self::DropNewest => "drop_newest",
-            Self::DropOldest => "drop_oldest",
-        }
-    }
-}
-
 /// Why an item was not accepted; it comes back inside.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum SubmitError<T> {
@@ -114,8 +137,11 @@ pub enum SubmitError<T> {
     Closed(T),
     /// Heavier than the whole bound: for good.
     TooHeavy(T),
-    /// No room until the deadline. A later retry may succeed.
+    /// No room until the deadline, or the deadline had passed before. A later retry may succeed.
     TimedOut(T),
+    /// Its priority is being shed: the queue is past its high watermark. A later retry may succeed; an early one adds to
+    /// the load.
+    Shed(T),
 }
 
 /// The error of [`Sender::try_submit`], which is never `TimedOut`.
@@ -125,16 +151,18 @@ impl<T> SubmitError<T> {
     /// The item that was not accepted.
     pub fn into_item(self) -> T {
         match self {
-            Self::Full(item) | Self::Closed(item) | Self::TooHeavy(item) | Self::TimedOut(item) => {
-                item
-            }
+            Self::Full(item)
+            | Self::Closed(item)
+            | Self::TooHeavy(item)
+            | Self::TimedOut(item)
+            | Self::Shed(item) => item,
         }
     }
 
     /// Whether the same submit may succeed later.
     #[must_use]
     pub fn may_retry(&self) -> bool {
-        matches!(self, Self::Full(_) | Self::TimedOut(_))
+        matches!(self, Self::Full(_) | Self::TimedOut(_) | Self::Shed(_))
     }
 
     fn text(&self) -> &'static str {
@@ -143,6 +171,7 @@ impl<T> SubmitError<T> {
             Self::Closed(_) => "the queue is closed",
             Self::TooHeavy(_) => "the item is heavier than the queue's bound",
             Self::TimedOut(_) => "the queue stayed full until the deadline",
+            Self::Shed(_) => "the queue sheds this priority",
         }
     }
 }
@@ -154,6 +183,7 @@ impl<T> fmt::Debug for SubmitError<T> {
             Self::Closed(_) => "Closed(..)",
             Self::TooHeavy(_) => "TooHeavy(..)",
             Self::TimedOut(_) => "TimedOut(..)",
+            Self::Shed(_) => "Shed(..)",
         })
     }
 }
@@ -185,11 +215,7 @@ pub fn bounded<T: Send + 'static>(
     bound: Bound,
     full: Full,
 ) -> (Sender<T>, Receiver<T>) {
-    let weigh: fn(&T) -> usize = match bound.unit {
-        Unit::Items => |_| 1,
-        Unit::Bytes => |_| size_of::<T>(),
-    };
-    Options::new(name, bound, full).weigher(weigh).build()
+    Options::new(name, bound, full).build()
 }
 
 /// A queue bounded by `bytes`, each item weighing what `weigh` says (asked once, at submit).
@@ -201,56 +227,4 @@ pub fn weighted<T: Send + 'static>(
     weigh: impl Fn(&T) -> usize + Send + Sync + 'static,
 ) -> (Sender<T>, Receiver<T>) {
     Options::new(name, Bound::bytes(bytes), full).weigher(weigh).build()
-}
-
-/// A queue in the making, for what [`bounded`] and [`weighted`] leave at its default.
-pub struct Options<T> {
-    name: Name,
-    bound: Bound,
-    full: Full,
-    why: &'static str,
-    weigh: Option<core::Weigher<T>>,
-}
-
-impl<T: Send + 'static> Options<T> {
-    /// The three things no queue is without.
-    #[must_use]
-    pub fn new(name: impl Into<Name>, bound: Bound, full: Full) -> Self {
-        Self { name: name.into(), bound, full, why: "", weigh: None }
-    }
-
-    /// Why this bound and this policy, in a sentence for the queue table.
-    #[must_use]
-    pub fn why(mut self, why: &'static str) -> Self {
-        self.why = why;
-        self
-    }
-
-    /// What an item weighs, in the bound's unit.
-    #[must_use]
-    pub fn weigher(mut self, weigh: impl Fn(&T) -> usize + Send + Sync + 'static) -> Self {
-        self.weigh = Some(Box::new(weigh));
-        self
-    }
-
-    /// Makes the queue and enters it in the registry.
-    #[must_use]
-    pub fn build(self) -> (Sender<T>, Receiver<T>) {
-        let weigh = self.weigh.unwrap_or_else(|| match self.bound.unit {
-            Unit::Items => Box::new(|_| 1),
-            Unit::Bytes => Box::new(|_| size_of::<T>()),
-        });
-        let shared = Arc::new(core::Shared::new(self.name, self.bound, self.full, self.why, weigh));
-        registry::register(&shared);
-        (Sender::first(Arc::clone(&shared)), Receiver::first(shared))
-    }
-}
-
-impl<T> fmt::Debug for Options<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options")
-            .field("name", &self.name)
-            .field("bound", &self.bound)
-            .finish_non_exhaustive()
-    }
 }

@@ -3,39 +3,104 @@
 //! Owns nothing but its count: when the last receiver goes the queue closes and what lies in it is dropped and counted.
 //! A dropped receive loses nothing: an item leaves the queue only in the poll that returns it.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 
-use super::core::Shared;
-use super::registry::QueueInfo;
+use super::core::{After, Both, Front, Queue};
+use super::outlet::Look;
+use super::sync::MutexGuard;
 use crate::tasks;
 
 /// Receives from a queue. Clones compete for the items: each goes to exactly one.
 pub struct Receiver<T> {
-    shared: Arc<Shared<T>>,
+    queue: Arc<Queue<T>>,
+    seat: Arc<Seat>,
+}
+
+/// A live receiver as its queue knows it: the task that last received with it, 0 while none is known.
+#[derive(Default)]
+pub(super) struct Seat(AtomicU64);
+
+impl Seat {
+    pub(super) fn task(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn note(&self) {
+        let task = tasks::current_id();
+        // A line that only one writes stays in its core's cache; a store costs more than a look.
+        if self.task() != task {
+            self.0.store(task, Ordering::Relaxed);
+        }
+    }
+}
+
+fn key(seat: &Arc<Seat>) -> usize {
+    Arc::as_ptr(seat) as usize
 }
 
 impl<T> Receiver<T> {
-    pub(super) fn first(shared: Arc<Shared<T>>) -> Self {
-        Self { shared }
+    pub(super) fn new(queue: Arc<Queue<T>>) -> Self {
+        let seat = Arc::new(Seat::default());
+        queue.back().receivers.insert(key(&seat), Arc::clone(&seat));
+        Self { queue, seat }
     }
 
-    /// The oldest item; `None` once the queue is closed and drained. Cancel safe.
+    /// The oldest item; `None` once the queue is closed and drained.
+    ///
+    /// It yields to the runtime now and then, as Tokio's own primitives do, so that a queue that is never empty does not
+    /// starve other tasks.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost: an item leaves the queue only in the poll that returns it, and a wake meant for this receiver is
+    /// handed to the next.
     pub fn recv(&self) -> Recv<'_, T> {
-        Recv { shared: &self.shared, ticket: None }
+        Recv { line: Line { receiver: self, ticket: None } }
+    }
+
+    /// Waits for an item, then moves the oldest `limit` of those there are into `batch`: one lock for all of them. Says how
+    /// many; 0 once the queue is closed and drained (or for a `limit` of 0).
+    ///
+    /// # Cancel safety
+    /// As [`Receiver::recv`].
+    ///
+    /// # Choosing the limit
+    /// What is taken no longer counts in the queue's bound: a batch is room beside the queue's. Take what is worked off as
+    /// one.
+    pub fn recv_many<'a>(&'a self, batch: &'a mut Vec<T>, limit: usize) -> RecvMany<'a, T> {
+        RecvMany { line: Line { receiver: self, ticket: None }, batch, limit }
     }
 
     /// The oldest item, if there is one now.
     #[must_use]
     pub fn try_recv(&self) -> Option<T> {
-        let mut state = self.shared.state.lock();
-        let (item, after) = self.shared.pop(&mut state)?;
-        drop(state);
-        after.settle();
-        Some(item)
+        self.seat.note();
+        match self.queue.look() {
+            Look::Found(item) => Some(item),
+            Look::Else(front) => {
+                let (queue, mut after) = (&self.queue, After::nothing());
+                let item = queue.pop(&mut queue.both_from(front), &mut after);
+                queue.settle(after);
+                item
+            }
+        }
+    }
+
+    /// Moves up to `most` of the oldest items there are now into `batch`, and says how many.
+    pub(crate) fn try_recv_many(&self, batch: &mut VecDeque<T>, most: usize) -> usize {
+        self.seat.note();
+        let (queue, mut after) = (&self.queue, After::nothing());
+        let taken =
+            queue.pop_many(&mut queue.both(), most, |item| batch.push_back(item), &mut after);
+        queue.settle(after);
+        taken
     }
 
     /// Blocks the calling thread where [`Receiver::recv`] would wait. Never call it from a task.
@@ -43,122 +108,161 @@ impl<T> Receiver<T> {
     pub fn recv_blocking(&self) -> Option<T> {
         crate::thread::block_on(self.recv())
     }
+}
 
-    /// Closes the queue for every sender; what was accepted can still be received.
-    pub fn close(&self) {
-        self.shared.close();
-    }
+impl<T> Deref for Receiver<T> {
+    type Target = Queue<T>;
 
-    /// Whether it is closed; there may still be items to receive.
-    #[must_use]
-    pub fn is_closed(&self) -> bool {
-        self.shared.state.lock().closed
-    }
-
-    /// Items accepted and not yet received.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.shared.state.lock().len()
-    }
-
-    /// Whether nothing is waiting to be received.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The queue's name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.shared.name
-    }
-
-    /// The queue's figures now.
-    #[must_use]
-    pub fn info(&self) -> QueueInfo {
-        self.shared.info()
+    fn deref(&self) -> &Queue<T> {
+        &self.queue
     }
 }
 
 impl<T> Clone for Receiver<T> {
     fn clone(&self) -> Self {
-        self.shared.state.lock().receivers += 1;
-        Self { shared: Arc::clone(&self.shared) }
+        Self::new(Arc::clone(&self.queue))
     }
 }
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
         let last = {
-            let mut state = self.shared.state.lock();
-            state.receivers -= 1;
-            state.receivers == 0
+            let mut back = self.queue.back();
+            back.receivers.remove(&key(&self.seat));
+            back.receivers.is_empty()
         };
         if last {
-            self.shared.close();
-            self.shared.discard();
+            self.queue.close_now();
+            self.queue.discard();
         }
     }
 }
 
 impl<T> fmt::Debug for Receiver<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Receiver").field("queue", &self.name()).field("len", &self.len()).finish()
+        f.debug_tuple("Receiver").field(&**self).finish()
+    }
+}
+
+/// A place among the waiting receivers.
+struct Line<'a, T> {
+    receiver: &'a Receiver<T>,
+    ticket: Option<u64>,
+}
+
+impl<'a, T> Line<'a, T> {
+    /// What `take` finds, or a place in line; `None` once the queue is closed and drained.
+    fn poll_take<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        front: MutexGuard<'a, Front<T>>,
+        take: impl FnOnce(&Queue<T>, &mut Both<'_, T>, &mut After<T>) -> Option<R>,
+    ) -> Poll<Option<R>> {
+        let queue = &self.receiver.queue;
+        let mut after = After::nothing();
+        let mut both = queue.both_from(front);
+        let taken = take(queue, &mut both, &mut after);
+        let back = &mut both.back;
+        if taken.is_some() || back.closed {
+            if let Some(ticket) = self.ticket.take() {
+                back.receiving.leave(ticket);
+            }
+            drop(both);
+            queue.settle(after);
+            return Poll::Ready(taken);
+        }
+        match self.ticket {
+            Some(ticket) if back.receiving.still_waits(ticket, cx.waker()) => {}
+            Some(_) => self.ticket = Some(back.receiving.join_first(1, cx.waker().clone(), ())),
+            None => self.ticket = Some(back.receiving.join(1, cx.waker().clone())),
+        }
+        drop(both);
+        queue.settle(after);
+        tasks::note_wait("queue", &queue.name);
+        Poll::Pending
+    }
+}
+
+impl<T> Drop for Line<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            self.leave(ticket);
+        }
+    }
+}
+
+impl<T> Line<'_, T> {
+    #[cold]
+    fn leave(&self, ticket: u64) {
+        let mut both = self.receiver.queue.both();
+        let mut next = None;
+        if !both.back.receiving.leave(ticket) && both.len() > 0 {
+            // It was woken for an item and will not take it: the next one shall.
+            next = both.back.receiving.grant_first();
+        }
+        drop(both);
+        if let Some(waker) = next {
+            waker.wake();
+        }
     }
 }
 
 /// A receive under way.
 #[must_use = "a receive does nothing until awaited"]
 pub struct Recv<'a, T> {
-    shared: &'a Arc<Shared<T>>,
-    ticket: Option<u64>,
+    line: Line<'a, T>,
 }
 
 impl<T> Future for Recv<'_, T> {
     type Output = Option<T>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let shared = self.shared;
-        let mut state = shared.state.lock();
-        if let Some((item, after)) = shared.pop(&mut state) {
-            if let Some(ticket) = self.ticket.take() {
-                state.receiving.leave(ticket);
+        let Receiver { queue, seat } = self.line.receiver;
+        let turn = ready!(queue.front.pace.poll_proceed(cx));
+        seat.note();
+        let front = if self.line.ticket.is_some() {
+            queue.front()
+        } else {
+            match queue.look() {
+                Look::Found(item) => {
+                    turn.made_progress();
+                    return Poll::Ready(Some(item));
+                }
+                Look::Else(front) => front,
             }
-            drop(state);
-            after.settle();
-            return Poll::Ready(Some(item));
-        }
-        if state.closed {
-            if let Some(ticket) = self.ticket.take() {
-                state.receiving.leave(ticket);
-            }
-            return Poll::Ready(None);
-        }
-        match self.ticket {
-            Some(ticket) if state.receiving.still_waits(ticket, cx.waker()) => {}
-            Some(ticket) => state.receiving.rejoin(ticket, 1, cx.waker().clone()),
-            None => self.ticket = Some(state.receiving.join(1, cx.waker().clone())),
-        }
-        let after = shared.receiver_waits(&mut state);
-        drop(state);
-        after.settle();
-        tasks::note_wait("queue", &shared.name);
-        Poll::Pending
+        };
+        let item = ready!(self.line.poll_take(cx, front, Queue::pop));
+        turn.made_progress();
+        Poll::Ready(item)
     }
 }
 
-impl<T> Drop for Recv<'_, T> {
-    fn drop(&mut self) {
-        let Some(ticket) = self.ticket else { return };
-        let mut state = self.shared.state.lock();
-        let mut next = None;
-        if !state.receiving.leave(ticket) && !state.is_empty() {
-            // It was woken for an item and will not take it: the next one shall.
-            next = state.receiving.grant_first();
+/// A receive of several under way.
+#[must_use = "a receive does nothing until awaited"]
+pub struct RecvMany<'a, T> {
+    line: Line<'a, T>,
+    batch: &'a mut Vec<T>,
+    limit: usize,
+}
+
+impl<T> Future for RecvMany<'_, T> {
+    type Output = usize;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { line, batch, limit } = self.get_mut();
+        if *limit == 0 {
+            return Poll::Ready(0);
         }
-        drop(state);
-        if let Some(waker) = next {
-            waker.wake();
-        }
+        let turn = ready!(line.receiver.queue.front.pace.poll_proceed(cx));
+        line.receiver.seat.note();
+        let front = line.receiver.queue.front();
+        let taken = ready!(line.poll_take(cx, front, |queue, both, after| {
+            let taken = queue.pop_many(both, *limit, |item| batch.push(item), after);
+            Some(taken).filter(|taken| *taken > 0)
+        }));
+        turn.made_progress();
+        Poll::Ready(taken.unwrap_or(0))
     }
 }

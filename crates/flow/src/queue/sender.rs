@@ -3,62 +3,99 @@
 //! Owns nothing but its count: the last sender to go closes the queue. A failed submit always hands the item back.
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
+use std::ops::Deref;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use super::SubmitError;
-use super::core::{Shared, Step};
-use super::registry::QueueInfo;
+use super::core::Queue;
+use super::submit::{Submit, SubmitUntil, SubmitWithin, Unsent, finish};
 use crate::clock::Instant;
-use crate::tasks;
 
 /// Sends into a queue. Clones send into the same; when all are dropped the queue closes.
 pub struct Sender<T> {
-    shared: Arc<Shared<T>>,
+    queue: Arc<Queue<T>>,
 }
 
 impl<T> Sender<T> {
-    pub(super) fn first(shared: Arc<Shared<T>>) -> Self {
-        Self { shared }
+    pub(super) fn first(queue: Arc<Queue<T>>) -> Self {
+        Self { queue }
     }
 
-    /// Submits `item`, doing what the policy says when the queue is full: only [`Full::Block`](super::Full::Block) waits.
-    ///
-    /// Cancel safe: a dropped submit has sent the item or drops it with itself; [`Submit::take_back`] gets it out of one
-    /// that has not. It waits without limit: prefer [`Sender::submit_within`].
+    /// Submits `item`, doing what the policy says when the queue is full: only [`Full::Block`](super::Full::Block) waits,
+    /// and without limit: prefer [`Sender::submit_within`].
     ///
     /// # Errors
-    /// `Closed`, `TooHeavy`, or `Full` under [`Full::Reject`](super::Full::Reject), with the item.
+    /// `Closed`, `TooHeavy`, `Shed` or `Full`, each with the item.
+    ///
+    /// # Cancel safety
+    /// A dropped submit has sent the item or drops it with itself; [`Submit::take_back`] gets it out of one that has not
+    /// sent it. It may send while it waits, without being polled.
     pub fn submit(&self, item: T) -> Submit<'_, T> {
-        let weight = self.shared.weight(&item);
-        Submit { shared: &self.shared, item: Some(item), weight, ticket: None }
+        Submit::new(&self.queue, self.queue.entry(item))
     }
 
     /// Submits `item` without waiting.
     ///
     /// # Errors
-    /// `Full`, `Closed` or `TooHeavy`, with the item.
+    /// `Full`, `Shed`, `Closed` or `TooHeavy`, with the item.
     pub fn try_submit(&self, item: T) -> Result<(), SubmitError<T>> {
-        let weight = self.shared.weight(&item);
-        let mut item = Some(item);
-        let step = self.shared.submit(&mut item, weight, None);
-        finish(&step, item)
+        let mut entry = Some(self.queue.entry(item));
+        let step = self.queue.submit(&mut entry, None);
+        finish(&step, entry)
     }
 
-    /// Submits `item`, waiting until `deadline` at most. Cancel safe as [`Sender::submit`].
+    /// Submits `item`, waiting until `deadline` at most.
     ///
     /// # Errors
-    /// `TimedOut`, and those of [`Sender::submit`], with the item.
+    /// `TimedOut`, and those of [`Sender::submit`], with the item. It is `TimedOut` only if there was no room at the
+    /// deadline.
+    ///
+    /// # Cancel safety
+    /// As [`Sender::submit`].
+    ///
+    /// # Panics
+    /// When it has to wait outside a Tokio runtime with a timer.
     pub fn submit_within(&self, item: T, deadline: Instant) -> SubmitWithin<'_, T> {
-        SubmitWithin { submit: self.submit(item), deadline, sleep: None }
+        SubmitWithin::new(self.submit(item), deadline)
     }
 
-    /// Submits the items in order, waiting until `deadline` at most. Cancel safe, but a dropped call drops the unsent.
+    /// Submits `item` for a request that ends at `deadline`: it waits for room until then at most, and once accepted the
+    /// item is not received after then. The [`Receipt`](super::Receipt) tells what became of it.
+    ///
+    /// # Errors
+    /// `TimedOut` (at once when the deadline has passed), and those of [`Sender::submit`], with the item.
+    ///
+    /// # Cancel safety
+    /// As [`Sender::submit`].
+    ///
+    /// # Panics
+    /// When it has to wait outside a Tokio runtime with a timer.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+    /// use forebay_flow::{clock, queue::{self, Bound, Full, Lost}};
+    /// use std::time::Duration;
+    /// let (tx, rx) = queue::bounded("requests", Bound::items(8), Full::Block);
+    /// let receipt = tx.submit_until("a request", clock::now() + Duration::from_secs(1)).await.unwrap();
+    /// tokio::time::sleep(Duration::from_secs(2)).await; // nobody receives
+    /// assert_eq!(rx.try_recv(), None);
+    /// assert_eq!(receipt.outcome().await, Err(Lost::Expired));
+    /// # }
+    /// ```
+    pub fn submit_until(&self, item: T, deadline: Instant) -> SubmitUntil<'_, T> {
+        SubmitUntil::new(&self.queue, self.queue.entry(item), deadline)
+    }
+
+    /// Submits the items in order, waiting until `deadline` at most.
     ///
     /// # Errors
     /// [`Unsent`] holds exactly those that were not accepted, in order, and why the first was not.
+    ///
+    /// # Cancel safety
+    /// A dropped call drops the unsent.
+    ///
+    /// # Panics
+    /// When it has to wait outside a Tokio runtime with a timer.
     pub async fn submit_all(
         &self,
         items: impl IntoIterator<Item = T>,
@@ -82,178 +119,38 @@ impl<T> Sender<T> {
     pub fn submit_blocking(&self, item: T) -> Result<(), SubmitError<T>> {
         crate::thread::block_on(self.submit(item))
     }
-
-    /// Closes the queue for every sender: what was accepted is drained, waiting submits get their item back.
-    pub fn close(&self) {
-        self.shared.close();
-    }
-
-    /// Whether it is closed.
-    #[must_use]
-    pub fn is_closed(&self) -> bool {
-        self.shared.state.lock().closed
-    }
-
-    /// Items accepted and not yet received.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.shared.state.lock().len()
-    }
-
-    /// Whether nothing is waiting to be received.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The queue's name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.shared.name
-    }
-
-    /// The queue's figures now.
-    #[must_use]
-    pub fn info(&self) -> QueueInfo {
-        self.shared.info()
-    }
 }
 
-fn finish<T>(step: &Step, item: Option<T>) -> Result<(), SubmitError<T>> {
-    let Some(item) = item else { return Ok(()) };
-    match step {
-        Step::Accepted => Ok(()),
-        Step::Closed => Err(SubmitError::Closed(item)),
-        Step::TooHeavy => Err(SubmitError::TooHeavy(item)),
-        Step::Full | Step::Waits(_) => Err(SubmitError::Full(item)),
+impl<T> Deref for Sender<T> {
+    type Target = Queue<T>;
+
+    fn deref(&self) -> &Queue<T> {
+        &self.queue
     }
 }
 
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
-        self.shared.state.lock().senders += 1;
-        Self { shared: Arc::clone(&self.shared) }
+        self.queue.back().senders += 1;
+        Self { queue: Arc::clone(&self.queue) }
     }
 }
 
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
         let last = {
-            let mut state = self.shared.state.lock();
+            let mut state = self.queue.back();
             state.senders -= 1;
             state.senders == 0
         };
         if last {
-            self.shared.close();
+            self.queue.close_now();
         }
     }
 }
 
 impl<T> fmt::Debug for Sender<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sender").field("queue", &self.name()).field("len", &self.len()).finish()
-    }
-}
-
-/// A submit under way. Await it; or poll it in a `select!` and take the item back when another arm wins.
-#[must_use = "a submit does nothing until awaited"]
-pub struct Submit<'a, T> {
-    shared: &'a Arc<Shared<T>>,
-    item: Option<T>,
-    weight: u64,
-    ticket: Option<u64>,
-}
-
-// The item is moved out, never pinned.
-impl<T> Unpin for Submit<'_, T> {}
-
-impl<T> Submit<'_, T> {
-    /// Gives the submit up. `Some` is the item, and it was not sent; `None` means that it was.
-    pub fn take_back(&mut self) -> Option<T> {
-        self.leave();
-        self.item.take()
-    }
-
-    fn leave(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            self.shared.leave_submit(ticket, self.weight);
-        }
-    }
-}
-
-impl<T> Future for Submit<'_, T> {
-    type Output = Result<(), SubmitError<T>>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
-        let step = match this.ticket {
-            None => this.shared.submit(&mut this.item, this.weight, Some(cx.waker())),
-            Some(ticket) => {
-                this.shared.resume_submit(ticket, &mut this.item, this.weight, cx.waker())
-            }
-        };
-        if let Step::Waits(ticket) = step {
-            this.ticket = Some(ticket);
-            tasks::note_wait("room in queue", &this.shared.name);
-            return Poll::Pending;
-        }
-        this.ticket = None;
-        Poll::Ready(finish(&step, this.item.take()))
-    }
-}
-
-impl<T> Drop for Submit<'_, T> {
-    fn drop(&mut self) {
-        self.leave();
-    }
-}
-
-/// A submit with a deadline, under way.
-#[must_use = "a submit does nothing until awaited"]
-pub struct SubmitWithin<'a, T> {
-    submit: Submit<'a, T>,
-    deadline: Instant,
-    /// Made at the first wait: most submits need no timer.
-    sleep: Option<Pin<Box<tokio::time::Sleep>>>,
-}
-
-impl<T> SubmitWithin<'_, T> {
-    /// As [`Submit::take_back`].
-    pub fn take_back(&mut self) -> Option<T> {
-        self.submit.take_back()
-    }
-}
-
-impl<T> Unpin for SubmitWithin<'_, T> {}
-
-impl<T> Future for SubmitWithin<'_, T> {
-    type Output = Result<(), SubmitError<T>>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
-        if let Poll::Ready(result) = Pin::new(&mut this.submit).poll(cx) {
-            return Poll::Ready(result);
-        }
-        let deadline = this.deadline;
-        let sleep = this.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        std::task::ready!(sleep.as_mut().poll(cx));
-        Poll::Ready(match this.submit.take_back() {
-            Some(item) => Err(SubmitError::TimedOut(item)),
-            None => Ok(()),
-        })
-    }
-}
-
-/// The rest of a [`Sender::submit_all`] that was cut short.
-pub struct Unsent<T> {
-    /// The items not accepted, in order.
-    pub rest: Vec<T>,
-    /// Why the first of them was not.
-    pub why: &'static str,
-}
-
-impl<T> fmt::Debug for Unsent<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Unsent({} items: {})", self.rest.len(), self.why)
+        f.debug_tuple("Sender").field(&**self).finish()
     }
 }

@@ -3,6 +3,7 @@
 use std::future::pending;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use forebay_flow::pool::{JoinHandle, Pool, PoolError, PoolStats, TaskPool};
@@ -86,6 +87,46 @@ async fn b54_a_submitter_that_goes_away_makes_room_in_the_line() {
     until(|| t.pool.stats().blocked == 1).await;
     t.gate.add_permits(3);
     assert_eq!(next.join().await, Ok(Ok(())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn b54_where_nobody_may_wait_a_submitter_of_many_is_not_refused_while_there_is_room() {
+    let t = Gated::new(1, 256, 0);
+    // More than Tokio lets one task do before it must give way: giving way is no waiting for room.
+    for _ in 0..1000 {
+        until(|| t.pool.stats().queued < 128).await;
+        assert_eq!(t.pool.submit(async {}).await, Ok(()));
+    }
+    for _ in 0..200 {
+        assert_eq!(t.pool.submit(async {}).await, Ok(()));
+    }
+    until(|| t.pool.stats().done == 1200).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn b84_a_submit_that_is_dropped_after_its_job_was_let_in_counts_and_one_dropped_before_does_not()
+ {
+    let t = Gated::new(1, 1, 8);
+    t.pool.submit(t.job()).await.unwrap();
+    until(|| t.pool.stats().busy == 1).await;
+    t.pool.submit(t.job()).await.unwrap();
+    let mut waits = Box::pin(t.pool.submit(t.job()));
+    let mut leaves = Box::pin(t.pool.submit(t.job()));
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(
+        waits.as_mut().poll(&mut cx).is_pending() && leaves.as_mut().poll(&mut cx).is_pending()
+    );
+    assert_eq!(t.pool.stats().blocked, 2);
+    drop(leaves);
+    // The worker takes the queued one, and lets in whose submitter is never polled again.
+    t.gate.add_permits(1);
+    until(|| t.pool.stats().blocked == 0).await;
+    drop(waits);
+    t.gate.add_permits(2);
+    until(|| t.pool.stats().done == 3).await;
+    let stats = t.pool.stats();
+    assert_eq!((stats.submitted, stats.queued, stats.busy), (3, 0, 0));
+    reconciles(&stats);
 }
 
 #[tokio::test(start_paused = true)]
@@ -194,18 +235,18 @@ async fn b55_ten_thousand_submitters_racing_stop_lose_and_duplicate_nothing() {
     let ran = Arc::new(AtomicUsize::new(0));
     let submitters: Vec<_> = (0..10_000)
         .map(|n: usize| {
-            let (pool, ran) = (pool.clone(), Arc::clone(&ran));
+            let (pool, ran, stop) = (pool.clone(), Arc::clone(&ran), pool.clone());
             let job = async move {
                 if n.is_multiple_of(3) {
                     tokio::task::yield_now().await;
                 }
-                ran.fetch_add(1, Ordering::SeqCst);
+                if ran.fetch_add(1, Ordering::SeqCst) == 500 {
+                    stop.stop();
+                }
             };
             ctx.spawn("submitter", async move { pool.submit(job).await })
         })
         .collect();
-    until(|| ran.load(Ordering::SeqCst) > 500).await;
-    pool.stop();
     let (mut accepted, mut stopped) = (0, 0);
     for submitter in submitters {
         match submitter.join().await.unwrap() {
@@ -219,6 +260,8 @@ async fn b55_ten_thousand_submitters_racing_stop_lose_and_duplicate_nothing() {
     assert_eq!((accepted + stopped, stats.submitted), (10_000, accepted));
     assert_eq!(stats.done, ran.load(Ordering::SeqCst) as u64);
     assert_eq!(stats.done + stats.abandoned, accepted);
+    // A hundred workers may each be in the middle of one.
+    assert!((501..1000).contains(&stats.done) && stopped > 8_000, "{stats:?}");
     leak::check(&ctx).await.unwrap();
 }
 
@@ -275,6 +318,32 @@ async fn b56_a_cancel_from_above_answers_the_queued_though_every_worker_is_busy(
     assert!(clock::now() - began < Duration::from_millis(250));
     let stats = t.pool.stats();
     assert_eq!((stats.abandoned, stats.busy), (100, 1), "the running one is left to run");
+    reconciles(&stats);
+}
+
+#[tokio::test(start_paused = true)]
+async fn b56_a_job_that_stops_its_pool_and_then_waits_keeps_none_of_those_taken_with_it() {
+    let t = Gated::new(1, 256, 8);
+    // Warmed up, a worker takes many at once.
+    for _ in 0..1000 {
+        t.pool.submit(async {}).await.unwrap();
+    }
+    until(|| t.pool.stats().done == 1000).await;
+    let (stop, waits) = (t.pool.clone(), t.job());
+    let stopper = t.pool.try_run(async move {
+        stop.stop();
+        waits.await;
+    });
+    let behind: Vec<_> = (0..10).map(|_| t.pool.try_run(async {}).unwrap()).collect();
+    for job in behind {
+        let answered = tokio::time::timeout(SEC, job.join()).await;
+        assert_eq!(answered, Ok(Err(PoolError::Cancelled)));
+    }
+    t.gate.add_permits(1);
+    assert_eq!(stopper.unwrap().join().await, Ok(()));
+    until(|| t.pool.stats().live == 0).await;
+    let stats = t.pool.stats();
+    assert_eq!((stats.done, stats.abandoned, stats.queued), (1001, 10, 0));
     reconciles(&stats);
 }
 

@@ -70,6 +70,15 @@ async fn b52_a_bound_of_zero_is_a_rendezvous() {
     assert_eq!(receiver.join().await.unwrap(), (Some(1), Some(3)));
 }
 
+/// One poll of `fut`; `None` while it is pending.
+async fn poll_once<F: Future>(mut fut: std::pin::Pin<&mut F>) -> Option<F::Output> {
+    std::future::poll_fn(|cx| match fut.as_mut().poll(cx) {
+        std::task::Poll::Ready(output) => std::task::Poll::Ready(Some(output)),
+        std::task::Poll::Pending => std::task::Poll::Ready(None),
+    })
+    .await
+}
+
 #[tokio::test(start_paused = true)]
 async fn submit_within_gives_the_item_back_at_its_deadline() {
     let (tx, rx) = queue::bounded("deadline", Bound::items(1), Full::Block);
@@ -258,7 +267,7 @@ async fn b84_a_cancelled_submit_has_either_sent_or_kept_the_item_f5() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_submit_gives_its_place_and_its_granted_room_to_the_next_f5() {
+async fn b84_a_submit_given_up_in_line_keeps_its_item_and_leaves_its_place_to_the_next_f5() {
     let (ctx, (tx, rx)) = (Ctx::root("t"), queue::bounded("drop", Bound::items(1), Full::Block));
     tx.submit(1).await.unwrap();
     let mut first = Box::pin(tx.submit(2));
@@ -272,14 +281,28 @@ async fn a_dropped_submit_gives_its_place_and_its_granted_room_to_the_next_f5() 
         ctx.spawn("second", async move { tx.submit(3).await })
     };
     until(|| tx.info().waiters == 2).await;
-    assert_eq!(rx.recv().await, Some(1)); // grants the first, which is never polled again
-    drop(first);
+    assert_eq!(first.take_back(), Some(2), "it was not sent, and its place goes to the next");
+    assert_eq!(rx.recv().await, Some(1));
     second.join().await.unwrap().unwrap();
     assert_eq!(rx.recv().await, Some(3));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_receive_hands_its_wake_to_the_next_receiver_f5() {
+async fn b84_a_submit_let_in_while_nobody_polls_it_has_sent_f5() {
+    let (tx, rx) = queue::bounded("let in", Bound::items(1), Full::Block);
+    tx.submit(1).await.unwrap();
+    let mut second = Box::pin(tx.submit(2));
+    assert!(poll_once(second.as_mut()).await.is_none());
+    assert_eq!(rx.recv().await, Some(1)); // makes room, and lets the waiting item in
+    assert_eq!(second.take_back(), None, "sent, so not kept");
+    assert_eq!((rx.try_recv(), rx.try_recv()), (Some(2), None));
+    let mut third = Box::pin(tx.submit_within(3, clock::now() + SEC));
+    poll_once(third.as_mut()).await.unwrap().unwrap();
+    assert_eq!(third.take_back(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn b84_a_dropped_receive_hands_its_wake_to_the_next_receiver_f5() {
     let (ctx, (tx, rx)) = (Ctx::root("t"), queue::bounded("wake", Bound::items(4), Full::Block));
     let mut first = Box::pin(rx.recv());
     assert!(

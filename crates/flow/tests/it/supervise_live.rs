@@ -341,6 +341,7 @@ async fn b28_a_child_that_detaches_cannot_hang_termination() {
     assert_eq!(left.iter().map(|task| &*task.name).collect::<Vec<_>>(), ["deaf"]);
     drop(release);
     leak::check(&ctx).await.unwrap();
+    outside.cancel(Cause::Shutdown);
 }
 
 #[tokio::test(start_paused = true)]

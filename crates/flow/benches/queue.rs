@@ -1,0 +1,224 @@
+//! Nanoseconds an item through a bounded queue, beside other channels in the same run:
+//! `cargo bench -p forebay-flow --bench queue [-- ITEMS ROUNDS PRODUCERS PLACE CONTESTANT]`, the last three to see one
+//! alone: `1 task flow`.
+//!
+//! One consumer, 1 or 100 producer tasks, bound 64, a Tokio runtime with two workers. The consumer is a task beside the
+//! producers, or it runs in `block_on` on the main thread, where each wake of it goes through the kernel. The rounds of all
+//! contestants take turns, so that a busy moment of the machine meets all of them; the median of the rounds is printed,
+//! with the fastest and the slowest.
+#![expect(clippy::unwrap_used, reason = "a bench")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tasks without an owner and the real clock: what is measured is the queue"
+)]
+
+use std::future::Future;
+use std::time::Instant;
+
+use forebay_flow::queue::{self, Bound, Full};
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+
+const BOUND: usize = 64;
+
+/// Where the consumer runs.
+#[derive(Clone, Copy)]
+enum Consumer {
+    Task,
+    Main,
+}
+
+struct Race {
+    runtime: Runtime,
+    consumer: Consumer,
+    producers: u64,
+    /// Items of each producer.
+    each: u64,
+}
+
+type Contestant = (&'static str, fn(&Race) -> u64);
+
+const CONTESTANTS: [Contestant; 5] = [
+    ("flow", flow),
+    ("flow, recv_many", flow_many),
+    ("tokio mpsc", tokio_mpsc),
+    ("async-channel", async_channel),
+    ("flume", flume),
+];
+
+fn main() {
+    let args: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    let number = |at: usize| args.get(at).map(|arg| arg.parse::<u64>().unwrap());
+    let (items, rounds) = (number(0).unwrap_or(400_000), number(1).unwrap_or(7));
+    let only = args.get(4).map_or("", String::as_str);
+    println!(
+        "{items} items, bound {BOUND}, {rounds} rounds; ns an item: median (fastest to slowest)"
+    );
+    for (consumer, place) in [(Consumer::Main, "block_on"), (Consumer::Task, "task")] {
+        for producers in [1, 100] {
+            let wanted = number(2).is_none_or(|number| number == producers)
+                && args.get(3).is_none_or(|arg| arg == place);
+            if wanted {
+                println!("{producers} producers, the consumer in a {place}");
+                compare(items, rounds, consumer, producers, only);
+            }
+        }
+    }
+}
+
+fn compare(items: u64, rounds: u64, consumer: Consumer, producers: u64, only: &str) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let each = items / producers;
+    let race = Race { runtime, consumer, producers, each };
+    let contestants: Vec<_> =
+        CONTESTANTS.into_iter().filter(|(name, _)| name.starts_with(only)).collect();
+    let mut taken = vec![Vec::new(); contestants.len()];
+    for round in 0..=rounds {
+        for ((name, run), taken) in contestants.iter().zip(&mut taken) {
+            let began = Instant::now();
+            let sum = run(&race);
+            let passed = began.elapsed();
+            assert_eq!(
+                sum,
+                producers * (each * (each - 1) / 2),
+                "{name}: nothing lost, nothing twice"
+            );
+            // The first round warms up.
+            if round > 0 {
+                taken.push(passed.as_nanos() as u64 / items);
+            }
+        }
+    }
+    for ((name, _), mut taken) in contestants.into_iter().zip(taken) {
+        taken.sort_unstable();
+        let (fastest, slowest) = (taken[0], taken[taken.len() - 1]);
+        println!("  {name:<16} {:>5}  ({fastest} to {slowest})", taken[taken.len() / 2]);
+    }
+}
+
+/// Runs `consumer` and a `producer()` for each, until the consumer ends.
+fn run<C, P>(race: &Race, consumer: C, producer: impl Fn() -> P) -> u64
+where
+    C: Future<Output = u64> + Send + 'static,
+    P: Future<Output = ()> + Send + 'static,
+{
+    let runtime = &race.runtime;
+    let start = || {
+        for _ in 0..race.producers {
+            runtime.spawn(producer());
+        }
+    };
+    match race.consumer {
+        Consumer::Main => {
+            start();
+            drop(producer);
+            runtime.block_on(consumer)
+        }
+        Consumer::Task => {
+            let consumer = runtime.spawn(consumer);
+            start();
+            drop(producer);
+            runtime.block_on(consumer).unwrap()
+        }
+    }
+}
+
+fn flow(race: &Race) -> u64 {
+    let each = race.each;
+    let (tx, rx) = queue::bounded::<u64>("bench", Bound::items(BOUND), Full::Block);
+    let consumer = async move {
+        let mut sum = 0;
+        while let Some(n) = rx.recv().await {
+            sum += n;
+        }
+        sum
+    };
+    run(race, consumer, move || {
+        let tx = tx.clone();
+        async move {
+            for n in 0..each {
+                tx.submit(n).await.unwrap();
+            }
+        }
+    })
+}
+
+fn flow_many(race: &Race) -> u64 {
+    let each = race.each;
+    let (tx, rx) = queue::bounded::<u64>("bench", Bound::items(BOUND), Full::Block);
+    let consumer = async move {
+        let (mut sum, mut batch) = (0, Vec::with_capacity(BOUND));
+        while rx.recv_many(&mut batch, BOUND).await > 0 {
+            sum += batch.drain(..).sum::<u64>();
+        }
+        sum
+    };
+    run(race, consumer, move || {
+        let tx = tx.clone();
+        async move {
+            for n in 0..each {
+                tx.submit(n).await.unwrap();
+            }
+        }
+    })
+}
+
+fn tokio_mpsc(race: &Race) -> u64 {
+    let each = race.each;
+    let (tx, mut rx) = mpsc::channel::<u64>(BOUND);
+    let consumer = async move {
+        let mut sum = 0;
+        while let Some(n) = rx.recv().await {
+            sum += n;
+        }
+        sum
+    };
+    run(race, consumer, move || {
+        let tx = tx.clone();
+        async move {
+            for n in 0..each {
+                tx.send(n).await.unwrap();
+            }
+        }
+    })
+}
+
+fn async_channel(race: &Race) -> u64 {
+    let each = race.each;
+    let (tx, rx) = async_channel::bounded::<u64>(BOUND);
+    let consumer = async move {
+        let mut sum = 0;
+        while let Ok(n) = rx.recv().await {
+            sum += n;
+        }
+        sum
+    };
+    run(race, consumer, move || {
+        let tx = tx.clone();
+        async move {
+            for n in 0..each {
+                tx.send(n).await.unwrap();
+            }
+        }
+    })
+}
+
+fn flume(race: &Race) -> u64 {
+    let each = race.each;
+    let (tx, rx) = flume::bounded::<u64>(BOUND);
+    let consumer = async move {
+        let mut sum = 0;
+        while let Ok(n) = rx.recv_async().await {
+            sum += n;
+        }
+        sum
+    };
+    run(race, consumer, move || {
+        let tx = tx.clone();
+        async move {
+            for n in 0..each {
+                tx.send_async(n).await.unwrap();
+            }
+        }
+    })
+}

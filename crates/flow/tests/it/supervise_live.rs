@@ -142,11 +142,16 @@ async fn b36_a_stopped_child_that_is_temporary_from_now_on_can_be_started_once_m
 async fn a_supervisor_whose_context_is_killed_from_outside_ends_too() {
     let (ctx, rig) = (Ctx::root("t"), Rig::new());
     let scope = Scope::new(&ctx, "scope");
-    let strays = Child::new("strays", |ctx: Ctx| async move {
-        std::mem::forget(ctx.spawn("stray", std::future::pending::<()>()));
-        ctx.ready();
-        ctx.cancelled().await;
-        Ok::<(), Stopped>(())
+    let (release, held) = std::sync::mpsc::sync_channel::<()>(0);
+    let held = Arc::new(Mutex::new(Some(held)));
+    let strays = Child::new("strays", move |ctx: Ctx| {
+        let held = held.lock().take().unwrap();
+        std::mem::forget(thread::spawn(&ctx, "deaf", move |_ctx| held.recv().is_err()));
+        async move {
+            ctx.ready();
+            ctx.cancelled().await;
+            Ok::<(), Stopped>(())
+        }
     });
     let supervisor = rig.supervisor(Strategy::OneForOne).child(strays.waits_for_ready(true));
     let handle = supervisor.handle();
@@ -156,6 +161,7 @@ async fn a_supervisor_whose_context_is_killed_from_outside_ends_too() {
     drop(scope);
     let ended = tokio::time::timeout(60 * SEC, running.join()).await.unwrap();
     assert_eq!(ended.unwrap(), Ok(()));
+    drop(release);
     leak::check(&ctx).await.unwrap();
 }
 

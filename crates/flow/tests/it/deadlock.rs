@@ -1,3 +1,5 @@
+//! Tasks and threads that wait for each other: found, told, and not seen where there are none.
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -226,8 +226,11 @@ impl<A> Supervisor<A> {
     /// Dropping this future kills every child at once, without order.
     ///
     /// # Errors
-    /// [`GaveUp`] when the settings make no sense, the first start failed, or restarts passed the intensity. Every child
-    /// is stopped by then.
+    /// [`GaveUp`] when the settings make no sense, its init or a first start failed, a child asked for it, or restarts passed
+    /// the intensity. Every child is stopped by then.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime with time.
     pub async fn run(self, ctx: Ctx) -> Result<(), GaveUp> {
         let Self { plan, claim, .. } = self;
         let ctx = ctx.child(plan.name.clone());

@@ -2,8 +2,6 @@
 //!
 //! A world plays the children and the clock: it carries out the machine's actions and checks each as it comes.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
@@ -131,7 +129,9 @@ impl World {
     }
 
     fn spawned(&mut self, seq: u64, run: u64) {
-        let slot = self.machine.slots.get(seq).unwrap();
+        let Some(slot) = self.machine.slots.get(seq) else {
+            panic!("{seq} is started and unknown");
+        };
         let name = slot.rules.name.to_string();
         let by_group = self.machine.settings.strategy != Group::OneForOne;
         if by_group && !self.by_request && matches!(self.machine.sequence, Sequence::Up { .. }) {
@@ -419,8 +419,9 @@ proptest! {
                 Op::Exit(n, reason) => {
                     let name = reference.name(n);
                     if let Some(at) = reference.place(&name).filter(|at| reference.children[*at].up) {
-                        let seq = world.machine.slots.find(&name).unwrap();
-                        world.exits(seq, reason.clone());
+                        let seq = world.machine.slots.find(&name);
+                        prop_assert!(seq.is_some(), "{name} is up and unknown");
+                        world.exits(seq.unwrap_or(0), reason.clone());
                         reference.exit(at, &reason);
                     }
                 }
@@ -437,7 +438,7 @@ proptest! {
                         }
                         (Op::Remove(_), Some(at)) => {
                             reference.children.remove(at);
-                            (Asked::Remove(seq.unwrap()), Answer::Done)
+                            (Asked::Remove(seq.unwrap_or(u64::MAX)), Answer::Done)
                         }
                         (Op::Again(_), Some(_)) if up => (Asked::Restart(name), Answer::Runs(life)),
                         (Op::Again(_), Some(at)) => {

@@ -215,7 +215,7 @@ mod tests {
         assert_eq!(run(1), (true, 1, Vec::new()));
         let (well, looks, pauses) = run(4);
         assert!(well && looks == 4 && pauses.len() == 3);
-        assert_eq!(run(PAUSES_MS.len() + 1).0, true, "the last look counts");
+        assert!(run(PAUSES_MS.len() + 1).0, "the last look counts");
         let (well, looks, pauses) = run(usize::MAX);
         assert!(!well && looks == PAUSES_MS.len() + 1 && pauses.len() == PAUSES_MS.len());
         assert!(pauses.windows(2).all(|pair| pair[0] < pair[1]));

@@ -27,32 +27,31 @@ fn polled(id: u64) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hundred_thousand_tasks_at_three_places_are_three_groups_with_what_they_wait_for() {
+async fn tasks_at_three_places_are_three_groups_with_what_they_wait_for() {
     let ctx = Ctx::root("t");
     let (full, full_rx) = queue::bounded::<u8>("dump-full", Bound::items(1), Full::Block);
     let (_quiet, quiet_rx) = queue::bounded::<u8>("dump-quiet", Bound::items(1), Full::Block);
     full.submit(0).await.unwrap();
     let mut all = Vec::new();
-    for _ in 0..50_000 {
+    for _ in 0..5000 {
         let full = full.clone();
         all.push(ctx.spawn("crowd-send", async move {
             let _sent = full.submit(1).await;
         }));
     }
     tokio::time::advance(SEC).await;
-    for _ in 0..30_000 {
+    for _ in 0..3000 {
         let quiet_rx = quiet_rx.clone();
         all.push(ctx.spawn("crowd-recv", async move {
             let _got = quiet_rx.recv().await;
         }));
     }
-    for _ in 0..20_000 {
+    for _ in 0..2000 {
         all.push(ctx.spawn("crowd-sleep", tokio::time::sleep(3600 * SEC)));
     }
     // Every one has been polled once the last one has: the runtime has one queue.
     until(|| {
-        groups("crowd").iter().map(|group| group.count).collect::<Vec<_>>()
-            == [50_000, 30_000, 20_000]
+        groups("crowd").iter().map(|group| group.count).collect::<Vec<_>>() == [5000, 3000, 2000]
     })
     .await;
     tokio::time::advance(5 * SEC).await;

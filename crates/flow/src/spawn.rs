@@ -5,14 +5,14 @@
 //! to each poll.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
 use std::panic::Location;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use pin_project_lite::pin_project;
 use tokio::task::JoinHandle;
 
 use crate::clock::Instant;
@@ -78,8 +78,11 @@ impl<T> Task<T> {
     }
 
     fn let_go(&self) {
-        orphans::let_go(self.id(), self.handle.is_finished());
-        self.handle.abort();
+        let finished = self.handle.is_finished();
+        orphans::let_go(self.id(), finished);
+        if !finished {
+            self.handle.abort();
+        }
     }
 
     /// Its id in the registry.
@@ -163,29 +166,46 @@ impl Ctx {
         let owner = Arc::clone(self.node());
         let (registered, record) =
             Registered::new(tasks::next_id(), name, Kind::Task, owner, location);
-        let handle = tokio::spawn(track(registered, fut));
+        let handle = tokio::spawn(Tracked { fut, registered });
         record.adopt(handle.abort_handle());
         (record, handle)
     }
 }
 
-async fn track<F: Future>(mut registered: Registered, fut: F) -> F::Output {
-    // `fut` is declared after the registration, so it is gone when the record goes.
-    let mut fut = pin!(fut);
-    let output = poll_fn(|cx| {
-        let asker = registered.meet(cx.waker());
-        let _poll = registered.enter();
-        let Some(asker) = asker else {
-            return fut.as_mut().poll(cx);
+pin_project! {
+    /// A registered future. Not an `async fn`, which would keep room for the future twice.
+    struct Tracked<F> {
+        // In this order: the future is gone when the record goes.
+        #[pin]
+        fut: F,
+        registered: Registered,
+    }
+}
+
+impl<F: Future> Future for Tracked<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let asker = this.registered.asker();
+        let polled = {
+            let _poll = this.registered.enter();
+            match asker {
+                None => this.fut.poll(cx),
+                Some(asker) => {
+                    let (polled, captured) = stacks::poll_capturing(this.fut, cx);
+                    // Who asked may be gone.
+                    drop(asker.send(captured));
+                    polled
+                }
+            }
         };
-        let (polled, captured) = stacks::poll_capturing(fut.as_mut(), cx);
-        // Who asked may be gone.
-        drop(asker.send(captured));
+        match polled {
+            Poll::Ready(_) => this.registered.finish(),
+            Poll::Pending => this.registered.keep(cx.waker()),
+        }
         polled
-    })
-    .await;
-    registered.finish();
-    output
+    }
 }
 
 /// How many tasks of a scope did not end by themselves in time.

@@ -110,7 +110,7 @@ pub(crate) struct Record {
     state: AtomicU8,
     poll_began: AtomicU64,
     wait: Mutex<Option<Wait>>,
-    /// How to have it polled; known from its first poll on, and never for a thread.
+    /// How to have it polled; known once a poll left it pending, and never for a thread.
     waker: OnceLock<Waker>,
     /// How to end it; known soon after it was spawned, and never for a thread.
     abort: OnceLock<AbortHandle>,
@@ -184,18 +184,23 @@ impl Registered {
         (Self { record: own, owner: owned, id, finished: false }, record)
     }
 
-    /// Before each poll of a task: keeps its waker the first time, and says who wants to know where it stands.
-    pub(crate) fn meet(&self, waker: &Waker) -> Option<Asker> {
+    /// Before each poll of a task: who wants to know where it stands.
+    pub(crate) fn asker(&self) -> Option<Asker> {
         let record = self.record.as_ref()?;
-        if record.polls.load(Ordering::Relaxed) == 0 {
-            // The runtime gives a task the same waker for life.
-            record.waker.get_or_init(|| waker.clone());
-        }
         if !record.asked.load(Ordering::Acquire) {
             return None;
         }
         record.asked.store(false, Ordering::Relaxed);
         record.asker.lock().take()
+    }
+
+    /// After a poll that did not end it: keeps its waker the first time. The runtime gives a task the same one for life.
+    pub(crate) fn keep(&self, waker: &Waker) {
+        if let Some(record) = self.record.as_ref()
+            && record.polls.load(Ordering::Relaxed) == 1
+        {
+            record.waker.get_or_init(|| waker.clone());
+        }
     }
 
     /// It ends by itself.

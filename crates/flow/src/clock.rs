@@ -2,7 +2,7 @@
 //!
 //! Owns nothing but, for a fake clock, the distance between its wall time and Tokio's clock. Nothing outside this file
 //! reads the machine's clocks, so that a test decides what time it is. It never sleeps: waiting is Tokio's, which a
-//! paused runtime moves by itself.
+//! paused runtime moves by itself, or that of a [`Timer`](crate::timer::Timer).
 
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

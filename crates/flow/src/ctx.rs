@@ -1,6 +1,6 @@
 //! The context: cancellation with a cause, a deadline, a name, a parent.
 //!
-//! Owns the tree of contexts: each node knows its parent strongly and its children weakly, and the tasks spawned in it.
+//! Owns the tree of contexts: each node knows its parent strongly and its children weakly, and how many tasks live below.
 //! It is handed down as an argument and never ambient. Cancelling is polite: a future sees it through [`Ctx::run`] or
 //! [`Ctx::cancelled`]. Killing (the supervisor's last word, and the end of a scope) aborts every task below.
 //!
@@ -14,13 +14,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::Poll;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
 
 use crate::clock::Instant;
 use crate::orphans;
@@ -219,7 +218,7 @@ impl Ctx {
     /// The cause, once cancelled.
     #[must_use]
     pub fn cause(&self) -> Option<Cause> {
-        self.node.tree.lock().cause.clone()
+        self.node.cause()
     }
 
     /// Waits until cancelled. A passed deadline does not end it: see [`Ctx::run`]. A dump shows who waits here, and for
@@ -276,6 +275,7 @@ impl Ctx {
     }
 
     /// As [`Ctx::ready`], with something for whoever asked for the start: the port that was bound, a handle to the child.
+    /// It arrives when the start waits for ready ([`Child::waits_for_ready`](crate::supervise::Child::waits_for_ready)).
     pub fn ready_with<T: Any + Send + Sync>(&self, info: T) {
         self.tell(Sign::Ready(Some(StartInfo(Arc::new(info)))));
     }
@@ -338,6 +338,7 @@ pub(crate) struct Node {
     deadline: Option<Instant>,
     link: Link,
     cancelled: AtomicBool,
+    killed: AtomicBool,
     live: AtomicUsize,
     on_cancel: Notify,
     on_idle: Notify,
@@ -351,8 +352,6 @@ struct Tree {
     cause: Option<Cause>,
     killed: bool,
     children: BTreeMap<u64, Weak<Node>>,
-    /// `None` between registration and spawn.
-    tasks: BTreeMap<u64, Option<AbortHandle>>,
 }
 
 impl Node {
@@ -369,6 +368,7 @@ impl Node {
             deadline,
             link,
             cancelled: AtomicBool::new(false),
+            killed: AtomicBool::new(false),
             live: AtomicUsize::new(0),
             on_cancel: Notify::new(),
             on_idle: Notify::new(),
@@ -446,26 +446,38 @@ impl Node {
 
     fn kill(self: &Arc<Self>) {
         let mut todo = vec![Arc::clone(self)];
+        let mut killed = Vec::new();
         while let Some(node) = todo.pop() {
             let mut tree = node.tree.lock();
             tree.killed = true;
+            node.killed.store(true, Ordering::Relaxed);
             let cause = tree.cause.clone();
-            let handles: Vec<_> = tree.tasks.values().flatten().cloned().collect();
             let below: Vec<_> = tree.children.values().filter_map(Weak::upgrade).collect();
             drop(tree);
-            for handle in handles {
-                handle.abort();
-            }
+            killed.push(node.id);
             for child in below {
                 child.cancel(cause.as_ref().unwrap_or(&Cause::Terminated));
                 todo.push(child);
             }
         }
+        // A task that is being spawned counts before it looks whether its context was killed: if it does not count yet,
+        // it will see that it was.
+        fence(Ordering::SeqCst);
+        if self.live.load(Ordering::Acquire) > 0 {
+            tasks::abort_owned(killed);
+        }
     }
 
-    /// Counts task `id` in here and in every context above, and keeps a place for its abort handle.
-    pub(crate) fn task_started(&self, id: u64) {
-        self.tree.lock().tasks.insert(id, None);
+    pub(crate) fn cause(&self) -> Option<Cause> {
+        self.tree.lock().cause.clone()
+    }
+
+    pub(crate) fn is_killed(&self) -> bool {
+        self.killed.load(Ordering::Relaxed)
+    }
+
+    /// Counts a task in here and in every context above.
+    pub(crate) fn task_started(&self) {
         let mut node = Some(self);
         while let Some(at) = node {
             at.live.fetch_add(1, Ordering::AcqRel);
@@ -473,26 +485,13 @@ impl Node {
         }
     }
 
-    pub(crate) fn task_ended(&self, id: u64) {
-        let handle = self.tree.lock().tasks.remove(&id);
-        drop(handle);
+    pub(crate) fn task_ended(&self) {
         let mut node = Some(self);
         while let Some(at) = node {
             if at.live.fetch_sub(1, Ordering::AcqRel) == 1 {
                 at.on_idle.notify_waiters();
             }
             node = at.parent.as_deref();
-        }
-    }
-
-    /// Remembers how to abort task `id`, unless it has ended already; aborts it if this context was killed meanwhile.
-    pub(crate) fn adopt(&self, id: u64, handle: AbortHandle) {
-        let mut tree = self.tree.lock();
-        if tree.killed {
-            drop(tree);
-            handle.abort();
-        } else if let Some(slot) = tree.tasks.get_mut(&id) {
-            *slot = Some(handle);
         }
     }
 }

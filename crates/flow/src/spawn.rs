@@ -20,7 +20,7 @@ use crate::ctx::{Cause, Ctx};
 use crate::orphans;
 use crate::panics;
 use crate::stacks;
-use crate::tasks::{self, Kind, Name, Registered};
+use crate::tasks::{self, Kind, Name, Record, Registered};
 
 /// How long an aborted task gets to reach its next await before it is left behind.
 pub(crate) const ABORT_GRACE: Duration = Duration::from_secs(1);
@@ -54,8 +54,7 @@ impl std::error::Error for TaskError {}
 #[must_use = "dropping the handle aborts the task"]
 pub struct Task<T> {
     handle: JoinHandle<T>,
-    ctx: Ctx,
-    id: u64,
+    record: Arc<Record>,
 }
 
 impl<T> Task<T> {
@@ -79,21 +78,21 @@ impl<T> Task<T> {
     }
 
     fn let_go(&self) {
-        orphans::let_go(self.id, self.handle.is_finished());
+        orphans::let_go(self.id(), self.handle.is_finished());
         self.handle.abort();
     }
 
     /// Its id in the registry.
     #[must_use]
     pub fn id(&self) -> u64 {
-        self.id
+        self.record.id()
     }
 }
 
 impl<T> fmt::Debug for Task<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Task")
-            .field("id", &self.id)
+            .field("id", &self.id())
             .field("finished", &self.is_finished())
             .finish_non_exhaustive()
     }
@@ -106,7 +105,7 @@ impl<T> Future for Task<T> {
         let joined = std::task::ready!(Pin::new(&mut self.handle).poll(cx));
         Poll::Ready(joined.map_err(|error| match error.try_into_panic() {
             Ok(payload) => TaskError::Panicked { message: panics::message(payload.as_ref()) },
-            Err(_) => TaskError::Cancelled(self.ctx.cause().unwrap_or(Cause::Dropped)),
+            Err(_) => TaskError::Cancelled(self.record.owner().cause().unwrap_or(Cause::Dropped)),
         }))
     }
 }
@@ -131,12 +130,11 @@ impl Ctx {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let (id, handle) = self.spawn_unowned(name.into(), Location::caller(), fut);
-        Task { handle, ctx: self.clone(), id }
+        let (record, handle) = self.start(name.into(), Location::caller(), fut);
+        Task { handle, record }
     }
 
     /// Starts a task whose owner is this context alone: it ends by itself or when the context is killed.
-    #[expect(clippy::disallowed_methods, reason = "the one place that spawns tasks")]
     pub(crate) fn spawn_unowned<F>(
         &self,
         name: Name,
@@ -147,11 +145,27 @@ impl Ctx {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let id = tasks::next_id();
-        let registered = Registered::new(id, name, Kind::Task, Arc::clone(self.node()), location);
+        let (record, handle) = self.start(name, location, fut);
+        (record.id(), handle)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the one place that spawns tasks")]
+    fn start<F>(
+        &self,
+        name: Name,
+        location: &'static Location<'static>,
+        fut: F,
+    ) -> (Arc<Record>, JoinHandle<F::Output>)
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let owner = Arc::clone(self.node());
+        let (registered, record) =
+            Registered::new(tasks::next_id(), name, Kind::Task, owner, location);
         let handle = tokio::spawn(track(registered, fut));
-        self.node().adopt(id, handle.abort_handle());
-        (id, handle)
+        record.adopt(handle.abort_handle());
+        (record, handle)
     }
 }
 

@@ -13,13 +13,14 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::Location;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 
 use crate::clock::{self, Instant};
 use crate::ctx::Node;
@@ -111,6 +112,8 @@ pub(crate) struct Record {
     wait: Mutex<Option<Wait>>,
     /// How to have it polled; known from its first poll on, and never for a thread.
     waker: OnceLock<Waker>,
+    /// How to end it; known soon after it was spawned, and never for a thread.
+    abort: OnceLock<AbortHandle>,
     /// Set while `asker` holds who wants to know where it stands.
     asked: AtomicBool,
     asker: Mutex<Option<Asker>>,
@@ -120,13 +123,21 @@ pub(crate) type Asker = oneshot::Sender<Captured>;
 
 // Enough that a look at 100,000 tasks holds each lock for a small part of a millisecond.
 const SHARDS: usize = 64;
-static REGISTRY: [Mutex<BTreeMap<u64, Arc<Record>>>; SHARDS] =
-    [const { Mutex::new(BTreeMap::new()) }; SHARDS];
+static REGISTRY: [Mutex<Records>; SHARDS] = [const { Mutex::new(BTreeMap::new()) }; SHARDS];
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
-fn shard(id: u64) -> &'static Mutex<BTreeMap<u64, Arc<Record>>> {
+/// By the owning context's id and the task's own: so the tasks of a context stand together, and the context need not list
+/// them.
+type Records = BTreeMap<(u64, u64), Arc<Record>>;
+
+fn shard(id: u64) -> &'static Mutex<Records> {
     // The remainder is below SHARDS, so the index holds.
     &REGISTRY[(id % SHARDS as u64) as usize]
+}
+
+/// Looks through a shard: for questions about one task, which are rare.
+fn record(id: u64) -> Option<Arc<Record>> {
+    shard(id).lock().values().find(|record| record.id == id).cloned()
 }
 
 pub(crate) fn next_id() -> u64 {
@@ -135,7 +146,9 @@ pub(crate) fn next_id() -> u64 {
 
 /// Holds a record in the registry; dropping it takes the record out.
 pub(crate) struct Registered {
+    /// With the thread that polls it, meanwhile.
     record: Option<Arc<Record>>,
+    owner: u64,
     id: u64,
     finished: bool,
 }
@@ -147,8 +160,9 @@ impl Registered {
         kind: Kind,
         owner: Arc<Node>,
         location: &'static Location<'static>,
-    ) -> Self {
-        owner.task_started(id);
+    ) -> (Self, Arc<Record>) {
+        owner.task_started();
+        let owned = owner.id();
         let record = Arc::new(Record {
             id,
             name,
@@ -161,11 +175,13 @@ impl Registered {
             poll_began: AtomicU64::new(0),
             wait: Mutex::new(None),
             waker: OnceLock::new(),
+            abort: OnceLock::new(),
             asked: AtomicBool::new(false),
             asker: Mutex::new(None),
         });
-        shard(id).lock().insert(id, Arc::clone(&record));
-        Self { record: Some(record), id, finished: false }
+        shard(id).lock().insert((owned, id), Arc::clone(&record));
+        let own = Some(Arc::clone(&record));
+        (Self { record: own, owner: owned, id, finished: false }, record)
     }
 
     /// Before each poll of a task: keeps its waker the first time, and says who wants to know where it stands.
@@ -206,12 +222,12 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        let record = shard(self.id).lock().remove(&self.id);
+        let record = shard(self.id).lock().remove(&(self.owner, self.id));
         if let Some(record) = record {
             if !self.finished && orphans::watched() && record.kind == Kind::Task {
                 orphans::destroyed(&record.owner, &record.info());
             }
-            record.owner.task_ended(record.id);
+            record.owner.task_ended();
         }
     }
 }
@@ -345,14 +361,12 @@ pub(crate) fn waits() -> Vec<Waits> {
 
 /// One task, if it lives.
 pub(crate) fn info(id: u64) -> Option<TaskInfo> {
-    let record = shard(id).lock().get(&id).cloned();
-    record.map(|record| record.info())
+    record(id).map(|record| record.info())
 }
 
 /// Whether the task lives, below `root`.
 pub(crate) fn is_under(id: u64, root: &Node) -> bool {
-    let record = shard(id).lock().get(&id).cloned();
-    record.is_some_and(|record| record.owner.descends_from(root.id()))
+    record(id).is_some_and(|record| record.owner.descends_from(root.id()))
 }
 
 /// A thread is about to park: it waits for what it noted in this poll, if anything. Holds until [`clear_thread_wait`].
@@ -395,7 +409,48 @@ pub(crate) struct Glance {
     pub(crate) running: Option<Duration>,
 }
 
+/// Aborts the tasks of contexts that were killed, each marked so before.
+pub(crate) fn abort_owned(mut owners: Vec<u64>) {
+    /// So many contexts are looked up one by one; for more, every task is looked at.
+    const FEW: usize = 16;
+    owners.sort_unstable();
+    for shard in &REGISTRY {
+        let records: Vec<_> = {
+            let records = shard.lock();
+            if owners.len() <= FEW {
+                let of = |owner: &u64| records.range((*owner, 0)..=(*owner, u64::MAX));
+                owners.iter().flat_map(of).map(|(_, record)| Arc::clone(record)).collect()
+            } else {
+                let owned = |(owner, _): &(u64, u64)| owners.binary_search(owner).is_ok();
+                let found = records.iter().filter(|(key, _)| owned(key));
+                found.map(|(_, record)| Arc::clone(record)).collect()
+            }
+        };
+        for abort in records.iter().filter_map(|record| record.abort.get()) {
+            abort.abort();
+        }
+    }
+}
+
 impl Record {
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn owner(&self) -> &Arc<Node> {
+        &self.owner
+    }
+
+    /// Keeps how to abort the task, and does so if its context was killed meanwhile.
+    pub(crate) fn adopt(&self, handle: AbortHandle) {
+        let handle = self.abort.get_or_init(|| handle);
+        // Either this sees the context killed, or the killer, who looks for handles after its own fence, sees this one.
+        fence(Ordering::SeqCst);
+        if self.owner.is_killed() {
+            handle.abort();
+        }
+    }
+
     fn waits(&self) -> Option<Waits> {
         let polls = self.polls.load(Ordering::Acquire);
         if self.state.load(Ordering::Acquire) != WAITING {
@@ -478,7 +533,7 @@ pub(crate) fn shards() -> impl Iterator<Item = Vec<Arc<Record>>> + Send {
 /// Asks task `id` where it stands and has it polled for that. `None` when it is gone, never ran, or is a thread. The
 /// answer fails when the task ends first, or when someone else asks the same.
 pub(crate) fn ask(id: u64) -> Option<oneshot::Receiver<Captured>> {
-    let record = shard(id).lock().get(&id).cloned()?;
+    let record = record(id)?;
     let waker = record.waker.get()?;
     let (asker, answer) = oneshot::channel();
     *record.asker.lock() = Some(asker);

@@ -13,7 +13,8 @@
 //! taken to go on one day, and so is a holder in no registry, and a permit that nobody said to keep: it may have been
 //! handed to another task. So what is reported is a deadlock; some deadlocks are not seen. One caution: a task that waits
 //! for several things at once, as in `select!` or under [`Ctx::run`], counts by the one of ours that it looked at last. Its
-//! deadline or a cancel may yet free it, which is why a [`watch`] reports only what is still so at its next look.
+//! deadline or a cancel may yet free it, and one that was let into a queue a moment ago and not polled since counts as
+//! waiting for it: so a [`watch`] reports only what is still so at its next look.
 
 mod knots;
 

@@ -95,7 +95,8 @@ impl Bed {
         false
     }
 
-    /// Is up; true when it had been woken to look, so that work it leaves behind is its to hand on.
+    /// Is up; true when it had lain down, so that work it leaves behind is its to hand on: wakes may have been spared
+    /// because it was about to look, even if it lay down once more before it did.
     pub(super) fn get_up(&self, rest: &Arc<Rest>) -> bool {
         if rest.0.load(Ordering::Acquire) == UP {
             return false;
@@ -109,9 +110,9 @@ impl Bed {
         drop(sleepers);
         if woken {
             self.searching.store(false, Ordering::SeqCst);
-            fence(Ordering::SeqCst);
         }
-        woken
+        fence(Ordering::SeqCst);
+        true
     }
 
     /// Wakes all: something other than work has changed.

@@ -53,6 +53,9 @@
 //! up, so that a sleep of 1 ms takes 2.
 
 mod bed;
+#[cfg(all(test, loom))]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod bed_model;
 mod crew;
 mod job;
 #[cfg(all(test, shuttle))]
@@ -225,7 +228,8 @@ impl Builder {
         self
     }
 
-    /// A panic in a job also ends the worker it ran on, which restarts after the backoff, counted. Off by default.
+    /// A panic in a job also ends the worker it ran on, which restarts after the backoff, counted. Off by default: turn it
+    /// on where a worker keeps something between jobs (a thread's locals, a connection) that a panic may have broken.
     #[must_use]
     pub fn panic_ends_worker(mut self, ends: bool) -> Self {
         self.panic_ends_worker = ends;
@@ -233,6 +237,10 @@ impl Builder {
     }
 
     /// The pause before a dead worker restarts.
+    ///
+    /// # Choosing it
+    /// Long enough that a job which kills its worker each time does not keep a core busy with restarts; short beside the
+    /// time the queue's jobs can wait.
     #[must_use]
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
@@ -282,7 +290,7 @@ impl Builder {
         self
     }
 
-    /// Why this bound, in a sentence for the queue table.
+    /// Why this bound, in a sentence for the queue table: which sum it came from, or what it was seen to need.
     #[must_use]
     pub fn why(mut self, why: &'static str) -> Self {
         self.why = why;

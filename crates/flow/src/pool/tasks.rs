@@ -51,7 +51,8 @@ impl Builder {
     /// Starts the pool on tasks.
     ///
     /// # Panics
-    /// Outside of a Tokio runtime.
+    /// Outside of a Tokio runtime. With a [`Builder::job_timeout`] that runtime must have a timer: without one the worker of
+    /// a job that waits dies, and the job is abandoned.
     #[track_caller]
     #[must_use]
     pub fn tasks(self) -> TaskPool {
@@ -220,7 +221,7 @@ impl TaskPool {
         handle.await
     }
 
-    /// Hands `fut` to a worker if there is room now.
+    /// Hands `fut` in if there is room now. The handle is told as [`TaskPool::run`] would be.
     ///
     /// # Errors
     /// `Full` or `Stopped`; nothing ran.
@@ -240,6 +241,9 @@ impl TaskPool {
     ///
     /// # Cancel safety
     /// Past the deadline, or when dropped, a queued job is cancelled; a running one finishes and its result is dropped.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime with a timer.
     pub async fn run_within<F>(&self, deadline: Instant, fut: F) -> Result<F::Output, PoolError>
     where
         F: Future<Output: Send> + Send + 'static,
@@ -254,7 +258,7 @@ impl TaskPool {
     /// `Stopped`; `Full` under a policy that rejects, or when as many wait for room as may.
     ///
     /// # Cancel safety
-    /// Dropped, it has handed the job in or drops it with itself, uncounted.
+    /// Dropped, it has handed the job in, counted, or drops it with itself, uncounted.
     pub async fn submit<F>(&self, fut: F) -> Result<(), PoolError>
     where
         F: Future<Output: Outcome> + Send + 'static,
@@ -275,6 +279,9 @@ impl TaskPool {
 
     /// Sets the number of workers, one at least. New ones start at once and take what waits; surplus ones end when they
     /// are between jobs, so nothing is interrupted. Does nothing once the pool stops.
+    ///
+    /// # Choosing the number
+    /// As when it is made: jobs a second times seconds a job. The queue's bound stays as it is.
     pub fn resize(&self, workers: usize) {
         self.inner.crew.want(workers);
         self.hire();
@@ -284,7 +291,13 @@ impl TaskPool {
     /// `Cancelled`, those running are aborted.
     ///
     /// # Cancel safety
-    /// Dropped, it leaves the pool closed and draining.
+    /// Dropped, it leaves the pool closed and draining, without the deadline: call it again, or [`TaskPool::stop`].
+    ///
+    /// # Choosing the deadline
+    /// The queue's bound over the rate at which the workers finish, plus the longest job.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime with a timer.
     pub async fn drain(&self, deadline: Instant) -> Drained {
         self.inner.crew.drain(deadline, Some(ABORT_GRACE)).await
     }

@@ -54,6 +54,7 @@ mod items;
 mod model;
 mod options;
 mod outlet;
+mod pace;
 mod policy;
 mod receiver;
 mod registry;

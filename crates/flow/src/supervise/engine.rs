@@ -237,11 +237,12 @@ impl Engine {
         if life.ctx.live() == 0 {
             return self.on_gone(id, reason);
         }
-        let (ctx, shared) = (life.ctx.clone(), Arc::clone(&self.shared));
+        let ctx = life.ctx.clone();
+        let swept = Swept { shared: Arc::clone(&self.shared), id, reason };
         let sweep = async move {
+            let _swept = swept;
             // What does not end after an abort cannot be waited for; the leak check names it.
             let _left_behind = tokio::time::timeout(ABORT_GRACE, ctx.idle()).await.is_err();
-            shared.inbox.tell(Told::Swept(id, reason));
         };
         drop(self.ctx.spawn_unowned("sweep".into(), Location::caller(), sweep));
         self.step(Event::Leaving { seq: id.seq, run: id.run });
@@ -328,7 +329,9 @@ impl Engine {
         let temporary = slot.rules.restart == super::spec::Restart::Temporary;
         let start = if temporary { body.start.take() } else { body.start.clone() };
         let Some(start) = start else {
-            return;
+            tracing::error!(child = %slot.rules.name, "there is nothing left to start it from");
+            let reason = ExitReason::Error("there is nothing left to start it from".to_owned());
+            return self.step(Event::Exited { seq: id.seq, run: id.run, reason });
         };
         let (name, nested) = (slot.rules.name.clone(), body.nested.clone());
         let above = (&self.ctx, &self.shared);
@@ -341,7 +344,7 @@ impl Engine {
         let spec = self.new_plans.get(&ticket).and_then(|plan| plan.children.get(index));
         if let Some(mut body) = spec.map(|spec| spec.body.clone()) {
             let slot = self.machine.slots.get(seq);
-            if slot.is_some_and(|slot| slot.is_started_for_good()) {
+            if slot.is_some_and(|slot| slot.lives_once()) {
                 body.start = None;
             }
             self.bodies.insert(seq, body);
@@ -395,6 +398,19 @@ impl Engine {
         {
             tracing::error!(%supervisor, %message, "the hook for stuck children panicked");
         }
+    }
+}
+
+/// Tells that a life is swept up when it is dropped: also when the sweep itself is killed, with the context it is in.
+struct Swept {
+    shared: Arc<Shared>,
+    id: LifeId,
+    reason: ExitReason,
+}
+
+impl Drop for Swept {
+    fn drop(&mut self) {
+        self.shared.inbox.tell(Told::Swept(self.id, self.reason.clone()));
     }
 }
 

@@ -255,7 +255,7 @@ impl Handle {
     /// As [`Handle::start_child`].
     ///
     /// # Errors
-    /// `Timeout` (it goes on stopping, and is forgotten then), `Foreign` or `NotRunning`.
+    /// `Timeout` (once asked for, it goes on: the child is forgotten when it is down), `Foreign` or `NotRunning`.
     pub async fn remove_child(
         &self,
         child: &ChildRef,

@@ -159,7 +159,7 @@ impl Machine {
             Event::Pulse { seq, run, last } if self.is(seq, run, Phase::Running) => {
                 self.pulse(seq, last);
             }
-            Event::Leaving { seq, run } if self.lives(seq, run) => self.slots.set_timer(seq, None),
+            Event::Leaving { seq, run } if self.lives(seq, run) => self.leaving(seq),
             Event::Exited { seq, run, reason } if self.lives(seq, run) => self.exited(seq, reason),
             Event::Asked(asked, ticket) => self.asked(asked, ticket),
             Event::Tick => self.tick(),
@@ -191,12 +191,20 @@ impl Machine {
         self.slots.get(seq).is_some_and(|slot| slot.run == run && slot.phase.is_alive())
     }
 
+    fn leaving(&mut self, seq: u64) {
+        self.slots.set_timer(seq, None);
+        if let Some(slot) = self.slots.get_mut(seq) {
+            slot.leaving = true;
+        }
+    }
+
     fn tick(&mut self) {
         while let Some(seq) = self.slots.take_due(self.now) {
             let Some(slot) = self.slots.get(seq) else {
                 continue;
             };
             match slot.phase {
+                Phase::Starting if self.sequence.is_end() => {}
                 Phase::Starting => self.stop(seq, StopWhy::NotReady, Cause::Terminated),
                 Phase::Running => {
                     let run = slot.run;
@@ -220,7 +228,7 @@ impl Machine {
         };
         slot.run += 1;
         slot.started = self.now;
-        slot.stuck = false;
+        (slot.leaving, slot.stuck) = (false, false);
         slot.restarts += u64::from(slot.phase == Phase::Restarting);
         let (run, waits, limit) = (slot.run, slot.rules.waits_for_ready, slot.rules.ready_within);
         self.actions.push(Action::Spawn { seq, run });
@@ -245,7 +253,7 @@ impl Machine {
         let Some(slot) = self.slots.get_mut(seq) else {
             return;
         };
-        let Some(heartbeat) = slot.rules.heartbeat else {
+        let Some(heartbeat) = slot.rules.heartbeat.filter(|_| !slot.leaving) else {
             return;
         };
         let last = last.map_or(slot.since, |last| last.max(slot.since));
@@ -257,7 +265,8 @@ impl Machine {
             return self.slots.set_timer(seq, Some(due));
         }
         let silent = now.saturating_duration_since(last);
-        let will_stop = heartbeat.missed == Missed::Restart;
+        // When all are stopped anyway, each has its turn.
+        let will_stop = heartbeat.missed == Missed::Restart && !self.sequence.is_end();
         if !std::mem::replace(&mut slot.stuck, true) {
             let child = slot.rules.name.to_string();
             let report = StuckReport { supervisor: path.clone(), child, silent, will_stop };
@@ -282,6 +291,9 @@ impl Machine {
         }
         if !slot.phase.is_alive() {
             return;
+        }
+        if slot.leaving {
+            return self.enter(seq, Phase::Stopping { why, aborted: true }, None);
         }
         let (aborted, due) = match slot.rules.shutdown {
             Shutdown::Brutal => (true, Some(self.now + ABORT_GRACE)),

@@ -89,7 +89,12 @@ impl Machine {
         match slot.phase {
             Phase::Stopped => {
                 slot.starter = Some(Starter::Again(ticket));
-                self.spawn(seq);
+                // While its group is down or coming up, it comes up with it, in its place.
+                if self.sequence.will_start(seq) {
+                    self.enter(seq, Phase::Restarting, None);
+                } else {
+                    self.spawn(seq);
+                }
                 None
             }
             Phase::Restarting => Some(Answer::Restarting),

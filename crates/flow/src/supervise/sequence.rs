@@ -56,6 +56,15 @@ impl Sequence {
         matches!(self, Self::End { .. } | Self::Over)
     }
 
+    /// Whether what is under way will come to start child `seq`, if it is down.
+    pub(super) fn will_start(&self, seq: u64) -> bool {
+        match self {
+            Self::Down { from, .. } | Self::Pause { from, .. } => seq >= *from,
+            Self::Up { at } => seq >= *at,
+            Self::Idle | Self::End { .. } | Self::Over => false,
+        }
+    }
+
     /// Whether child `seq` is going down with its group anyway.
     pub(super) fn takes_down(&self, seq: u64) -> bool {
         matches!(self, Self::Down { from, .. } if seq >= *from)
@@ -199,7 +208,10 @@ impl Machine {
                     self.answer_starter(seq, Answer::NotRunning);
                     self.rest(seq, dynamic);
                 }
-                Phase::Restarting => self.rest(seq, false),
+                Phase::Restarting => {
+                    self.answer_starter(seq, Answer::NotRunning);
+                    self.rest(seq, false);
+                }
                 Phase::Stopped => {}
                 Phase::Starting | Phase::Running | Phase::Stopping { .. } if dynamic => {
                     alive += 1;

@@ -86,6 +86,8 @@ pub(super) struct Slot {
     pub(super) restarts: u64,
     /// Failures in a row, for the backoff.
     pub(super) failures: u32,
+    /// Its own task is over; what it spawned is being waited for, within a limit that is not the machine's.
+    pub(super) leaving: bool,
     /// A silence was reported and has not ended.
     pub(super) stuck: bool,
     /// It is to be forgotten once down.
@@ -138,6 +140,7 @@ impl Slots {
             since: now,
             restarts: 0,
             failures: 0,
+            leaving: false,
             stuck: false,
             remove: false,
             last_exit: None,
@@ -251,9 +254,9 @@ impl Slots {
 }
 
 impl Slot {
-    /// Whether it is a temporary child that was started: never again, so nothing is kept to start it from.
-    pub(super) fn is_started_for_good(&self) -> bool {
-        self.rules.restart == Restart::Temporary && self.run > 0
+    /// Whether this life is its only one: then nothing is kept to start it from.
+    pub(super) fn lives_once(&self) -> bool {
+        self.rules.restart == Restart::Temporary && self.phase.is_alive()
     }
 
     /// Whether it holds up an auto-shutdown that waits for all.

@@ -1,9 +1,12 @@
+//! Tasks and threads that wait for each other: found, told, and not seen where there are none.
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_flow::admit::Slots;
 use forebay_flow::deadlock::{self, Cycle};
 use forebay_flow::lock::{Checks, Mutex, sync};
+use forebay_flow::queue::{self, Bound, Full, Receiver};
 use forebay_flow::{Cause, Ctx, Task, clock, thread};
 use tokio::time::sleep;
 
@@ -86,41 +89,91 @@ async fn two_tasks_with_two_locks_are_reported_both() {
 }
 
 #[tokio::test]
-async fn threads_in_blocking_locks_are_reported_with_the_task_between_them() {
-    let (ctx, _unchecked) = root("threads");
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_time()
-        .build()
-        .unwrap();
-    let locks = Arc::new([sync::Mutex::new("a", ()), sync::Mutex::new("b", ())]);
-    let both = Arc::new(std::sync::Barrier::new(2));
-    let forever = |first: usize| {
-        let (locks, both) = (Arc::clone(&locks), Arc::clone(&both));
-        move || {
-            let _first = locks[first].lock();
-            both.wait();
-            drop(locks[1 - first].lock());
+async fn a_thread_and_a_task_in_a_blocking_lock_are_reported() {
+    let (ctx, _unchecked) = root("blocking");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    let state = Arc::new(sync::Mutex::new("state", ()));
+    let (tx, rx) = queue::bounded("work", Bound::items(1), Full::Block);
+    let closes = tx.clone();
+    let thread = thread::spawn(&ctx, "producer", {
+        let state = Arc::clone(&state);
+        move |_| {
+            let _state = state.lock();
+            // The second is left in the queue, and the third finds no room.
+            while tx.submit_blocking(()).is_ok() {}
         }
-    };
-    let thread = thread::spawn(&ctx, "thread", {
-        let forever = forever(0);
-        move |_| forever()
     })
     .unwrap();
     let task = {
         let _inside = runtime.enter();
-        let forever = forever(1);
-        ctx.spawn("task", async move { forever() })
+        ctx.spawn("consumer", async move {
+            while rx.recv().await.is_some() {
+                drop(state.lock());
+            }
+        })
     };
     until(|| !deadlock::find_under(&ctx).is_empty()).await;
     let found = deadlock::find_under(&ctx);
-    assert_eq!(names(&found[0]), ["thread", "task"]);
+    assert_eq!(names(&found[0]), ["producer", "consumer"]);
     let story = found[0].to_string();
-    assert!(story.contains("threads/thread (thread ") && story.contains("lock `b`"), "{story}");
-    // Nothing ends this but the process; the runtime must not wait for its thread.
+    assert!(story.contains("\n  blocking/producer (thread "), "{story}");
+    assert!(story.contains(" holds lock `state`"), "{story}");
+    assert!(story.contains(" for room in queue `work`"), "{story}");
+    assert!(story.contains(" holds the receiving end of queue `work` and has waited "), "{story}");
+    closes.close();
+    thread.join().await.unwrap();
+    task.join().await.unwrap();
     runtime.shutdown_background();
-    drop((thread, task));
+}
+
+/// Two tasks that each take one item and then hand on more than the other takes.
+fn pipes(ctx: &Ctx) -> ([Task<()>; 2], [Receiver<u32>; 2]) {
+    let (ask, asked) = queue::bounded("asks", Bound::items(1), Full::Block);
+    let (answer, answered) = queue::bounded("answers", Bound::items(1), Full::Block);
+    ask.try_submit(0).unwrap();
+    answer.try_submit(0).unwrap();
+    let spare = [asked.clone(), answered.clone()];
+    let pipe = |from: Receiver<u32>, to: queue::Sender<u32>| async move {
+        from.recv().await.unwrap();
+        for n in 0..5 {
+            to.submit(n).await.unwrap();
+        }
+        while from.recv().await.is_some() {}
+    };
+    ([ctx.spawn("asks", pipe(answered, ask)), ctx.spawn("answers", pipe(asked, answer))], spare)
+}
+
+#[tokio::test(start_paused = true)]
+async fn tasks_that_fill_each_others_queues_are_reported() {
+    let (ctx, _unchecked) = root("queues");
+    let (tasks, spare) = pipes(&ctx);
+    drop(spare);
+    sleep(10 * MS).await;
+    let found = deadlock::find_under(&ctx);
+    let [cycle] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((names(cycle), cycle.behind), (vec!["asks", "answers"], 0));
+    assert_eq!(cycle.tasks[0].waits_for, "room in queue `asks`");
+    assert_eq!(cycle.tasks[0].holds[0].what, "the receiving end of queue `answers`");
+    drop(tasks);
+}
+
+#[tokio::test(start_paused = true)]
+async fn full_queues_are_no_cycle_while_somebody_else_receives() {
+    let (ctx, _unchecked) = root("drained");
+    let (tasks, [asked, _]) = pipes(&ctx);
+    sleep(10 * MS).await;
+    assert!(deadlock::find_under(&ctx).is_empty(), "nobody knows who has the spare receivers");
+    let helps = ctx.spawn("helps", async move {
+        asked.recv().await.unwrap();
+        sleep(1000 * MS).await;
+        while asked.recv().await.is_some() {}
+    });
+    sleep(10 * MS).await;
+    assert!(deadlock::find_under(&ctx).is_empty(), "the helper goes on");
+    sleep(2000 * MS).await;
+    assert!(deadlock::find_under(&ctx).is_empty());
+    drop(tasks);
+    helps.join().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,3 +1,5 @@
+//! Locks: who holds them, in what order they are taken, and what is told of it.
+
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;

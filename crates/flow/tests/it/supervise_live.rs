@@ -8,7 +8,7 @@ use forebay_flow::supervise::{
     ReconfigureError, Restart, Shutdown, StartError, Started, Strategy, StuckReport, Supervisor,
     Why,
 };
-use forebay_flow::{Backoff, Cause, Ctx, Stopped, clock, leak, thread};
+use forebay_flow::{Backoff, Cause, Ctx, Scope, Stopped, clock, leak, thread};
 use parking_lot::Mutex;
 
 use crate::rig::{Do, Rig, until};
@@ -115,6 +115,54 @@ async fn b36_a_child_is_started_from_the_new_plan_the_next_time_also_when_rebuil
     rig.tell("a", Do::Fail); // its intensity of zero has it rebuilt
     rig.expect("+a2 v2").await;
     end(&ctx, running).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn b36_a_stopped_child_that_is_temporary_from_now_on_can_be_started_once_more() {
+    let (ctx, rig) = (Ctx::root("t"), Rig::new());
+    let plan = |restart| rig.supervisor(Strategy::OneForOne).child(rig.child("a").restart(restart));
+    let supervisor = plan(Restart::Permanent);
+    let handle = supervisor.handle();
+    let running = run(&ctx, supervisor);
+    rig.expect("+a1").await;
+    handle.terminate_child("a").await.unwrap();
+    handle.reconfigure(plan(Restart::Temporary)).await.unwrap();
+    assert_eq!(handle.restart_child("a").await, Ok(Started::Up(None)));
+    // And the other way round, while it runs.
+    handle.reconfigure(plan(Restart::Permanent)).await.unwrap();
+    rig.tell("a", Do::Fail);
+    rig.expect("-a1 +a2 +a3").await;
+    handle.reconfigure(plan(Restart::Temporary)).await.unwrap();
+    rig.tell("a", Do::Fail);
+    until(|| handle.counts().specs == 0).await;
+    end(&ctx, running).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_supervisor_whose_context_is_killed_from_outside_ends_too() {
+    let (ctx, rig) = (Ctx::root("t"), Rig::new());
+    let scope = Scope::new(&ctx, "scope");
+    let (release, held) = std::sync::mpsc::sync_channel::<()>(0);
+    let held = Arc::new(Mutex::new(Some(held)));
+    let strays = Child::new("strays", move |ctx: Ctx| {
+        let held = held.lock().take().unwrap();
+        std::mem::forget(thread::spawn(&ctx, "deaf", move |_ctx| held.recv().is_err()));
+        async move {
+            ctx.ready();
+            ctx.cancelled().await;
+            Ok::<(), Stopped>(())
+        }
+    });
+    let supervisor = rig.supervisor(Strategy::OneForOne).child(strays.waits_for_ready(true));
+    let handle = supervisor.handle();
+    // Its run is no task of the context that is killed.
+    let running = ctx.spawn("supervisor", supervisor.run(scope.ctx().clone()));
+    until(|| handle.children().first().is_some_and(|c| c.state == ChildState::Running)).await;
+    drop(scope);
+    let ended = tokio::time::timeout(60 * SEC, running.join()).await.unwrap();
+    assert_eq!(ended.unwrap(), Ok(()));
+    drop(release);
+    leak::check(&ctx).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -26,7 +26,7 @@ use std::time::Duration;
 use forebay_flow::budget::{Budget, Share};
 use forebay_flow::pool::Pool;
 use forebay_flow::supervise::{self, Child};
-use forebay_flow::{Clock, Scope};
+use forebay_flow::{Clock, Scope, lock};
 use forebay_journal::disk::Disk;
 use forebay_journal::{KeyRoom, Writers};
 use parking_lot::RwLock;
@@ -77,7 +77,7 @@ pub(crate) struct Inner {
     table_options: DeltaOptions,
     streams: RwLock<BTreeMap<String, Arc<Stream>>>,
     /// Held by whoever creates or drops a stream.
-    changing: tokio::sync::Mutex<()>,
+    changing: lock::Mutex<()>,
     supervisor: supervise::Handle,
     writers: Writers,
     /// What the journals of all streams share for idempotency keys.

@@ -10,7 +10,7 @@ use forebay_flow::budget::Budget;
 use forebay_flow::pool::Pool;
 use forebay_flow::queue::Bound;
 use forebay_flow::supervise::{Child, Strategy, Supervisor};
-use forebay_flow::{Backoff, Clock, Ctx, Scope};
+use forebay_flow::{Backoff, Clock, Ctx, Scope, lock};
 use forebay_journal::disk::{Disk, read_file, replace_file};
 use forebay_journal::{KeyRoom, Writers};
 
@@ -122,7 +122,7 @@ impl Engine {
             tables,
             table_options: options,
             streams: Default::default(),
-            changing: tokio::sync::Mutex::new(()),
+            changing: lock::Mutex::new("catalog changes", ()),
             supervisor: handle,
             writers: Writers::start(ctx, WRITERS).map_err(|e| start(&e))?,
             key_room: KeyRoom::new(config.key_count),

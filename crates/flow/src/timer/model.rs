@@ -82,14 +82,14 @@ fn a_sleep_given_up_while_it_fires_leaves_the_next_in_its_place_alone() {
         let own = Arc::clone(&driver);
         let other = waker.clone();
         // Takes the same place when the first has left it.
-        let next = thread::spawn(move || place(own.register(0, 9, other)));
+        let next = thread::spawn(move || place(own.register(0, 6, other)));
         driver.cancel(first);
         timer.join().unwrap();
         let next = next.join().unwrap();
         assert_eq!(driver.len(), 1);
         assert!(bell.rung.load(Ordering::SeqCst) <= 1);
         assert!(matches!(driver.look(next, &waker), Looked::Waits(_)));
-        driver.fire(9, &mut Vec::new());
+        driver.fire(6, &mut Vec::new());
         assert!(is_due(&driver.look(next, &waker)));
         drop(waker);
         assert_eq!((driver.len(), Arc::strong_count(&bell)), (0, 1), "no waker is left behind");
@@ -106,14 +106,19 @@ fn a_sleep_that_moved_to_another_task_wakes_that_one_or_is_seen_due() {
         let timer = thread::spawn(move || {
             own.fire(5, &mut Vec::new());
         });
-        let (fresh, waker) = bell();
-        while !is_due(&driver.look(sleep, &waker)) {
-            thread::park();
-        }
+        let own = Arc::clone(&driver);
+        // Woken in vain is the first thread, not this.
+        let other = thread::spawn(move || {
+            let (fresh, waker) = bell();
+            while !is_due(&own.look(sleep, &waker)) {
+                thread::park();
+            }
+            fresh
+        });
+        let fresh = other.join().unwrap();
         timer.join().unwrap();
         let rung = stale.rung.load(Ordering::SeqCst) + fresh.rung.load(Ordering::SeqCst);
         assert_eq!(rung, 1, "one of the two, once");
-        drop(waker);
         assert_eq!((Arc::strong_count(&stale), Arc::strong_count(&fresh)), (1, 1));
     });
 }

@@ -1,5 +1,6 @@
 //! Nanoseconds an item through a bounded queue, beside other channels in the same run:
-//! `cargo bench -p forebay-flow --bench queue [-- ITEMS ROUNDS]`.
+//! `cargo bench -p forebay-flow --bench queue [-- ITEMS ROUNDS PRODUCERS PLACE CONTESTANT]`, the last three to see one
+//! alone: `1 task flow`.
 //!
 //! One consumer, 1 or 100 producer tasks, bound 64, a Tokio runtime with two workers. The consumer is a task beside the
 //! producers, or it runs in `block_on` on the main thread, where each wake of it goes through the kernel. The rounds of all
@@ -46,27 +47,34 @@ const CONTESTANTS: [Contestant; 5] = [
 ];
 
 fn main() {
-    let mut numbers = std::env::args().skip(1).filter_map(|arg| arg.parse::<u64>().ok());
-    let items = numbers.next().unwrap_or(400_000);
-    let rounds = numbers.next().unwrap_or(7);
+    let args: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    let number = |at: usize| args.get(at).map(|arg| arg.parse::<u64>().unwrap());
+    let (items, rounds) = (number(0).unwrap_or(400_000), number(1).unwrap_or(7));
+    let only = args.get(4).map_or("", String::as_str);
     println!(
         "{items} items, bound {BOUND}, {rounds} rounds; ns an item: median (fastest to slowest)"
     );
-    for (consumer, place) in [(Consumer::Main, "in block_on"), (Consumer::Task, "a task")] {
+    for (consumer, place) in [(Consumer::Main, "block_on"), (Consumer::Task, "task")] {
         for producers in [1, 100] {
-            println!("{producers} producers, the consumer {place}");
-            compare(items, rounds, consumer, producers);
+            let wanted = number(2).is_none_or(|number| number == producers)
+                && args.get(3).is_none_or(|arg| arg == place);
+            if wanted {
+                println!("{producers} producers, the consumer in a {place}");
+                compare(items, rounds, consumer, producers, only);
+            }
         }
     }
 }
 
-fn compare(items: u64, rounds: u64, consumer: Consumer, producers: u64) {
+fn compare(items: u64, rounds: u64, consumer: Consumer, producers: u64, only: &str) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     let each = items / producers;
     let race = Race { runtime, consumer, producers, each };
-    let mut taken = vec![Vec::new(); CONTESTANTS.len()];
+    let contestants: Vec<_> =
+        CONTESTANTS.into_iter().filter(|(name, _)| name.starts_with(only)).collect();
+    let mut taken = vec![Vec::new(); contestants.len()];
     for round in 0..=rounds {
-        for ((name, run), taken) in CONTESTANTS.iter().zip(&mut taken) {
+        for ((name, run), taken) in contestants.iter().zip(&mut taken) {
             let began = Instant::now();
             let sum = run(&race);
             let passed = began.elapsed();
@@ -81,7 +89,7 @@ fn compare(items: u64, rounds: u64, consumer: Consumer, producers: u64) {
             }
         }
     }
-    for ((name, _), mut taken) in CONTESTANTS.into_iter().zip(taken) {
+    for ((name, _), mut taken) in contestants.into_iter().zip(taken) {
         taken.sort_unstable();
         let (fastest, slowest) = (taken[0], taken[taken.len() - 1]);
         println!("  {name:<16} {:>5}  ({fastest} to {slowest})", taken[taken.len() / 2]);

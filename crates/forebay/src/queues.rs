@@ -6,11 +6,11 @@
 use std::fmt::Write as _;
 
 use forebay_flow::queue::Full;
-use forebay_pipeline::engine::bounds;
+use forebay_pipeline::engine::{MemoryShares, bounds};
 
+use crate::config::Config;
 use crate::config::memory::{CONTROL_CONNECTIONS, LOG_LINES};
 use crate::config::units::Size;
-use crate::config::{self, Config};
 
 /// One queue, or one place where something waits within a bound.
 #[derive(Debug, Clone)]
@@ -49,8 +49,7 @@ impl QueueLine {
 /// Every queue that a configuration makes, in the order of the data path.
 #[must_use]
 pub fn table(config: &Config) -> Vec<QueueLine> {
-    let mut lines = door(config);
-    lines.extend(stages(config));
+    let mut lines: Vec<_> = door(config).into_iter().chain(stages(config)).collect();
     lines.push(QueueLine {
         name: "log",
         registered: false,
@@ -102,7 +101,12 @@ fn door(config: &Config) -> [QueueLine; 5] {
             who_waits: "the request, before its body is read",
             failure_mode: "uploads are told 503 with `Retry-After`",
             why: "what uploads hold in memory, decoded rows included",
-            ..line("intake share", config.memory.intake, "bytes", "a share of `[memory] budget`")
+            ..line(
+                "intake share",
+                MemoryShares::of(config.memory_budget).intake,
+                "bytes",
+                "40 % of `[memory] budget`",
+            )
         },
         QueueLine {
             why: "one is written while the next is decoded",
@@ -162,9 +166,9 @@ fn stages(config: &Config) -> [QueueLine; 8] {
     ]
 }
 
-/// The page `docs/queues.md`.
+/// The page `docs/queues.md`; of `config` only what the rules say is in it.
 #[must_use]
-pub fn markdown() -> String {
+pub fn markdown(config: &Config) -> String {
     let mut text = String::from(
         "# Queues\n\nGenerated from `crates/forebay/src/queues.rs`; after a change there run\n\
          `UPDATE_EXPECT=1 cargo nextest run -p forebay queues`.\n\n\
@@ -172,7 +176,7 @@ pub fn markdown() -> String {
          `GET /api/v1/queues` what is in each queue now, with its counters.\n\n\
          | queue | bound | unit | when full | who waits | failure mode | why |\n|---|---|---|---|---|---|---|\n",
     );
-    for line in table(&Config::default()) {
+    for line in table(config) {
         let bound = match line.rule {
             "fixed" => line.bound.to_string(),
             rule => rule.to_owned(),

@@ -26,6 +26,7 @@ use crate::commands;
 use crate::config::Config;
 use crate::config::memory::Sum;
 use crate::http::{self, App};
+use crate::telemetry::watch::Watch;
 use crate::telemetry::{self, http::Metrics, start_log};
 
 /// Kept of the drain's deadline for what follows the lanes: stopping, the receipt, the exit.
@@ -105,12 +106,14 @@ async fn life(config: Config, log: &telemetry::Log) -> Result<(), String> {
     let pipeline = Arc::new(Telemetry::new(&registry).map_err(failed)?);
 
     let ctx = Ctx::root("forebay");
+    let watch = Watch::start(&ctx);
+    registry.register(Box::new(watch.collector().map_err(failed)?)).map_err(failed)?;
     let engine = api::open(&ctx, &config, Arc::clone(&pipeline)).await?;
     telemetry::register_pools(&registry, &engine).map_err(failed)?;
     let app = App::new(engine.clone(), Arc::clone(&config), registry, pipeline, metrics);
     // The tree has a context of its own: it is stopped before the pools that it works with.
     let tree = ctx.child("tree");
-    let mut root = supervise(&tree, &engine, Arc::clone(&app), listener)?;
+    let mut root = supervise(&tree, &engine, &watch, Arc::clone(&app), listener)?;
 
     // A drain before the first line of stdout is still a drain: the signals are listened to already.
     print(&ctx, greeting(&config, address)).await;
@@ -137,10 +140,11 @@ async fn life(config: Config, log: &telemetry::Log) -> Result<(), String> {
     Ok(())
 }
 
-/// The tree: pipeline first and last, http on top of it.
+/// The tree: pipeline first and last, http on top of it, and on the side what looks at all tasks.
 fn supervise(
     tree: &Ctx,
     engine: &Engine,
+    watch: &Watch,
     app: Arc<App>,
     listener: Arc<tokio::net::TcpListener>,
 ) -> Result<Task<Result<(), GaveUp>>, String> {
@@ -150,7 +154,8 @@ fn supervise(
     let root = Supervisor::new("root", Strategy::RestForOne)
         .on_exit(log_exit)
         .child(pipeline)
-        .child(serve.waits_for_ready(true).shutdown(Shutdown::Deadline(Duration::from_secs(5))));
+        .child(serve.waits_for_ready(true).shutdown(Shutdown::Deadline(Duration::from_secs(5))))
+        .child(watch.child());
     Ok(tree.spawn("root", root.run(tree.clone())))
 }
 

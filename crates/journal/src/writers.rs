@@ -18,6 +18,12 @@ use crate::Journal;
 /// Threads that read what is no longer in memory, beside those that write: each waits for the disk.
 const READERS: usize = 2;
 
+/// Reads that wait for a thread.
+pub const READS_WAITING: usize = 4 * READERS;
+
+/// Why so many.
+pub const READ_WHY: &str = "a lane reads one chunk at a time; who waits holds no memory";
+
 /// The shared threads. Clones are handles to the same threads.
 #[derive(Clone, Debug)]
 pub struct Writers {
@@ -57,8 +63,8 @@ impl Writers {
         let readers = match threads {
             0 => None,
             _ => Some(
-                Pool::builder("journal-read", READERS, Bound::items(4 * READERS))
-                    .why("each lane reads one chunk at a time; who waits holds no memory")
+                Pool::builder("journal-read", READERS, Bound::items(READS_WAITING))
+                    .why(READ_WHY)
                     .under(ctx)
                     .threads()?,
             ),

@@ -14,7 +14,7 @@ use crate::shell;
 pub(super) const NAME: &str = "flow";
 
 /// The benches in the order of the parts they measure.
-const BENCHES: [&str; 2] = ["ring", "pool"];
+const BENCHES: [&str; 7] = ["timer", "lock", "spawn", "ring", "queue", "pool", "dump"];
 
 /// Runs the benches of these names, all where none is named.
 pub(super) fn run(root: &Path, names: &[String]) -> Result<()> {

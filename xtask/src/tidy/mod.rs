@@ -3,6 +3,7 @@
 //! Each rule is a pure function from text to [`Finding`]s, so that it is tested on text. A rule
 //! never changes a file.
 
+mod behaviours;
 mod crates;
 mod docs;
 mod layers;
@@ -54,6 +55,10 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     findings.extend(layers::check(lib, &std::fs::read_to_string(root.join(lib))?, |module| {
         module_files(root, &files, module)
     }));
+    let toolkit = files.iter().filter(|file| file.starts_with("crates/flow"));
+    let texts =
+        toolkit.filter_map(|file| Some((file, std::fs::read_to_string(root.join(file)).ok()?)));
+    findings.extend(behaviours::check(texts));
     let metadata = metadata(root)?;
     findings.extend(crates::check(&metadata));
     let deny = std::fs::read_to_string(root.join("deny.toml"))?;

@@ -37,7 +37,15 @@ impl<T> Queue<T> {
     }
 
     /// First try of a submit. `entry` is taken when accepted or put in line. `waker` given: it may wait under `Block`.
+    #[inline]
     pub(super) fn submit(&self, entry: &mut Option<Entry<T>>, waker: Option<&Waker>) -> Step {
+        if self.accept_simple(entry) {
+            return Step::Accepted;
+        }
+        self.submit_by_rules(entry, waker)
+    }
+
+    fn submit_by_rules(&self, entry: &mut Option<Entry<T>>, waker: Option<&Waker>) -> Step {
         let Some(new) = entry.take() else { return Step::Accepted };
         let priority = self.rules.rank.as_ref().map_or(Priority::Lowest, |rank| rank(&new.item));
         let new = match self.submit_at_once(new, priority, waker) {

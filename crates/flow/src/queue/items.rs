@@ -95,6 +95,7 @@ impl<T> Items<T> {
         }
     }
 
+    #[inline]
     pub(super) fn push(&mut self, entry: Entry<T>, priority: Priority) {
         match self {
             Self::Plain(line) => line.push_back(entry),

@@ -16,6 +16,7 @@ pub(super) enum Look<'a, T> {
 
 impl<T> Queue<T> {
     /// The oldest item if it lies in the hand and has nothing but its weight: the front's lock is enough.
+    #[inline]
     pub(super) fn look(&self) -> Look<'_, T> {
         let mut front = self.front();
         if front.hand.front().is_none_or(|entry| entry.more.is_some()) {

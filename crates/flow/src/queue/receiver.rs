@@ -12,8 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
-use tokio::task::coop;
-
 use super::core::{After, Both, Front, Queue};
 use super::outlet::Look;
 use super::sync::MutexGuard;
@@ -34,6 +32,7 @@ impl Seat {
         self.0.load(Ordering::Relaxed)
     }
 
+    #[inline]
     fn note(&self) {
         let task = tasks::current_id();
         // A line that only one writes stays in its core's cache; a store costs more than a look.
@@ -185,8 +184,17 @@ impl<'a, T> Line<'a, T> {
 }
 
 impl<T> Drop for Line<'_, T> {
+    #[inline]
     fn drop(&mut self) {
-        let Some(ticket) = self.ticket else { return };
+        if let Some(ticket) = self.ticket {
+            self.leave(ticket);
+        }
+    }
+}
+
+impl<T> Line<'_, T> {
+    #[cold]
+    fn leave(&self, ticket: u64) {
         let mut both = self.receiver.queue.both();
         let mut next = None;
         if !both.back.receiving.leave(ticket) && both.len() > 0 {
@@ -209,23 +217,24 @@ pub struct Recv<'a, T> {
 impl<T> Future for Recv<'_, T> {
     type Output = Option<T>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let coop = ready!(coop::poll_proceed(cx));
         let Receiver { queue, seat } = self.line.receiver;
+        let turn = ready!(queue.front.pace.poll_proceed(cx));
         seat.note();
         let front = if self.line.ticket.is_some() {
             queue.front()
         } else {
             match queue.look() {
                 Look::Found(item) => {
-                    coop.made_progress();
+                    turn.made_progress();
                     return Poll::Ready(Some(item));
                 }
                 Look::Else(front) => front,
             }
         };
         let item = ready!(self.line.poll_take(cx, front, Queue::pop));
-        coop.made_progress();
+        turn.made_progress();
         Poll::Ready(item)
     }
 }
@@ -246,14 +255,14 @@ impl<T> Future for RecvMany<'_, T> {
         if *limit == 0 {
             return Poll::Ready(0);
         }
-        let coop = ready!(coop::poll_proceed(cx));
+        let turn = ready!(line.receiver.queue.front.pace.poll_proceed(cx));
         line.receiver.seat.note();
         let front = line.receiver.queue.front();
         let taken = ready!(line.poll_take(cx, front, |queue, both, after| {
             let taken = queue.pop_many(both, *limit, |item| batch.push(item), after);
             Some(taken).filter(|taken| *taken > 0)
         }));
-        coop.made_progress();
+        turn.made_progress();
         Poll::Ready(taken.unwrap_or(0))
     }
 }

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::sync::oneshot;
-use tokio::task::coop;
 use tokio::time::Sleep;
 
 use super::SubmitError;
@@ -65,9 +64,10 @@ impl<'a, T> Submit<'a, T> {
 impl<T> Future for Submit<'_, T> {
     type Output = Result<(), SubmitError<T>>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let coop = ready!(coop::poll_proceed(cx));
         let this = self.get_mut();
+        let turn = ready!(this.queue.back.pace.poll_proceed(cx));
         let step = match this.ticket {
             None => this.queue.submit(&mut this.entry, Some(cx.waker())),
             Some(ticket) => this.queue.resume(ticket, cx.waker(), &mut this.entry),
@@ -77,15 +77,18 @@ impl<T> Future for Submit<'_, T> {
             tasks::note_wait("room in queue", &this.queue.name);
             return Poll::Pending;
         }
-        coop.made_progress();
+        turn.made_progress();
         this.ticket = None;
         Poll::Ready(finish(&step, this.entry.take()))
     }
 }
 
 impl<T> Drop for Submit<'_, T> {
+    #[inline]
     fn drop(&mut self) {
-        drop(self.leave());
+        if self.ticket.is_some() {
+            drop(self.leave());
+        }
     }
 }
 

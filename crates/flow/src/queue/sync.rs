@@ -2,7 +2,7 @@
 //!
 //! Owns the padding that keeps what senders write apart from what receivers write.
 
-use std::ops::Deref;
+use super::pace::Pace;
 
 #[cfg(shuttle)]
 pub(super) use modelled::Mutex;
@@ -11,15 +11,20 @@ pub(super) use parking_lot::{Mutex, MutexGuard};
 #[cfg(shuttle)]
 pub(super) use shuttle::sync::MutexGuard;
 
-/// On cache lines of its own (two, since they are fetched in pairs).
+/// What one side of a queue works on, on cache lines of its own (two, since they are fetched in pairs).
 #[repr(align(128))]
-pub(super) struct Apart<T>(pub(super) T);
+pub(super) struct Side<S> {
+    pub(super) pace: Pace,
+    state: Mutex<S>,
+}
 
-impl<T> Deref for Apart<T> {
-    type Target = T;
+impl<S> Side<S> {
+    pub(super) fn new(state: S) -> Self {
+        Self { pace: Pace::default(), state: Mutex::new(state) }
+    }
 
-    fn deref(&self) -> &T {
-        &self.0
+    pub(super) fn lock(&self) -> MutexGuard<'_, S> {
+        self.state.lock()
     }
 }
 

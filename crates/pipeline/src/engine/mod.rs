@@ -10,6 +10,7 @@
 mod alter;
 mod ask;
 mod assemble;
+pub mod bounds;
 mod config;
 mod define;
 mod drain;
@@ -25,7 +26,7 @@ use std::time::Duration;
 use forebay_flow::budget::{Budget, Share};
 use forebay_flow::pool::Pool;
 use forebay_flow::supervise::{self, Child};
-use forebay_flow::{Clock, Scope};
+use forebay_flow::{Clock, Scope, lock};
 use forebay_journal::disk::Disk;
 use forebay_journal::{KeyRoom, Writers};
 use parking_lot::RwLock;
@@ -34,7 +35,7 @@ pub use self::config::{EngineConfig, Faults, MemoryShares, Workers};
 pub use self::define::{StreamError, StreamInfo};
 pub use self::drain::Receipt;
 pub use self::letters::{Letter, LettersError, Place, Selection};
-pub use self::open::{FILE_WORKERS, LAKE_WORKERS, OpenError, TABLE_WORKERS};
+pub use self::open::OpenError;
 pub use self::redrive::{Redrive, Redriving, Refused};
 use crate::intake::{self, IngestError, Partial, Refusal, Request, Standing, Upload};
 use crate::ledger::{self, LedgerRow, Totals};
@@ -76,7 +77,7 @@ pub(crate) struct Inner {
     table_options: DeltaOptions,
     streams: RwLock<BTreeMap<String, Arc<Stream>>>,
     /// Held by whoever creates or drops a stream.
-    changing: tokio::sync::Mutex<()>,
+    changing: lock::Mutex<()>,
     supervisor: supervise::Handle,
     writers: Writers,
     /// What the journals of all streams share for idempotency keys.

@@ -10,11 +10,12 @@ use forebay_flow::budget::Budget;
 use forebay_flow::pool::Pool;
 use forebay_flow::queue::Bound;
 use forebay_flow::supervise::{Child, Strategy, Supervisor};
-use forebay_flow::{Backoff, Clock, Ctx, Scope};
+use forebay_flow::{Backoff, Clock, Ctx, Scope, lock};
 use forebay_journal::disk::{Disk, read_file, replace_file};
 use forebay_journal::{KeyRoom, Writers};
 
 use super::ask::Queries;
+use super::bounds::{FILE_WORKERS, LAKE_WORKERS, POOL_WHY, TABLE_WORKERS, WRITERS};
 use super::{Engine, EngineConfig, Inner};
 use crate::sink::dead_letters::{self, DeadLetters};
 use crate::sink::delta::{DeltaOptions, DeltaSink, lake_url};
@@ -69,18 +70,6 @@ const WORKER_BACKOFF: Backoff = Backoff {
     stable_after: Duration::from_secs(1),
 };
 
-/// Threads for small work on files: one may wait for a slow sync while another serves.
-pub const FILE_WORKERS: usize = 2;
-
-/// Threads for the files of all tables: each waits for the disk most of its time, and none for another.
-pub const LAKE_WORKERS: usize = 8;
-
-/// Threads on which the heads of tables are read and checkpointed: each waits for the lake's files.
-pub const TABLE_WORKERS: usize = 4;
-
-/// Threads that write all journals.
-const WRITERS: usize = 2;
-
 impl Engine {
     /// Opens the data directory and everything in it. Nothing is served before this returns; lanes
     /// run once the supervisor does.
@@ -133,7 +122,7 @@ impl Engine {
             tables,
             table_options: options,
             streams: Default::default(),
-            changing: tokio::sync::Mutex::new(()),
+            changing: lock::Mutex::new("catalog changes", ()),
             supervisor: handle,
             writers: Writers::start(ctx, WRITERS).map_err(|e| start(&e))?,
             key_room: KeyRoom::new(config.key_count),
@@ -160,7 +149,7 @@ impl Engine {
 /// Threads of one stage. A worker of the transform ends with a panic and is restarted by its pool.
 fn pool(ctx: &Ctx, name: &'static str, workers: usize, ends: bool) -> Result<Pool, OpenError> {
     Pool::builder(name, workers, Bound::items(2 * workers))
-        .why("twice the workers: none idles between jobs, and what waits is bounded by its permits")
+        .why(POOL_WHY)
         .under(ctx)
         .panic_ends_worker(ends)
         .backoff(WORKER_BACKOFF)

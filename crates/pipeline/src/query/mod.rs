@@ -40,7 +40,10 @@ mod parse;
 pub use encode::{Encoder, Format};
 
 /// Batches that wait between a query and its reader.
-const AHEAD: usize = 2;
+pub const AHEAD: usize = 2;
+
+/// Why so many.
+pub const AHEAD_WHY: &str = "one batch is sent while the next is made";
 
 /// Partitions a plan is split into: a query may use this many cores.
 const PARTITIONS: usize = 2;
@@ -225,9 +228,8 @@ impl QueryEngine {
         timeout: Duration,
     ) -> Result<QueryStream, QueryError> {
         let mut deadline = Box::pin(tokio::time::sleep(timeout));
-        let (rows, receiver) = Options::new("query rows", Bound::items(AHEAD), Full::Block)
-            .why("one batch is sent while the next is made")
-            .build();
+        let (rows, receiver) =
+            Options::new("query rows", Bound::items(AHEAD), Full::Block).why(AHEAD_WHY).build();
         let (planned, mut schema) = oneshot::channel();
         let work = run(Arc::clone(&self.base), sql.to_owned(), tables, planned, rows);
         let task = {

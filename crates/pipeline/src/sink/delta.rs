@@ -23,12 +23,12 @@ use deltalake::kernel::{Action, Add, MetadataExt as _, Protocol, Snapshot, Versi
 use deltalake::logstore::{CommitOrBytes, LogStoreRef, StorageConfig, default_logstore};
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use forebay_flow::clock;
+use forebay_flow::lock::Mutex;
 use forebay_flow::pool::Pool;
 use forebay_flow::queue::Bound;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 use url::Url;
 use uuid::Uuid;
@@ -149,8 +149,8 @@ impl DeltaSink {
         let scoped = Arc::new(PrefixStore::new(Arc::clone(&store), prefix));
         let log: LogStoreRef = default_logstore(scoped, store, location, &StorageConfig::default());
         let head = Head::new(Arc::clone(&log), &options.log_readers);
-        let writer = Mutex::new(Writer { head, written: HashMap::new() });
-        let view = Mutex::new(View { held: None, checked: clock::now() });
+        let writer = Mutex::new("table writer", Writer { head, written: HashMap::new() });
+        let view = Mutex::new("table view", View { held: None, checked: clock::now() });
         Ok(Self { log, options, writer, view, versions: AtomicU64::new(0) })
     }
 

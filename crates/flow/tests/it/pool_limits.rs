@@ -12,6 +12,7 @@ use forebay_flow::{Cause, Ctx, clock, leak};
 use tokio::sync::Semaphore;
 
 use crate::rig::until;
+use crate::survival::hush;
 
 const SEC: Duration = Duration::from_secs(1);
 
@@ -324,25 +325,28 @@ async fn b56_a_cancel_from_above_answers_the_queued_though_every_worker_is_busy(
     reconciles(&stats);
 }
 
-/// A pool of one worker that takes many jobs at once by now: each full batch was twice the last. On a busy machine one may
-/// have taken too long for that, so whoever needs it tries several times.
+/// A pool whose workers take sixteen jobs at once by now: each full batch was twice the last. On a busy machine one may have
+/// taken too long for that, so whoever needs it tries several times.
 async fn warm(workers: usize) -> Gated {
     let t = Gated::new(workers, 256, 8);
-    for _ in 0..15 {
+    let jobs = 15 * workers;
+    for _ in 0..jobs {
         t.pool.submit(async {}).await.unwrap();
     }
-    until(|| t.pool.stats().done == 15).await;
+    until(|| t.pool.stats().done == jobs as u64).await;
     t
 }
 
 #[tokio::test(start_paused = true)]
-async fn b56_a_job_that_stops_its_pool_and_then_waits_keeps_none_of_those_taken_with_it() {
-    for _ in 0..50 {
+async fn b56_a_job_that_stops_its_pool_keeps_none_of_those_taken_with_it() {
+    for n in 0..50 {
         let t = warm(1).await;
         let (stop, waits) = (t.pool.clone(), t.job());
         let stopper = t.pool.try_run(async move {
             stop.stop();
-            waits.await;
+            if n % 2 == 0 {
+                waits.await;
+            }
         });
         let behind: Vec<_> = (0..10).map(|_| t.pool.try_run(async {}).unwrap()).collect();
         for job in behind {
@@ -368,6 +372,8 @@ fn guilty(code: u32) {
 
 #[tokio::test]
 async fn b57_a_panics_error_matches_kind_and_cause_and_carries_the_stack() {
+    // While a hook is changed, as that does, a stack may be lost: now, not in the middle.
+    hush();
     let threads = Pool::threads("threads", 1, Bound::items(2)).unwrap();
     let tasks = Pool::tasks("tasks", 1, Bound::items(2));
     for error in [
@@ -425,12 +431,12 @@ async fn a_job_that_waits_holds_up_none_of_those_taken_with_it() {
         for _ in 0..10 {
             t.pool.submit(async {}).await.unwrap();
         }
-        until(|| t.pool.stats().done == 25).await;
+        until(|| t.pool.stats().done == 40).await;
         let stats = t.pool.stats();
         assert_eq!((stats.busy, stats.queued), (1, 0));
         reconciles(&stats);
         t.gate.add_permits(1);
-        until(|| t.pool.stats().done == 26).await;
+        until(|| t.pool.stats().done == 41).await;
     }
 }
 

@@ -1,4 +1,4 @@
-//! Forebay's own chores: `cargo xtask test · ci · tidy · bench · soak · fuzz`.
+//! Forebay's own chores: `cargo xtask test · ci · tidy · bench · soak · fuzz · models`.
 //!
 //! Owns no state beyond the target directory. It never links the product's crates: it stays light,
 //! so that it starts in a second on a bare machine.
@@ -6,6 +6,7 @@
 mod bench;
 mod ci;
 mod fuzz;
+mod models;
 mod shell;
 mod soak;
 mod suite;
@@ -48,8 +49,9 @@ enum Chore {
         /// Connections of the load generator.
         #[arg(long, default_value_t = 16)]
         connections: usize,
-        /// Which scenarios to run, or `codec` for the decoders alone; all scenarios by default. An
-        /// unknown name lists them.
+        /// Which scenarios to run, or `codec` for the decoders alone, or `flow` for the toolkit's
+        /// benches (all, or those named after it); all scenarios by default. An unknown name lists
+        /// them.
         names: Vec<String>,
     },
     /// Sends gigabytes, cuts them on their way, and looks for every row.
@@ -68,6 +70,14 @@ enum Chore {
         #[arg(long, default_value_t = 10)]
         minutes: u64,
         /// Which targets to run; all by default.
+        names: Vec<String>,
+    },
+    /// Model checkers (loom, shuttle) and valgrind over the toolkit: minutes, for every night.
+    Models {
+        /// Keeps the result in `docs/models.md`.
+        #[arg(long)]
+        write: bool,
+        /// Which legs to run; all by default.
         names: Vec<String>,
     },
 }
@@ -90,6 +100,7 @@ fn run(cli: Cli) -> Result<()> {
         }
         Chore::Soak { what: Soak::Input, gb, legs } => soak::run(&root, gb, &legs),
         Chore::Fuzz { minutes, names } => fuzz::run(&root, minutes, &names),
+        Chore::Models { write, names } => models::run(&root, &names, write),
     }
 }
 

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::shell;
 
@@ -18,9 +18,14 @@ const PYTHON_PACKAGES: [&str; 3] = ["deltalake>=1.1,<2", "duckdb>=1.1", "pyarrow
 /// passes again. Set it to look elsewhere; `cargo xtask fuzz` looks further.
 const SEED: &str = "PROPTEST_RNG_SEED";
 
+/// Where the toolkit notes tasks that went down with their runtime though nobody had asked them to end.
+const ORPHANS: &str = "FOREBAY_FLOW_ORPHANS";
+
 /// Installs, then tests. `args` go to cargo-nextest; with any, the doc tests are left out.
 pub(crate) fn run(root: &Path, args: &[String]) -> Result<()> {
     let tools = Tools::install(root);
+    let orphans = shell::target_dir(root).join("orphans");
+    std::fs::remove_dir_all(&orphans).ok();
     if args.is_empty() {
         shell::run(tools.hand_over(shell::cargo(root).args([
             "test",
@@ -37,7 +42,22 @@ pub(crate) fn run(root: &Path, args: &[String]) -> Result<()> {
     } else {
         command.args(["test", "--all-targets"]).args(scope).args(args);
     }
-    shell::run(tools.hand_over(&mut command))
+    shell::run(tools.hand_over(&mut command).env(ORPHANS, &orphans))?;
+    leaks(&orphans)
+}
+
+/// The leak check over the whole suite: a test that leaks has dropped its leaks with its runtime.
+fn leaks(orphans: &Path) -> Result<()> {
+    let Ok(files) = std::fs::read_dir(orphans) else { return Ok(()) };
+    let notes = files.filter_map(|file| std::fs::read_to_string(file.ok()?.path()).ok());
+    let mut notes: Vec<String> = notes.collect();
+    notes.sort();
+    if !notes.is_empty() {
+        let shown: String = notes.iter().take(20).map(String::as_str).collect();
+        bail!("{} tasks were still alive when their test ended; the first:\n{shown}", notes.len());
+    }
+    eprintln!("xtask: no test left a task behind");
+    Ok(())
 }
 
 struct Tools {
@@ -116,7 +136,7 @@ impl Apt {
 
     fn install(&mut self, packages: &[&str]) -> Result<()> {
         if shell::capture(Command::new("id").arg("-u"))?.trim() != "0" {
-            anyhow::bail!("not root: run `apt-get install {}`", packages.join(" "));
+            bail!("not root: run `apt-get install {}`", packages.join(" "));
         }
         self.refresh()?;
         shell::capture(

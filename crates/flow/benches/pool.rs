@@ -7,26 +7,27 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_flow::clock;
 use forebay_flow::pool::Pool;
 use forebay_flow::queue::Bound;
+use forebay_flow::timer::Timer;
+use forebay_flow::{Ctx, clock};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 const JOBS: u64 = 1_000_000;
 const BOUND: usize = 1024;
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum Job {
     Trivial,
-    Sleep,
+    Sleep(Timer),
 }
 
 impl Job {
     async fn run(self) {
         match self {
             Self::Trivial => {}
-            Self::Sleep => tokio::time::sleep(Duration::from_millis(1)).await,
+            Self::Sleep(timer) => timer.sleep(Duration::from_millis(1)).await,
         }
     }
 }
@@ -34,9 +35,9 @@ impl Job {
 async fn flow(workers: usize, job: Job) {
     let pool = Pool::builder("bench", workers, Bound::items(BOUND)).tasks();
     for _ in 0..JOBS {
-        match job {
+        match &job {
             Job::Trivial => pool.submit(async {}).await.unwrap(),
-            Job::Sleep => pool.submit(Job::Sleep.run()).await.unwrap(),
+            Job::Sleep(_) => pool.submit(job.clone().run()).await.unwrap(),
         }
     }
     let drained = pool.drain(clock::now() + Duration::from_secs(60)).await;
@@ -55,7 +56,7 @@ async fn channel(workers: usize, job: Job) {
         });
     }
     for _ in 0..JOBS {
-        tx.send(job).await.unwrap();
+        tx.send(job.clone()).await.unwrap();
     }
     drop(tx);
     while set.join_next().await.is_some() {}
@@ -66,6 +67,7 @@ async fn join_set(workers: usize, job: Job) {
     let mut set = JoinSet::new();
     for _ in 0..JOBS {
         let slot = Arc::clone(&slots).acquire_owned().await.unwrap();
+        let job = job.clone();
         set.spawn(async move {
             job.run().await;
             drop(slot);
@@ -103,20 +105,22 @@ fn main() {
         "{:<26}{:>12}{:>16}{:>12}   (ns a job, median of {rounds})",
         "", "flow", "async-channel", "JoinSet"
     );
+    let ctx = Ctx::root("bench");
     for (name, workers, job) in [
         ("trivial, 8 workers", 8, Job::Trivial),
         ("trivial, 1000 workers", 1000, Job::Trivial),
-        ("1 ms sleeps, 1000 workers", 1000, Job::Sleep),
+        ("1 ms sleeps, 1000 workers", 1000, Job::Sleep(Timer::fine(&ctx).unwrap())),
+        ("the same, Tokio's timer", 1000, Job::Sleep(Timer::tokio())),
     ] {
         if !name.contains(&case) {
             continue;
         }
         let (mut ours, mut theirs, mut tasks) = (vec![], vec![], vec![]);
         for _ in 0..rounds {
-            ours.push(time(flow(workers, job)));
+            ours.push(time(flow(workers, job.clone())));
             if only.as_deref() != Some("flow") {
-                theirs.push(time(channel(workers, job)));
-                tasks.push(time(join_set(workers, job)));
+                theirs.push(time(channel(workers, job.clone())));
+                tasks.push(time(join_set(workers, job.clone())));
             }
         }
         print!("{name:<26}{:>12.0}", median(ours));

@@ -43,10 +43,15 @@ impl Backoff {
     /// The pause after `failures` in a row (from 1), with its jitter drawn.
     #[must_use]
     pub fn pause(&self, failures: u32) -> Duration {
+        self.pause_by(failures, fastrand::f64())
+    }
+
+    /// As [`Backoff::pause`], with `chance` (0 to 1) in place of a draw.
+    pub(crate) fn pause_by(&self, failures: u32, chance: f64) -> Duration {
         let doublings = failures.saturating_sub(1).min(31);
         let full = self.initial.saturating_mul(1 << doublings).min(self.max.max(self.initial));
         let jitter = if self.jitter.is_finite() { self.jitter.clamp(0.0, 1.0) } else { 0.0 };
-        full.mul_f64(1.0 - jitter * fastrand::f64())
+        full.mul_f64(1.0 - jitter * chance)
     }
 
     /// The field that makes no sense, if one does.

@@ -6,7 +6,7 @@
 //!
 //! Choosing a share: the most that part may hold at once, plus nothing. The shares' sum is the memory the program may use.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -20,6 +20,9 @@ use crate::tasks::{self, Name};
 use crate::wait::{WaitList, wake_all};
 
 static REGISTRY: Mutex<Vec<Weak<ShareInner>>> = Mutex::new(Vec::new());
+
+/// The shares that somebody has waited for, and the length at which the dead leave.
+static WAITED_FOR: Mutex<(Vec<Weak<ShareInner>>, usize)> = Mutex::new((Vec::new(), 16));
 
 /// The whole sum. Cloning shares it.
 #[derive(Clone)]
@@ -128,6 +131,10 @@ struct ShareState {
     used: u64,
     peak: u64,
     waiters: WaitList,
+    /// Whether it is in `WAITED_FOR`.
+    waited_for: bool,
+    /// What tasks said to keep, by task.
+    kept: BTreeMap<u64, u64>,
 }
 
 /// Why bytes were refused.
@@ -184,7 +191,7 @@ impl Share {
         }
         state.take(bytes);
         drop(state);
-        Some(Permit { share: Arc::clone(&self.inner), bytes })
+        Some(Permit { share: Arc::clone(&self.inner), bytes, keeper: NOBODY })
     }
 
     /// The share's name.
@@ -227,6 +234,18 @@ impl ShareState {
         bytes <= capacity.saturating_sub(self.used)
     }
 
+    fn keep_less(&mut self, keeper: u64, bytes: u64) {
+        if keeper == NOBODY {
+            return;
+        }
+        if let Some(kept) = self.kept.get_mut(&keeper) {
+            *kept = kept.saturating_sub(bytes);
+            if *kept == 0 {
+                self.kept.remove(&keeper);
+            }
+        }
+    }
+
     fn take(&mut self, bytes: u64) {
         self.used += bytes;
         self.peak = self.peak.max(self.used);
@@ -247,7 +266,13 @@ impl ShareState {
 
 impl ShareInner {
     fn new(name: &str, budget: Name, capacity: u64) -> Self {
-        let state = ShareState { used: 0, peak: 0, waiters: WaitList::default() };
+        let state = ShareState {
+            used: 0,
+            peak: 0,
+            waiters: WaitList::default(),
+            waited_for: false,
+            kept: BTreeMap::new(),
+        };
         Self { name: Arc::from(name), budget, capacity, state: Mutex::new(state) }
     }
 
@@ -263,17 +288,47 @@ impl ShareInner {
         }
     }
 
-    fn give_back(&self, bytes: u64) {
+    fn give_back(&self, bytes: u64, keeper: u64) {
         if bytes == 0 {
             return;
         }
         let mut state = self.state.lock();
+        state.keep_less(keeper, bytes);
         debug_assert!(state.used >= bytes, "F5: share `{}` got back more than it lent", self.name);
         state.used = state.used.saturating_sub(bytes);
         let wakers = state.grant(self.capacity);
         drop(state);
         wake_all(wakers);
     }
+}
+
+fn is_waited_for(share: &Arc<ShareInner>) {
+    let mut waited_for = WAITED_FOR.lock();
+    let (shares, sweep_at) = &mut *waited_for;
+    if shares.len() >= *sweep_at {
+        shares.retain(|share| share.strong_count() > 0);
+        *sweep_at = (2 * shares.len()).max(16);
+    }
+    shares.push(Arc::downgrade(share));
+}
+
+/// In place of a holder's id: some of it is out, and nobody said to keep it.
+const SOMEBODY: u64 = u64::MAX;
+/// In place of a keeper's id.
+const NOBODY: u64 = 0;
+
+/// For each share that was ever waited for, the tasks that keep of it, and whether others may.
+pub(crate) fn keepers() -> Vec<(Arc<str>, Vec<u64>)> {
+    let shares: Vec<_> = WAITED_FOR.lock().0.iter().filter_map(Weak::upgrade).collect();
+    let keepers = |share: &Arc<ShareInner>| {
+        let state = share.state.lock();
+        let mut who: Vec<_> = state.kept.keys().copied().collect();
+        if state.kept.values().sum::<u64>() < state.used {
+            who.push(SOMEBODY);
+        }
+        (Arc::clone(&share.name), who)
+    };
+    shares.iter().map(keepers).collect()
 }
 
 struct Acquire<'a> {
@@ -297,7 +352,11 @@ impl Future for Acquire<'_> {
             }
             None => {
                 self.ticket = Some(state.waiters.join(self.bytes, cx.waker().clone()));
+                let first = !std::mem::replace(&mut state.waited_for, true);
                 drop(state);
+                if first {
+                    is_waited_for(share);
+                }
                 tasks::note_wait("budget", &share.name);
                 return Poll::Pending;
             }
@@ -309,8 +368,10 @@ impl Future for Acquire<'_> {
             Some(_) => {} // granted: whoever granted it has counted the bytes
         }
         drop(state);
-        self.ticket = None;
-        Poll::Ready(Ok(Permit { share: Arc::clone(share), bytes: self.bytes }))
+        if self.ticket.take().is_some() {
+            tasks::wait_over();
+        }
+        Poll::Ready(Ok(Permit { share: Arc::clone(share), bytes: self.bytes, keeper: NOBODY }))
     }
 }
 
@@ -325,7 +386,7 @@ impl Drop for Acquire<'_> {
             wake_all(wakers);
         } else {
             drop(state);
-            self.share.give_back(self.bytes);
+            self.share.give_back(self.bytes, NOBODY);
         }
     }
 }
@@ -335,6 +396,7 @@ impl Drop for Acquire<'_> {
 pub struct Permit {
     share: Arc<ShareInner>,
     bytes: u64,
+    keeper: u64,
 }
 
 impl Permit {
@@ -344,11 +406,32 @@ impl Permit {
         self.bytes
     }
 
+    /// Says that the calling task or thread keeps this permit, and all that is cut from it, until they drop. That is what
+    /// lets [`crate::deadlock`] see a cycle through the share: of other permits it cannot know where they are. Do not say
+    /// so of a permit that travels with what it pays for. Does nothing outside of a registered task or thread.
+    pub fn kept(mut self) -> Self {
+        self.keep_as(tasks::current_id());
+        self
+    }
+
+    fn keep_as(&mut self, keeper: u64) {
+        if self.keeper == keeper {
+            return;
+        }
+        let mut state = self.share.state.lock();
+        state.keep_less(self.keeper, self.bytes);
+        if keeper != NOBODY && self.bytes > 0 {
+            *state.kept.entry(keeper).or_default() += self.bytes;
+        }
+        drop(state);
+        self.keeper = keeper;
+    }
+
     /// Cuts `bytes` off into a permit of its own (at most what this one holds).
     pub fn split(&mut self, bytes: u64) -> Permit {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
-        Permit { share: Arc::clone(&self.share), bytes }
+        Permit { share: Arc::clone(&self.share), bytes, keeper: self.keeper }
     }
 
     /// Joins `other` into this one.
@@ -362,6 +445,7 @@ impl Permit {
             self.share.name,
             other.share.name
         );
+        other.keep_as(self.keeper);
         self.bytes += std::mem::take(&mut other.bytes);
     }
 
@@ -380,6 +464,7 @@ impl Permit {
         let share = Share { inner: Arc::clone(&self.share) };
         match share.try_acquire(more) {
             Some(mut permit) => {
+                permit.keep_as(self.keeper);
                 self.bytes += std::mem::take(&mut permit.bytes);
                 true
             }
@@ -390,7 +475,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.share.give_back(self.bytes);
+        self.share.give_back(self.bytes, self.keeper);
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Owns nothing but, for a fake clock, the distance between its wall time and Tokio's clock. Nothing outside this file
 //! reads the machine's clocks, so that a test decides what time it is. It never sleeps: waiting is Tokio's, which a
-//! paused runtime moves by itself.
+//! paused runtime moves by itself, or that of a [`Timer`](crate::timer::Timer).
 
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,11 +19,22 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
-/// Nanoseconds of real time since this process first asked; never paused. For ages of polls, not for deadlines.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the real monotonic clock")]
+static START: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
+
+/// Nanoseconds of real time since this process first asked; never paused.
 pub(crate) fn real_nanos() -> u64 {
-    static START: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
-    u64::try_from(START.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    nanos(START.elapsed())
+}
+
+/// What [`real_nanos`] reads at `instant`; 0 if that was before it was first asked. An instant of a clock that was paused
+/// is off by as much as that clock is.
+pub(crate) fn real_nanos_at(instant: Instant) -> u64 {
+    nanos(instant.into_std().saturating_duration_since(*START))
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A handle to a source of time; cloning shares it.

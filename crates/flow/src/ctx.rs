@@ -1,6 +1,6 @@
 //! The context: cancellation with a cause, a deadline, a name, a parent.
 //!
-//! Owns the tree of contexts: each node knows its parent strongly and its children weakly, and the tasks spawned in it.
+//! Owns the tree of contexts: each node knows its parent strongly and its children weakly, and how many tasks live below.
 //! It is handed down as an argument and never ambient. Cancelling is polite: a future sees it through [`Ctx::run`] or
 //! [`Ctx::cancelled`]. Killing (the supervisor's last word, and the end of a scope) aborts every task below.
 //!
@@ -9,20 +9,25 @@
 //!           └── task            which passes it on itself, in its stop order
 //! ```
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::Poll;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
 
 use crate::clock::Instant;
+use crate::orphans;
 use crate::tasks::{self, Name};
+
+mod tree;
+
+pub use self::tree::{Branch, tree};
 
 /// Why a context was cancelled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,10 +94,42 @@ impl std::error::Error for Stopped {}
 #[derive(Clone)]
 pub struct Ctx {
     node: Arc<Node>,
-    ready: Option<Arc<Ready>>,
+    supervisor: Option<Arc<Listener>>,
 }
 
-type Ready = dyn Fn() + Send + Sync;
+/// What a child says to its supervisor while it lives.
+pub(crate) enum Sign {
+    Ready(Option<StartInfo>),
+    Beat,
+}
+
+pub(crate) type Listener = dyn Fn(Sign) + Send + Sync;
+
+/// What a child hands to whoever started it, with [`Ctx::ready_with`]. Cloning shares it; two are equal when they share.
+#[derive(Clone)]
+pub struct StartInfo(Arc<dyn Any + Send + Sync>);
+
+impl StartInfo {
+    /// The information, when it is a `T`.
+    #[must_use]
+    pub fn get<T: Any>(&self) -> Option<&T> {
+        self.0.downcast_ref()
+    }
+}
+
+impl fmt::Debug for StartInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StartInfo").finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for StartInfo {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for StartInfo {}
 
 impl fmt::Debug for Ctx {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -107,7 +144,9 @@ impl Ctx {
     /// A context without parent, deadline or cause. One per program, one per test.
     #[must_use]
     pub fn root(name: impl Into<Name>) -> Self {
-        Self { node: Node::new(name.into(), None, None, Link::Plain), ready: None }
+        let node = Node::new(name.into(), None, None, Link::Plain);
+        ROOTS.lock().insert(node.id, Arc::downgrade(&node));
+        Self { node, supervisor: None }
     }
 
     /// A context below this one: cancelled with it, with its deadline, or alone.
@@ -115,7 +154,7 @@ impl Ctx {
     pub fn child(&self, name: impl Into<Name>) -> Self {
         Self {
             node: Node::new(name.into(), Some(&self.node), self.node.deadline, Link::Plain),
-            ready: self.ready.clone(),
+            supervisor: self.supervisor.clone(),
         }
     }
 
@@ -125,14 +164,20 @@ impl Ctx {
         let deadline = self.node.deadline.map_or(deadline, |own| own.min(deadline));
         Self {
             node: Node::new(Name::Borrowed(""), Some(&self.node), Some(deadline), Link::Plain),
-            ready: self.ready.clone(),
+            supervisor: self.supervisor.clone(),
         }
     }
 
     /// A context that is part of this one's tree (path, liveness, killing) but that a polite cancel passes by, because a
     /// supervisor hands the cancel on in its own order.
-    pub(crate) fn shielded(&self, name: impl Into<Name>, ready: Option<Arc<Ready>>) -> Self {
-        Self { node: Node::new(name.into(), Some(&self.node), None, Link::Shielded), ready }
+    pub(crate) fn shielded(&self, name: impl Into<Name>, supervisor: Arc<Listener>) -> Self {
+        let node = Node::new(name.into(), Some(&self.node), None, Link::Shielded);
+        Self { node, supervisor: Some(supervisor) }
+    }
+
+    /// A context below this one whose [`Ctx::ready`] and [`Ctx::beat`] nobody hears.
+    pub(crate) fn unheard_child(&self, name: impl Into<Name>) -> Self {
+        Self { supervisor: None, ..self.child(name) }
     }
 
     /// The moment at which [`Ctx::run`] gives up, if any.
@@ -167,17 +212,30 @@ impl Ctx {
     /// Whether it was cancelled. Costs one atomic load.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.node.cancelled.load(Ordering::Acquire)
+        self.node.is_cancelled()
     }
 
     /// The cause, once cancelled.
     #[must_use]
     pub fn cause(&self) -> Option<Cause> {
-        self.node.tree.lock().cause.clone()
+        self.node.cause()
     }
 
-    /// Waits until cancelled. A passed deadline does not end it: see [`Ctx::run`]. Cancel safe.
+    /// Waits until cancelled. A passed deadline does not end it: see [`Ctx::run`]. A dump shows who waits here, and for
+    /// which context. Cancel safe.
     pub async fn cancelled(&self) -> Cause {
+        let mut cancelled = pin!(self.until_cancelled());
+        poll_fn(|cx| {
+            let polled = cancelled.as_mut().poll(cx);
+            if polled.is_pending() {
+                tasks::note_wait("context", self.node.label());
+            }
+            polled
+        })
+        .await
+    }
+
+    async fn until_cancelled(&self) -> Cause {
         loop {
             let mut notified = pin!(self.node.on_cancel.notified());
             notified.as_mut().enable();
@@ -194,7 +252,7 @@ impl Ctx {
     /// # Errors
     /// [`Stopped`] says which of the two ended it.
     pub async fn run<F: Future>(&self, fut: F) -> Result<F::Output, Stopped> {
-        let mut cancelled = pin!(self.cancelled());
+        let mut cancelled = pin!(self.until_cancelled());
         let mut deadline = pin!(self.node.deadline.map(tokio::time::sleep_until));
         let mut fut = pin!(fut);
         poll_fn(|cx| {
@@ -213,8 +271,24 @@ impl Ctx {
 
     /// Tells the supervisor that the child this context was made for is up. Does nothing elsewhere, or the second time.
     pub fn ready(&self) {
-        if let Some(ready) = &self.ready {
-            ready();
+        self.tell(Sign::Ready(None));
+    }
+
+    /// As [`Ctx::ready`], with something for whoever asked for the start: the port that was bound, a handle to the child.
+    /// It arrives when the start waits for ready ([`Child::waits_for_ready`](crate::supervise::Child::waits_for_ready)).
+    pub fn ready_with<T: Any + Send + Sync>(&self, info: T) {
+        self.tell(Sign::Ready(Some(StartInfo(Arc::new(info)))));
+    }
+
+    /// A child's heartbeat: tells its supervisor that it makes progress. Costs one reading of the clock and one store; does
+    /// nothing elsewhere. See [`Heartbeat`](crate::supervise::Heartbeat).
+    pub fn beat(&self) {
+        self.tell(Sign::Beat);
+    }
+
+    fn tell(&self, sign: Sign) {
+        if let Some(supervisor) = &self.supervisor {
+            supervisor(sign);
         }
     }
 
@@ -253,6 +327,9 @@ enum Link {
     Shielded,
 }
 
+/// The live contexts without parent, for [`tree`].
+static ROOTS: Mutex<BTreeMap<u64, Weak<Node>>> = Mutex::new(BTreeMap::new());
+
 /// One context in the tree. Lock order: a parent's `tree` is never held while a child's is taken, nor the reverse.
 pub(crate) struct Node {
     id: u64,
@@ -261,10 +338,13 @@ pub(crate) struct Node {
     deadline: Option<Instant>,
     link: Link,
     cancelled: AtomicBool,
+    killed: AtomicBool,
     live: AtomicUsize,
     on_cancel: Notify,
     on_idle: Notify,
     tree: Mutex<Tree>,
+    /// Its path, once someone waits for its end.
+    label: OnceLock<Arc<str>>,
 }
 
 #[derive(Default)]
@@ -272,8 +352,6 @@ struct Tree {
     cause: Option<Cause>,
     killed: bool,
     children: BTreeMap<u64, Weak<Node>>,
-    /// `None` between registration and spawn.
-    tasks: BTreeMap<u64, Option<AbortHandle>>,
 }
 
 impl Node {
@@ -290,10 +368,12 @@ impl Node {
             deadline,
             link,
             cancelled: AtomicBool::new(false),
+            killed: AtomicBool::new(false),
             live: AtomicUsize::new(0),
             on_cancel: Notify::new(),
             on_idle: Notify::new(),
             tree: Mutex::new(Tree::default()),
+            label: OnceLock::new(),
         });
         if let Some(parent) = parent {
             let mut tree = parent.tree.lock();
@@ -315,6 +395,10 @@ impl Node {
         self.id
     }
 
+    fn label(&self) -> &Arc<str> {
+        self.label.get_or_init(|| Arc::from(self.path()))
+    }
+
     pub(crate) fn path(&self) -> String {
         let mut names = Vec::new();
         let mut node = Some(self);
@@ -326,6 +410,10 @@ impl Node {
         }
         names.reverse();
         names.join("/")
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
     }
 
     pub(crate) fn descends_from(&self, id: u64) -> bool {
@@ -340,6 +428,7 @@ impl Node {
     }
 
     fn cancel(self: &Arc<Self>, cause: &Cause) {
+        orphans::cancelled(self);
         let mut todo = vec![Arc::clone(self)];
         while let Some(node) = todo.pop() {
             let mut tree = node.tree.lock();
@@ -357,26 +446,38 @@ impl Node {
 
     fn kill(self: &Arc<Self>) {
         let mut todo = vec![Arc::clone(self)];
+        let mut killed = Vec::new();
         while let Some(node) = todo.pop() {
             let mut tree = node.tree.lock();
             tree.killed = true;
+            node.killed.store(true, Ordering::Relaxed);
             let cause = tree.cause.clone();
-            let handles: Vec<_> = tree.tasks.values().flatten().cloned().collect();
             let below: Vec<_> = tree.children.values().filter_map(Weak::upgrade).collect();
             drop(tree);
-            for handle in handles {
-                handle.abort();
-            }
+            killed.push(node.id);
             for child in below {
                 child.cancel(cause.as_ref().unwrap_or(&Cause::Terminated));
                 todo.push(child);
             }
         }
+        // A task that is being spawned counts before it looks whether its context was killed: if it does not count yet,
+        // it will see that it was.
+        fence(Ordering::SeqCst);
+        if self.live.load(Ordering::Acquire) > 0 {
+            tasks::abort_owned(killed);
+        }
     }
 
-    /// Counts task `id` in here and in every context above, and keeps a place for its abort handle.
-    pub(crate) fn task_started(&self, id: u64) {
-        self.tree.lock().tasks.insert(id, None);
+    pub(crate) fn cause(&self) -> Option<Cause> {
+        self.tree.lock().cause.clone()
+    }
+
+    pub(crate) fn is_killed(&self) -> bool {
+        self.killed.load(Ordering::Relaxed)
+    }
+
+    /// Counts a task in here and in every context above.
+    pub(crate) fn task_started(&self) {
         let mut node = Some(self);
         while let Some(at) = node {
             at.live.fetch_add(1, Ordering::AcqRel);
@@ -384,9 +485,7 @@ impl Node {
         }
     }
 
-    pub(crate) fn task_ended(&self, id: u64) {
-        let handle = self.tree.lock().tasks.remove(&id);
-        drop(handle);
+    pub(crate) fn task_ended(&self) {
         let mut node = Some(self);
         while let Some(at) = node {
             if at.live.fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -395,23 +494,13 @@ impl Node {
             node = at.parent.as_deref();
         }
     }
-
-    /// Remembers how to abort task `id`, unless it has ended already; aborts it if this context was killed meanwhile.
-    pub(crate) fn adopt(&self, id: u64, handle: AbortHandle) {
-        let mut tree = self.tree.lock();
-        if tree.killed {
-            drop(tree);
-            handle.abort();
-        } else if let Some(slot) = tree.tasks.get_mut(&id) {
-            *slot = Some(handle);
-        }
-    }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
-        if let Some(parent) = &self.parent {
-            parent.tree.lock().children.remove(&self.id);
+        match &self.parent {
+            Some(parent) => drop(parent.tree.lock().children.remove(&self.id)),
+            None => drop(ROOTS.lock().remove(&self.id)),
         }
     }
 }

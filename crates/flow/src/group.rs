@@ -132,7 +132,7 @@ impl<T: Send + 'static, E: Send + 'static> Group<T, E> {
             ctx: ctx.child(name.clone()),
             name,
             limit,
-            places: Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS))),
+            places: places(limit),
             tasks: VecDeque::new(),
             failed: Arc::default(),
         }
@@ -391,7 +391,7 @@ where
     let ends = Ends(ctx.with_deadline(deadline).child(name.clone()));
     async move {
         let ctx = &ends.0;
-        let places = Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)));
+        let places = places(limit);
         let mut parts = Vec::new();
         for key in keys {
             let place = match limit {
@@ -436,4 +436,12 @@ async fn gather<K, T>(ctx: &Ctx, parts: Vec<(K, Option<JoinHandle<Ended<T>>>)>) 
         }
     }
     partial
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "each place belongs to a task that is seen by its own name"
+)]
+fn places(limit: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)))
 }

@@ -1,23 +1,156 @@
-//! Supervision, bounded queues, worker pools, budgets and leak detection for Tokio programs that must survive production.
+//! Supervision, bounded queues, worker pools, admission and leak detection for Tokio programs that must survive
+//! production.
 //!
-//! Concurrency is about lifetimes, ownership and pressure under failure. Before a task or a queue is added, answer:
+//! Concurrency is about controlling lifetimes, ownership and pressure under failure. Programs seldom fall over because
+//! they are slow. A queue grew until the memory was gone; a task died and nobody noticed; a shutdown waited for a task
+//! that nobody knew. This crate makes such programs hard to write: a queue cannot be made without a name, a bound and a
+//! policy, a task cannot be started without an owner, and both can be looked at while they run.
 //!
-//! | every queue | here |
+//! This page takes ten minutes. After it you can answer, for a program of your own, three questions about every task and
+//! four about every queue. The rest is reference.
+//!
+//! # A program
+//!
+//! Something asks for work, something does it, and both are under a supervisor. This is all of it:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() {
+//! use std::time::Duration;
+//! use forebay_flow::queue::{Bound, Full, Options};
+//! use forebay_flow::supervise::{Child, Restart, Strategy, Supervisor};
+//! use forebay_flow::{Cause, Ctx, leak};
+//!
+//! let (jobs, work) = Options::new("jobs", Bound::items(64), Full::Reject)
+//!     .why("200 jobs a second; who waits longer than a third of a second has given up")
+//!     .build();
+//!
+//! let app = Ctx::root("app");
+//! let tree = Supervisor::new("root", Strategy::OneForOne)
+//!     .intensity(5, Duration::from_secs(10))
+//!     .child(Child::new("worker", move |_ctx: Ctx| {
+//!         let work = work.clone();
+//!         async move {
+//!             while let Some(job) = work.recv().await {
+//!                 assert!(job > 0, "a panic ends this worker; it is started again, and the next job is done");
+//!             }
+//!             Ok::<(), std::io::Error>(())
+//!         }
+//!     }).restart(Restart::Transient));
+//! let running = app.spawn("tree", tree.run(app.clone()));
+//!
+//! jobs.try_submit(1).unwrap(); // or it comes back inside the error: say no to your caller, early
+//!
+//! jobs.close(); // what was accepted is still done
+//! app.cancel(Cause::Shutdown); // who has not ended after its time is aborted, and named
+//! running.join().await.unwrap().unwrap();
+//! leak::check(&app).await.unwrap(); // nothing is left
+//! # }
+//! ```
+//!
+//! # Three questions for a task
+//!
+//! | | the answer here |
 //! |---|---|
-//! | Is it bounded? | [`queue::Bound`]: no queue is made without one |
-//! | Who waits when it is full? | [`queue::Full`]: the sender (`Block`), the sender's caller (`Reject`, `Shed`), nobody (`Drop…`) |
-//! | Is that acceptable? | its row in [`queue::registry`]: blocked seconds, rejected, dropped, and `why` |
-//! | What is the failure mode? | [`queue::SubmitError`] hands the item back; a close drains what was accepted |
+//! | Who owns it? | A [`Task`] handle, a [`Scope`], a [`Group`], a [`pool`] or a [`supervise::Supervisor`]. There is no detached spawn: dropping the owner ends the task. |
+//! | How does it stop? | Its [`Ctx`] is cancelled, with a [`Cause`]. The task sees that where it looks ([`Ctx::run`], [`Ctx::cancelled`]). What does not look is aborted at its next await. |
+//! | Who notices if it doesn't? | The supervisor's report names it, [`leak::check`] fails the test that left it behind, and [`dump`] shows where it stands. |
 //!
-//! | every task | here |
+//! A context is handed down, never ambient: what a function may wait for is in its arguments. A child's deadline is never
+//! later than its parent's, so deadlines shrink down a chain of calls. Cancelling reaches every descendant.
+//!
+//! What to take? One task whose result you want: [`Ctx::spawn`]. Many alike, whose results nobody wants, connections for
+//! instance: [`Scope`]. Several that succeed or fail together: [`Group`]. The same question to many, as many answers as
+//! there are by a deadline: [`fan_out`]. A stream of jobs with a bound on how many run: [`pool`]. Something that must
+//! always be there: a [`supervise::Child`].
+//!
+//! # Four questions for a queue
+//!
+//! | | the answer here |
 //! |---|---|
-//! | Who owns it? | a [`Task`] handle, a [`Scope`], a [`pool`], or a [`supervise::Supervisor`]: there is no detached spawn |
-//! | How does it stop? | its [`Ctx`] is cancelled, with a cause; then it is aborted |
-//! | Who notices if it doesn't? | the supervisor's report, [`tasks::snapshot`], [`leak::check`] |
+//! | Is it bounded? | [`queue::Bound`], in items or bytes. There is no other constructor. |
+//! | Who waits when it is full? | [`queue::Full`]: the sender (`Block`), the sender's caller (`Reject`, `Shed`), nobody (`Drop…`). |
+//! | Is that acceptable? | Its row in the [`queue::registry`]: how often and how long it made somebody wait, what it refused, shed and dropped, and why it is as large as it is. |
+//! | What is the failure mode? | In words in the same row. An item that is not taken comes back in the error; one that was taken is received, or counted as lost with the reason. After a close, what was accepted is drained. |
 //!
-//! The modules, each built on those before it: [`clock`], [`tasks`], [`ctx`] (with [`Task`] and [`Scope`]), [`thread`],
-//! [`budget`], [`queue`], [`ring`], [`latest`], [`recent`], [`broadcast`], [`flight`], [`admit`], [`pool`], [`group`],
-//! [`supervise`], [`leak`], [`dump`].
+//! A pool, a semaphore, a lock and a socket's backlog are queues, too: somebody waits in a line. [`admit::Slots`],
+//! [`budget`] and [`lock`] answer the same questions.
+//!
+//! # Block, drop or reject
+//!
+//! Ask in this order and take the first yes.
+//!
+//! | ask | then |
+//! |---|---|
+//! | May the sender be slowed down, and whoever feeds it, up to the source? | `Block`. Nothing is lost, and pressure travels. Give the wait an end: `submit_within` |
+//! | Does somebody wait for the answer who can be told no? | `Reject`. A fast no can be tried elsewhere; a late yes is no use |
+//! | Do some of them matter more? | `Shed`, by priority, between two watermarks |
+//! | Is only the latest of use? | `DropOldest`, or [`latest`] where it is one value |
+//! | Is any as good as another? | `DropNewest`, and look at the count |
+//!
+//! `Block` alone is no policy for requests from outside: who cannot be slowed down must be told no. Refuse at the door,
+//! before work was spent on it ([`admit`]), and let what was let in finish.
+//!
+//! # Choosing a bound
+//!
+//! Little's law: *items in the queue = items a second × seconds each spends in it*. So a bound is a promise about time.
+//! 1,000 items before a receiver of 500 a second are two seconds for whoever comes last. If callers give up after 200 ms,
+//! hold 100; all beyond is work for callers who are gone. From below, cover the receiver's longest usual pause: 20 ms at
+//! 500 a second are 10. For a pool's queue two jobs a worker are enough. A queue that is full most of the time does not
+//! need a larger bound, it needs a faster receiver or fewer senders.
+//!
+//! # Failure
+//!
+//! An error and a panic are both an exit. A supervisor restarts its child by the child's rule
+//! ([`supervise::Restart`]) and its own strategy, after a pause that grows, and gives up when restarts come too often: then
+//! its own supervisor decides. So a crash stays where it happened, and one that does not pass goes up until somebody can
+//! deal with it. Elsewhere a panic is a value: of [`Task::join`], of a pool's job, of a single [`flight`].
+//!
+//! Towards others: [`admit::Breaker`] stops asking who does not answer, [`admit::Retry`] asks again within a budget, so that
+//! retries do not become the load, and [`admit::Bulkhead`] keeps one tenant's trouble from the others.
+//!
+//! # When something is stuck
+//!
+//! [`dump`] groups all tasks by where they were spawned, with what they wait for and since when, and asks idle ones for
+//! their stack. The same is on SIGQUIT (`sigquit`) and, with the feature `debug-routes`, on `/debug/tasks` of any
+//! HTTP server. [`deadlock`] finds tasks that wait for each other over locks, queues and slots. [`snapshot`] counts every few
+//! minutes and names a place whose tasks only ever grow in number. In tests, [`leak::check`] fails with the survivors and
+//! where they were spawned.
+//!
+//! # Coming from Go
+//!
+//! | Go | here |
+//! |---|---|
+//! | `context.Context` | [`Ctx`]; a cancel has a cause, and the tree knows its tasks |
+//! | `go f()` | [`Ctx::spawn`]; the handle owns the task |
+//! | `errgroup`, with `SetLimit` | [`Group`]; the first error cancels the rest, results come in order |
+//! | `sync.WaitGroup` | [`Scope`]; [`Scope::finish`] has a deadline and says whom it left behind |
+//! | `make(chan T, n)` | [`queue::Options`]; any side may close, many senders are safe |
+//! | `make(chan T)` | a bound of zero |
+//! | `select` with `default` | `try_submit`, `try_recv`; `tokio::select!` over the waiting ones, which are cancel safe |
+//! | `singleflight`, `semaphore.Weighted`, `rate.Limiter` | [`flight::Flight`], [`admit::Slots`], [`admit::Rate`] |
+//! | `sync.Mutex` with go-deadlock | [`lock`] |
+//! | goleak; SIGQUIT's dump; `/debug/pprof/goroutine` | [`leak`]; `sigquit`; `debug` |
+//!
+//! Two things differ. A task is cancelled from outside at any await, so what it holds there must be good to drop: each
+//! item's *Cancel safety* says what is left then. And a task that never awaits cannot be stopped: put such work on a
+//! [`pool`] of threads, where it is replaced when it is stuck.
+//!
+//! # Coming from Erlang
+//!
+//! | Erlang/OTP | here |
+//! |---|---|
+//! | supervisor flags and child specifications | [`supervise`]: the same strategies, restart types, intensity, shutdown and significance, and a pause between restarts |
+//! | a process and its mailbox | a task and a [`queue`], which is bounded and has a policy; a task without one is fine |
+//! | `gen_server:call` | a queue of requests with a `oneshot` in each, or a [`lock`] where no order is needed |
+//! | links and monitors | ownership; [`supervise::ExitReport`], [`Task::join`] |
+//! | `exit(Pid, kill)` | abort at the next await. In the middle of a poll nothing can be stopped: it is reported as stuck, by name |
+//! | `observer`, `recon` | [`dump`], [`snapshot`], `debug` |
+//!
+//! # The modules
+//!
+//! Each is built on those before it: [`clock`], [`growth`], [`tasks`], [`ctx`], [`thread`], [`timer`], [`lock`], [`budget`],
+//! [`queue`], [`ring`], [`latest`], [`recent`], [`broadcast`], [`flight`], [`admit`], [`pool`], [`group`], [`supervise`],
+//! [`dump`], [`leak`], [`deadlock`], [`snapshot`], `sigquit` (on Unix), and `debug` behind the feature `debug-routes`.
 //!
 //! Absent on purpose: unbounded anything, ambient context, actors and addresses, a runtime of its own.
 
@@ -28,6 +161,8 @@ mod stacks;
 
 pub mod clock;
 
+pub mod growth;
+
 mod sync;
 
 mod wait;
@@ -36,9 +171,15 @@ pub mod tasks;
 
 pub mod ctx;
 
+mod orphans;
+
 mod spawn;
 
 pub mod thread;
+
+pub mod timer;
+
+pub mod lock;
 
 pub mod budget;
 
@@ -62,9 +203,19 @@ pub mod group;
 
 pub mod supervise;
 
+pub mod dump;
+
 pub mod leak;
 
-pub mod dump;
+pub mod deadlock;
+
+pub mod snapshot;
+
+#[cfg(unix)]
+pub mod sigquit;
+
+#[cfg(feature = "debug-routes")]
+pub mod debug;
 
 pub use backoff::Backoff;
 pub use clock::{Clock, Instant};

@@ -17,9 +17,10 @@ use tokio::task::JoinHandle;
 
 use crate::clock::Instant;
 use crate::ctx::{Cause, Ctx};
+use crate::orphans;
 use crate::panics;
 use crate::stacks;
-use crate::tasks::{self, Kind, Name, Registered};
+use crate::tasks::{self, Kind, Name, Record, Registered};
 
 /// How long an aborted task gets to reach its next await before it is left behind.
 pub(crate) const ABORT_GRACE: Duration = Duration::from_secs(1);
@@ -53,8 +54,7 @@ impl std::error::Error for TaskError {}
 #[must_use = "dropping the handle aborts the task"]
 pub struct Task<T> {
     handle: JoinHandle<T>,
-    ctx: Ctx,
-    id: u64,
+    record: Arc<Record>,
 }
 
 impl<T> Task<T> {
@@ -68,7 +68,7 @@ impl<T> Task<T> {
 
     /// Aborts the task at its next await; [`Task::join`] then tells so.
     pub fn abort(&self) {
-        self.handle.abort();
+        self.let_go();
     }
 
     /// Whether it has ended.
@@ -77,17 +77,22 @@ impl<T> Task<T> {
         self.handle.is_finished()
     }
 
+    fn let_go(&self) {
+        orphans::let_go(self.id(), self.handle.is_finished());
+        self.handle.abort();
+    }
+
     /// Its id in the registry.
     #[must_use]
     pub fn id(&self) -> u64 {
-        self.id
+        self.record.id()
     }
 }
 
 impl<T> fmt::Debug for Task<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Task")
-            .field("id", &self.id)
+            .field("id", &self.id())
             .field("finished", &self.is_finished())
             .finish_non_exhaustive()
     }
@@ -100,14 +105,14 @@ impl<T> Future for Task<T> {
         let joined = std::task::ready!(Pin::new(&mut self.handle).poll(cx));
         Poll::Ready(joined.map_err(|error| match error.try_into_panic() {
             Ok(payload) => TaskError::Panicked { message: panics::message(payload.as_ref()) },
-            Err(_) => TaskError::Cancelled(self.ctx.cause().unwrap_or(Cause::Dropped)),
+            Err(_) => TaskError::Cancelled(self.record.owner().cause().unwrap_or(Cause::Dropped)),
         }))
     }
 }
 
 impl<T> Drop for Task<T> {
     fn drop(&mut self) {
-        self.handle.abort();
+        self.let_go();
     }
 }
 
@@ -125,12 +130,11 @@ impl Ctx {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let (id, handle) = self.spawn_unowned(name.into(), Location::caller(), fut);
-        Task { handle, ctx: self.clone(), id }
+        let (record, handle) = self.start(name.into(), Location::caller(), fut);
+        Task { handle, record }
     }
 
     /// Starts a task whose owner is this context alone: it ends by itself or when the context is killed.
-    #[expect(clippy::disallowed_methods, reason = "the one place that spawns tasks")]
     pub(crate) fn spawn_unowned<F>(
         &self,
         name: Name,
@@ -141,18 +145,34 @@ impl Ctx {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let id = tasks::next_id();
-        let registered = Registered::new(id, name, Kind::Task, Arc::clone(self.node()), location);
+        let (record, handle) = self.start(name, location, fut);
+        (record.id(), handle)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the one place that spawns tasks")]
+    fn start<F>(
+        &self,
+        name: Name,
+        location: &'static Location<'static>,
+        fut: F,
+    ) -> (Arc<Record>, JoinHandle<F::Output>)
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let owner = Arc::clone(self.node());
+        let (registered, record) =
+            Registered::new(tasks::next_id(), name, Kind::Task, owner, location);
         let handle = tokio::spawn(track(registered, fut));
-        self.node().adopt(id, handle.abort_handle());
-        (id, handle)
+        record.adopt(handle.abort_handle());
+        (record, handle)
     }
 }
 
 async fn track<F: Future>(mut registered: Registered, fut: F) -> F::Output {
     // `fut` is declared after the registration, so it is gone when the record goes.
     let mut fut = pin!(fut);
-    poll_fn(|cx| {
+    let output = poll_fn(|cx| {
         let asker = registered.meet(cx.waker());
         let _poll = registered.enter();
         let Some(asker) = asker else {
@@ -163,7 +183,9 @@ async fn track<F: Future>(mut registered: Registered, fut: F) -> F::Output {
         drop(asker.send(captured));
         polled
     })
-    .await
+    .await;
+    registered.finish();
+    output
 }
 
 /// How many tasks of a scope did not end by themselves in time.

@@ -149,17 +149,26 @@ fn trim(mut frames: Vec<Frame>) -> Vec<Frame> {
     if let Some(start) = frames.iter().rposition(|frame| is(frame, "clone_capturing")) {
         frames.drain(..=start);
     }
-    let own: Vec<_> = frames.iter().filter(|frame| !foreign(frame)).cloned().collect();
-    if own.is_empty() { frames } else { own }
+    // The program's own frames; for a task of this crate its own; and for want of both whatever there is.
+    let ours: Vec<_> = frames.iter().filter(|frame| !of_the_runtime(frame)).cloned().collect();
+    let theirs: Vec<_> = ours.iter().filter(|frame| !of_this_crate(frame)).cloned().collect();
+    [theirs, ours].into_iter().find(|kept| !kept.is_empty()).unwrap_or(frames)
 }
 
 /// By the function's path, or by the file where an inlined function has lost its path.
-fn foreign(frame: &Frame) -> bool {
+fn of_the_runtime(frame: &Frame) -> bool {
     let path = frame.function.trim_start_matches(['<', '&']);
-    if ["std::", "core::", "alloc::", "tokio::", "tokio_util::", "forebay_flow::"]
+    ["std::", "core::", "alloc::", "tokio::", "tokio_util::", "__rust"]
         .iter()
         .any(|start| path.starts_with(start))
-    {
+        || frame
+            .place
+            .as_ref()
+            .is_some_and(|place| place.starts_with("/rustc/") || place.contains("/tokio-"))
+}
+
+fn of_this_crate(frame: &Frame) -> bool {
+    if frame.function.trim_start_matches(['<', '&']).starts_with("forebay_flow::") {
         return true;
     }
     let Some(place) = &frame.place else {
@@ -170,9 +179,7 @@ fn foreign(frame: &Frame) -> bool {
         (Some(below), Ok(here)) => here.join(below).to_string_lossy().into_owned(),
         _ => place.clone(),
     };
-    place.starts_with("/rustc/")
-        || place.contains("/tokio-")
-        || place.starts_with(concat!(env!("CARGO_MANIFEST_DIR"), "/src/"))
+    place.starts_with(concat!(env!("CARGO_MANIFEST_DIR"), "/src/"))
 }
 
 #[cfg(test)]
@@ -187,6 +194,15 @@ mod tests {
                     4: forebay_flow::stacks::poll_capturing\n   5: app::main";
         let frames: Vec<_> = trim(parse(text)).iter().map(ToString::to_string).collect();
         assert_eq!(frames, ["app::wait::{{closure}} at /srv/app.rs:7:9"]);
+    }
+
+    #[test]
+    fn frames_of_this_crate_stay_when_a_task_has_no_others() {
+        let text = "   0: forebay_flow::stacks::clone_capturing\n   1: tokio::sync::notify::Notified::poll\n   \
+                    2: forebay_flow::supervise::engine::wait\n   3: __rust_try\n   \
+                    4: forebay_flow::stacks::poll_capturing\n   5: main";
+        let frames: Vec<_> = trim(parse(text)).into_iter().map(|frame| frame.function).collect();
+        assert_eq!(frames, ["forebay_flow::supervise::engine::wait"]);
     }
 
     #[test]

@@ -13,16 +13,18 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::Location;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 
 use crate::clock::{self, Instant};
 use crate::ctx::Node;
+use crate::orphans;
 use crate::stacks::Captured;
 
 /// A name given to a task, a context or a pool. Static names cost nothing.
@@ -110,6 +112,8 @@ pub(crate) struct Record {
     wait: Mutex<Option<Wait>>,
     /// How to have it polled; known from its first poll on, and never for a thread.
     waker: OnceLock<Waker>,
+    /// How to end it; known soon after it was spawned, and never for a thread.
+    abort: OnceLock<AbortHandle>,
     /// Set while `asker` holds who wants to know where it stands.
     asked: AtomicBool,
     asker: Mutex<Option<Asker>>,
@@ -119,13 +123,21 @@ pub(crate) type Asker = oneshot::Sender<Captured>;
 
 // Enough that a look at 100,000 tasks holds each lock for a small part of a millisecond.
 const SHARDS: usize = 64;
-static REGISTRY: [Mutex<BTreeMap<u64, Arc<Record>>>; SHARDS] =
-    [const { Mutex::new(BTreeMap::new()) }; SHARDS];
+static REGISTRY: [Mutex<Records>; SHARDS] = [const { Mutex::new(BTreeMap::new()) }; SHARDS];
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
-fn shard(id: u64) -> &'static Mutex<BTreeMap<u64, Arc<Record>>> {
+/// By the owning context's id and the task's own: so the tasks of a context stand together, and the context need not list
+/// them.
+type Records = BTreeMap<(u64, u64), Arc<Record>>;
+
+fn shard(id: u64) -> &'static Mutex<Records> {
     // The remainder is below SHARDS, so the index holds.
     &REGISTRY[(id % SHARDS as u64) as usize]
+}
+
+/// Looks through a shard: for questions about one task, which are rare.
+fn record(id: u64) -> Option<Arc<Record>> {
+    shard(id).lock().values().find(|record| record.id == id).cloned()
 }
 
 pub(crate) fn next_id() -> u64 {
@@ -134,8 +146,11 @@ pub(crate) fn next_id() -> u64 {
 
 /// Holds a record in the registry; dropping it takes the record out.
 pub(crate) struct Registered {
+    /// With the thread that polls it, meanwhile.
     record: Option<Arc<Record>>,
+    owner: u64,
     id: u64,
+    finished: bool,
 }
 
 impl Registered {
@@ -145,8 +160,9 @@ impl Registered {
         kind: Kind,
         owner: Arc<Node>,
         location: &'static Location<'static>,
-    ) -> Self {
-        owner.task_started(id);
+    ) -> (Self, Arc<Record>) {
+        owner.task_started();
+        let owned = owner.id();
         let record = Arc::new(Record {
             id,
             name,
@@ -159,11 +175,13 @@ impl Registered {
             poll_began: AtomicU64::new(0),
             wait: Mutex::new(None),
             waker: OnceLock::new(),
+            abort: OnceLock::new(),
             asked: AtomicBool::new(false),
             asker: Mutex::new(None),
         });
-        shard(id).lock().insert(id, Arc::clone(&record));
-        Self { record: Some(record), id }
+        shard(id).lock().insert((owned, id), Arc::clone(&record));
+        let own = Some(Arc::clone(&record));
+        (Self { record: own, owner: owned, id, finished: false }, record)
     }
 
     /// Before each poll of a task: keeps its waker the first time, and says who wants to know where it stands.
@@ -180,6 +198,11 @@ impl Registered {
         record.asker.lock().take()
     }
 
+    /// It ends by itself.
+    pub(crate) fn finish(&mut self) {
+        self.finished = true;
+    }
+
     /// Marks this record as the thread's current one until the guard drops.
     pub(crate) fn enter(&mut self) -> Entered<'_> {
         if let Some(record) = &self.record {
@@ -192,16 +215,19 @@ impl Registered {
         }
         let outer = CURRENT.with(|current| current.replace(self.record.take()));
         let outer_noted = NOTED.with(|noted| noted.replace(false));
-        CURRENT_ID.set(self.id);
-        Entered { registered: self, outer, outer_noted }
+        let outer_id = CURRENT_ID.replace(self.id);
+        Entered { registered: self, outer, outer_noted, outer_id }
     }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        let record = shard(self.id).lock().remove(&self.id);
+        let record = shard(self.id).lock().remove(&(self.owner, self.id));
         if let Some(record) = record {
-            record.owner.task_ended(record.id);
+            if !self.finished && orphans::watched() && record.kind == Kind::Task {
+                orphans::destroyed(&record.owner, &record.info());
+            }
+            record.owner.task_ended();
         }
     }
 }
@@ -209,8 +235,40 @@ impl Drop for Registered {
 thread_local! {
     static CURRENT: RefCell<Option<Arc<Record>>> = const { RefCell::new(None) };
     static NOTED: Cell<bool> = const { Cell::new(false) };
-    /// The current record's id: a look that costs next to nothing.
+    /// Of the record in `CURRENT`, or zero: apart, because reading it costs a load.
     static CURRENT_ID: Cell<u64> = const { Cell::new(0) };
+    /// Of a thread that is not in the registry.
+    static THREAD_ID: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The id of the registered task or thread that runs here; zero when there is none.
+#[inline]
+pub(crate) fn current_id() -> u64 {
+    CURRENT_ID.get()
+}
+
+/// As [`current_id`], or an id for this thread that no task has.
+#[inline]
+pub(crate) fn current_or_thread_id() -> u64 {
+    match CURRENT_ID.get() {
+        0 => thread_id(),
+        id => id,
+    }
+}
+
+#[inline]
+fn thread_id() -> u64 {
+    match THREAD_ID.get() {
+        0 => new_thread_id(),
+        id => id,
+    }
+}
+
+#[cold]
+fn new_thread_id() -> u64 {
+    let id = next_id();
+    THREAD_ID.set(id);
+    id
 }
 
 /// The time of one poll.
@@ -218,13 +276,14 @@ pub(crate) struct Entered<'a> {
     registered: &'a mut Registered,
     outer: Option<Arc<Record>>,
     outer_noted: bool,
+    outer_id: u64,
 }
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        CURRENT_ID.set(self.outer.as_ref().map_or(0, |outer| outer.id));
         let record = CURRENT.with(|current| current.replace(self.outer.take()));
         let noted = NOTED.with(|noted| noted.replace(self.outer_noted));
+        CURRENT_ID.set(self.outer_id);
         if let Some(record) = &record {
             record.state.store(if noted { WAITING } else { IDLE }, Ordering::Relaxed);
         }
@@ -250,10 +309,64 @@ pub(crate) fn note_wait(what: &'static str, name: &Arc<str>) {
     });
 }
 
-/// The id of the task or thread that runs here; 0 when it is none of ours.
-#[inline]
-pub(crate) fn current_id() -> u64 {
-    CURRENT_ID.get()
+fn current() -> Option<Arc<Record>> {
+    CURRENT.with(|current| current.try_borrow().ok().and_then(|current| current.clone()))
+}
+
+/// The wait that the running task noted is over: the next one, though on the same thing, starts anew.
+pub(crate) fn wait_over() {
+    if let Some(record) = current() {
+        *record.wait.lock() = None;
+    }
+}
+
+/// Runs `block`, which blocks this thread. Whatever runs here shows as waiting on `what` called `name` meanwhile.
+pub(crate) fn blocked<R>(what: &'static str, name: &Arc<str>, block: impl FnOnce() -> R) -> R {
+    let Some(record) = current() else {
+        return block();
+    };
+    let wait = Wait { what, name: Arc::clone(name), since: clock::now() };
+    let outer = record.wait.lock().replace(wait);
+    let state = record.state.swap(WAITING, Ordering::Relaxed);
+    let result = block();
+    record.state.store(state, Ordering::Relaxed);
+    *record.wait.lock() = outer;
+    result
+}
+
+/// The context that owns what runs here.
+pub(crate) fn current_owner() -> Option<Arc<Node>> {
+    current().map(|record| Arc::clone(&record.owner))
+}
+
+/// A task or thread that waits for one of our primitives.
+pub(crate) struct Waits {
+    pub(crate) id: u64,
+    pub(crate) polls: u64,
+    pub(crate) what: &'static str,
+    pub(crate) name: Arc<str>,
+    pub(crate) since: Instant,
+}
+
+/// All that wait now. Two looks that agree on a task's polls and wait prove that it waited all the time between them.
+pub(crate) fn waits() -> Vec<Waits> {
+    let mut found = Vec::new();
+    for shard in &REGISTRY {
+        let waits = |record: &&Arc<Record>| record.state.load(Ordering::Relaxed) == WAITING;
+        let records: Vec<_> = shard.lock().values().filter(waits).cloned().collect();
+        found.extend(records.iter().filter_map(|record| record.waits()));
+    }
+    found
+}
+
+/// One task, if it lives.
+pub(crate) fn info(id: u64) -> Option<TaskInfo> {
+    record(id).map(|record| record.info())
+}
+
+/// Whether the task lives, below `root`.
+pub(crate) fn is_under(id: u64, root: &Node) -> bool {
+    record(id).is_some_and(|record| record.owner.descends_from(root.id()))
 }
 
 /// A thread is about to park: it waits for what it noted in this poll, if anything. Holds until [`clear_thread_wait`].
@@ -296,8 +409,59 @@ pub(crate) struct Glance {
     pub(crate) running: Option<Duration>,
 }
 
+/// Aborts the tasks of contexts that were killed, each marked so before.
+pub(crate) fn abort_owned(mut owners: Vec<u64>) {
+    /// So many contexts are looked up one by one; for more, every task is looked at.
+    const FEW: usize = 16;
+    owners.sort_unstable();
+    for shard in &REGISTRY {
+        let records: Vec<_> = {
+            let records = shard.lock();
+            if owners.len() <= FEW {
+                let of = |owner: &u64| records.range((*owner, 0)..=(*owner, u64::MAX));
+                owners.iter().flat_map(of).map(|(_, record)| Arc::clone(record)).collect()
+            } else {
+                let owned = |(owner, _): &(u64, u64)| owners.binary_search(owner).is_ok();
+                let found = records.iter().filter(|(key, _)| owned(key));
+                found.map(|(_, record)| Arc::clone(record)).collect()
+            }
+        };
+        for abort in records.iter().filter_map(|record| record.abort.get()) {
+            abort.abort();
+        }
+    }
+}
+
 impl Record {
-    fn glance(&self) -> Glance {
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn owner(&self) -> &Arc<Node> {
+        &self.owner
+    }
+
+    /// Keeps how to abort the task, and does so if its context was killed meanwhile.
+    pub(crate) fn adopt(&self, handle: AbortHandle) {
+        let handle = self.abort.get_or_init(|| handle);
+        // Either this sees the context killed, or the killer, who looks for handles after its own fence, sees this one.
+        fence(Ordering::SeqCst);
+        if self.owner.is_killed() {
+            handle.abort();
+        }
+    }
+
+    fn waits(&self) -> Option<Waits> {
+        let polls = self.polls.load(Ordering::Acquire);
+        if self.state.load(Ordering::Acquire) != WAITING {
+            return None;
+        }
+        let wait = self.wait.lock();
+        let Wait { what, name, since } = wait.as_ref()?;
+        Some(Waits { id: self.id, polls, what, name: Arc::clone(name), since: *since })
+    }
+
+    pub(crate) fn glance(&self) -> Glance {
         let state = self.state.load(Ordering::Relaxed);
         let waiting = if state == WAITING {
             self.wait.lock().as_ref().map(|w| (w.what, Arc::clone(&w.name), w.since))
@@ -361,20 +525,15 @@ fn collect(keep: impl Fn(&Record) -> bool) -> Vec<TaskInfo> {
     found
 }
 
-/// Looks at every live task. A shard's lock is held only while its records are listed, never while `look` runs.
-pub(crate) fn glance_at_all(mut look: impl FnMut(Glance)) {
-    for shard in &REGISTRY {
-        let records: Vec<_> = shard.lock().values().cloned().collect();
-        for record in records {
-            look(record.glance());
-        }
-    }
+/// The records of the registry, shard by shard. A shard's lock is held only while its records are listed.
+pub(crate) fn shards() -> impl Iterator<Item = Vec<Arc<Record>>> + Send {
+    REGISTRY.iter().map(|shard| shard.lock().values().cloned().collect())
 }
 
 /// Asks task `id` where it stands and has it polled for that. `None` when it is gone, never ran, or is a thread. The
 /// answer fails when the task ends first, or when someone else asks the same.
 pub(crate) fn ask(id: u64) -> Option<oneshot::Receiver<Captured>> {
-    let record = shard(id).lock().get(&id).cloned()?;
+    let record = record(id)?;
     let waker = record.waker.get()?;
     let (asker, answer) = oneshot::channel();
     *record.asker.lock() = Some(asker);

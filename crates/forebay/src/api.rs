@@ -98,54 +98,6 @@ pub async fn open(ctx: &Ctx, config: &Config, telemetry: Arc<Telemetry>) -> Resu
         .map_err(|error| error.to_string())
 }
 
-/// One line of `forebay check`'s queue table.
-#[derive(Debug, Clone)]
-pub struct QueueLine {
-    /// The queue.
-    pub name: &'static str,
-    /// Its bound, with its unit.
-    pub bound: String,
-    /// What happens to a submission when it is full.
-    pub policy: &'static str,
-    /// Why it is that large.
-    pub why: &'static str,
-}
-
-/// Every queue that a configuration makes; the running server shows them at `/api/v1/queues`.
-pub fn queue_table(config: &Config) -> Vec<QueueLine> {
-    let stage = |name, workers: usize| QueueLine {
-        name,
-        bound: format!("{} items", 2 * workers),
-        policy: "block",
-        why: "twice the workers: none idles between jobs",
-    };
-    vec![
-        stage("validate", config.workers.validate),
-        stage("transform", config.workers.transform),
-        stage("persist", config.workers.persist),
-        stage("files", engine::FILE_WORKERS),
-        stage("lake", engine::LAKE_WORKERS),
-        QueueLine {
-            name: "journal (each stream)",
-            bound: config::units::Size(config.journal_max).to_string(),
-            policy: "503",
-            why: "[journal] max, on disk",
-        },
-        QueueLine {
-            name: "connections",
-            bound: config.http.max_connections.to_string(),
-            policy: "503",
-            why: "[http] max_connections; health and metrics are answered beyond it",
-        },
-        QueueLine {
-            name: "log",
-            bound: format!("{} lines", config::memory::LOG_LINES),
-            policy: "drop",
-            why: "dropped lines are counted",
-        },
-    ]
-}
-
 /// A stream as `GET /api/v1/streams` shows it.
 pub fn stream_json(info: &engine::StreamInfo) -> Value {
     let definition = &info.definition;

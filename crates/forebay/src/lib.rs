@@ -14,6 +14,8 @@ pub mod telemetry;
 
 pub mod catalogue;
 
+pub mod queues;
+
 pub mod api;
 
 pub mod http;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_flow::supervise::{Child, ExitReport, GaveUp, Shutdown, Strategy, Supervisor};
-use forebay_flow::{Cause, Ctx, Instant, Task, clock};
+use forebay_flow::{Cause, Ctx, Instant, Task, clock, thread};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -26,12 +26,12 @@ use crate::commands;
 use crate::config::Config;
 use crate::config::memory::Sum;
 use crate::http::{self, App};
+use crate::telemetry::watch::Watch;
 use crate::telemetry::{self, http::Metrics, start_log};
 
 /// Kept of the drain's deadline for what follows the lanes: stopping, the receipt, the exit.
 const RESERVE: Duration = Duration::from_millis(500);
-/// Threads of the runtime for what blocks: they read journals and work on the heads of tables. Each waits for the disk or
-/// for the pool of the lake's files, never for another of them.
+/// Threads of the runtime for what a library blocks on by itself: name lookup, and the readers of tables.
 const BLOCKING_THREADS: usize = 16;
 /// How long stdout may block the receipt.
 const STDOUT: Duration = Duration::from_secs(1);
@@ -106,15 +106,17 @@ async fn life(config: Config, log: &telemetry::Log) -> Result<(), String> {
     let pipeline = Arc::new(Telemetry::new(&registry).map_err(failed)?);
 
     let ctx = Ctx::root("forebay");
+    let watch = Watch::start(&ctx);
+    registry.register(Box::new(watch.collector().map_err(failed)?)).map_err(failed)?;
     let engine = api::open(&ctx, &config, Arc::clone(&pipeline)).await?;
     telemetry::register_pools(&registry, &engine).map_err(failed)?;
     let app = App::new(engine.clone(), Arc::clone(&config), registry, pipeline, metrics);
     // The tree has a context of its own: it is stopped before the pools that it works with.
     let tree = ctx.child("tree");
-    let mut root = supervise(&tree, &engine, Arc::clone(&app), listener)?;
+    let mut root = supervise(&tree, &engine, &watch, Arc::clone(&app), listener)?;
 
     // A drain before the first line of stdout is still a drain: the signals are listened to already.
-    print(greeting(&config, address)).await;
+    print(&ctx, greeting(&config, address)).await;
     tracing::info!(%address, data_dir = %config.data_dir.display(), "serving");
     let signal = tokio::select! {
         signal = signals.next() => signal,
@@ -134,14 +136,15 @@ async fn life(config: Config, log: &telemetry::Log) -> Result<(), String> {
         }
     };
     ctx.cancel(Cause::Shutdown);
-    print(receipt_line(&receipt)).await;
+    print(&ctx, receipt_line(&receipt)).await;
     Ok(())
 }
 
-/// The tree: pipeline first and last, http on top of it.
+/// The tree: pipeline first and last, http on top of it, and on the side what looks at all tasks.
 fn supervise(
     tree: &Ctx,
     engine: &Engine,
+    watch: &Watch,
     app: Arc<App>,
     listener: Arc<tokio::net::TcpListener>,
 ) -> Result<Task<Result<(), GaveUp>>, String> {
@@ -151,7 +154,8 @@ fn supervise(
     let root = Supervisor::new("root", Strategy::RestForOne)
         .on_exit(log_exit)
         .child(pipeline)
-        .child(serve.waits_for_ready(true).shutdown(Shutdown::Deadline(Duration::from_secs(5))));
+        .child(serve.waits_for_ready(true).shutdown(Shutdown::Deadline(Duration::from_secs(5))))
+        .child(watch.child());
     Ok(tree.spawn("root", root.run(tree.clone())))
 }
 
@@ -232,13 +236,17 @@ fn greeting(config: &Config, address: std::net::SocketAddr) -> String {
 }
 
 /// Writes to stdout without letting a pipe that nobody reads hold the process.
-async fn print(text: String) {
-    let write = tokio::task::spawn_blocking(move || {
+async fn print(ctx: &Ctx, text: String) {
+    let write = thread::spawn(ctx, "stdout", move |_| {
         let mut out = std::io::stdout().lock();
         // A closed stdout is the reader's choice.
         drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
     });
-    if tokio::time::timeout(STDOUT, write).await.is_err() {
+    let Ok(write) = write else {
+        tracing::warn!("no thread could be started for stdout; its text was given up");
+        return;
+    };
+    if tokio::time::timeout(STDOUT, write.join()).await.is_err() {
         tracing::warn!("stdout is not read; its text was given up");
     }
 }

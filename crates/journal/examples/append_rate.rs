@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use forebay_flow::clock;
+use forebay_flow::{Ctx, Group, clock};
 use forebay_journal::disk::{Disk, Open, RealDisk};
 use forebay_journal::{Append, Clock, Journal, Options, Writers};
 
@@ -29,15 +29,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
 
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    let writers = Writers::start(&forebay_flow::Ctx::root("test"), 1)?;
+    let ctx = Ctx::root("append_rate");
+    let writers = Writers::start(&ctx, 1)?;
     let options = Options::new(64 << 30, Clock::new(|| 0));
     let (journal, _) = Journal::open(disk.clone(), &dir.join("journal"), options, &writers)?;
     let started = clock::now();
     runtime.block_on(async {
-        let mut tasks = tokio::task::JoinSet::new();
+        let mut tasks = Group::new(&ctx, "appenders", appenders);
         for _ in 0..appenders {
             let (journal, bytes) = (journal.clone(), bytes.clone());
-            tasks.spawn(async move {
+            let append = async move {
                 for _ in 0..each {
                     let (key, counters, payload) = (None, [1, 0, 0, 0], bytes.clone());
                     journal
@@ -45,11 +46,10 @@ fn main() -> Result<(), Box<dyn Error>> {
                         .await?;
                 }
                 Ok::<_, forebay_journal::AppendError>(())
-            });
+            };
+            tasks.spawn(append).await.map_err(|refused| refused.to_string())?;
         }
-        while let Some(done) = tasks.join_next().await {
-            done??;
-        }
+        tasks.finish().await?;
         Ok::<_, Box<dyn Error>>(())
     })?;
     println!(

@@ -40,7 +40,7 @@ pub use inspect::{Lost, Report, SegmentReport, cat, repair, verify};
 pub use journal::{Clock, Journal, KeyBounds, Observer, Options, Recovered, Torn};
 pub use keys::{KeyRoom, KeyState};
 pub use reader::{Reader, Record};
-pub use writers::Writers;
+pub use writers::{READ_WHY, READS_WAITING, Writers};
 
 /// A position in a journal: a logical byte offset that only grows. Zero is the beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -231,7 +231,10 @@ impl Reader {
     async fn load(&mut self, plan: Plan) -> Result<(), ReadError> {
         let (at, base) = (self.at, plan.header.base);
         let io = |source| ReadError::Io { at: Lsn(at), source };
-        let read = tokio::task::spawn_blocking(move || read_chunk(plan)).await;
+        let read = match self.journal.writers.readers() {
+            Some(pool) => pool.run(move || read_chunk(plan)).await,
+            None => Ok(read_chunk(plan)),
+        };
         match read.map_err(|e| io(io::Error::other(e)))? {
             Ok((chunk, file)) => {
                 self.file = Some((base, file));

@@ -1,5 +1,5 @@
-//! The writer threads: few, shared by all journals of the process. Owns the run queue and the idle timers; a journal
-//! is in the run queue at most once and is written by one thread at a time.
+//! The threads of all journals of the process: few that write, few that read. Owns the run queue and the idle timers; a
+//! journal is in the run queue at most once and is written by one thread at a time.
 
 use std::collections::VecDeque;
 use std::io;
@@ -8,15 +8,28 @@ use std::time::Duration;
 
 use forebay_flow::Ctx;
 use forebay_flow::clock::{self, Instant};
+use forebay_flow::pool::Pool;
+use forebay_flow::queue::Bound;
 use forebay_flow::thread::{self, Thread};
 use parking_lot::{Condvar, Mutex};
 
 use crate::Journal;
 
-/// The shared writer threads. Clones are handles to the same threads.
+/// Threads that read what is no longer in memory, beside those that write: each waits for the disk.
+const READERS: usize = 2;
+
+/// Reads that wait for a thread.
+pub const READS_WAITING: usize = 4 * READERS;
+
+/// Why so many.
+pub const READ_WHY: &str = "a lane reads one chunk at a time; who waits holds no memory";
+
+/// The shared threads. Clones are handles to the same threads.
 #[derive(Clone, Debug)]
 pub struct Writers {
     shared: Arc<Shared>,
+    /// Absent in a simulation, where the caller's thread reads.
+    readers: Option<Pool>,
 }
 
 #[derive(Debug)]
@@ -35,8 +48,9 @@ struct Queue {
 }
 
 impl Writers {
-    /// Starts `threads` threads under `ctx`, which owns them; [`Writers::stop`] ends them. With none, [`Writers::step`] and [`Writers::tick_idle`] do the work on the caller's
-    /// thread: for simulations.
+    /// Starts `threads` threads that write, and two that read, under `ctx`, which owns them; [`Writers::stop`] ends
+    /// them. With none, [`Writers::step`] and [`Writers::tick_idle`] do the work on the caller's thread, and who reads
+    /// waits for the disk: for simulations.
     ///
     /// # Errors
     /// When a thread cannot be started; those already started are stopped.
@@ -46,7 +60,16 @@ impl Writers {
             wake: Condvar::new(),
             threads: Mutex::default(),
         });
-        let writers = Self { shared };
+        let readers = match threads {
+            0 => None,
+            _ => Some(
+                Pool::builder("journal-read", READERS, Bound::items(READS_WAITING))
+                    .why(READ_WHY)
+                    .under(ctx)
+                    .threads()?,
+            ),
+        };
+        let writers = Self { shared, readers };
         for i in 0..threads {
             let shared = writers.shared.clone();
             match thread::spawn(ctx, format!("journal-writer-{i}"), move |_| shared.run()) {
@@ -63,6 +86,9 @@ impl Writers {
     /// Finishes what is queued, then ends and joins the threads; blocks until then. Close the journals first:
     /// appends after this fail as closed.
     pub fn stop(&self) {
+        if let Some(readers) = &self.readers {
+            readers.stop();
+        }
         self.shared.queue.lock().stopping = true;
         self.shared.wake.notify_all();
         for thread in std::mem::take(&mut *self.shared.threads.lock()) {
@@ -70,6 +96,12 @@ impl Writers {
             drop(thread.join_blocking());
         }
         while self.step() {}
+    }
+
+    /// The pool that reads; `None` without threads.
+    #[must_use]
+    pub fn readers(&self) -> Option<&Pool> {
+        self.readers.as_ref()
     }
 
     /// Runs one turn of one journal on this thread; false if none was ready.

@@ -3,10 +3,11 @@
 //! Probes first: the device with the journal's pattern, a server that only discards, Arrow's decoders
 //! and Parquet on one core. Then the scenarios, each on a server and a directory of its own. The
 //! generator runs on the same cores, and its own cost is printed beside the server's.
-//! `cargo xtask bench codec` measures the codecs alone.
+//! `cargo xtask bench codec` measures the codecs alone, `cargo xtask bench flow [BENCH…]` the toolkit.
 
 mod bodies;
 mod codec;
+mod flow;
 mod load;
 mod probes;
 mod report;
@@ -93,6 +94,11 @@ struct Figures {
 
 /// Builds, probes, measures, prints.
 pub(crate) fn run(root: &Path, plan: &Plan) -> Result<()> {
+    if let Some((first, rest)) = plan.names.split_first()
+        && first == flow::NAME
+    {
+        return flow::run(root, rest);
+    }
     if plan.names == [codec::NAME] {
         build(root)?;
         return codec::run(root);

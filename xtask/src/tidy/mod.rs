@@ -3,12 +3,14 @@
 //! Each rule is a pure function from text to [`Finding`]s, so that it is tested on text. A rule
 //! never changes a file.
 
+mod behaviours;
 mod crates;
 mod docs;
 mod layers;
 mod licences;
 mod source;
 mod source_text;
+mod toolkit;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -53,6 +55,10 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     findings.extend(layers::check(lib, &std::fs::read_to_string(root.join(lib))?, |module| {
         module_files(root, &files, module)
     }));
+    let toolkit = files.iter().filter(|file| file.starts_with("crates/flow"));
+    let texts =
+        toolkit.filter_map(|file| Some((file, std::fs::read_to_string(root.join(file)).ok()?)));
+    findings.extend(behaviours::check(texts));
     let metadata = metadata(root)?;
     findings.extend(crates::check(&metadata));
     let deny = std::fs::read_to_string(root.join("deny.toml"))?;
@@ -71,7 +77,10 @@ pub(crate) fn run(root: &Path) -> Result<()> {
 fn check_file(root: &Path, file: &Path, text: &str) -> Vec<Finding> {
     let mut findings = source::check_any(file, text);
     match file.extension().and_then(|extension| extension.to_str()) {
-        Some("rs") => findings.extend(source::check(file, text)),
+        Some("rs") => {
+            findings.extend(source::check(file, text));
+            findings.extend(toolkit::check(file, text));
+        }
         Some("md") => {
             findings.extend(docs::check_links(file, text, |path| root.join(path).exists()));
         }

@@ -72,10 +72,11 @@ pub(super) fn check_any(file: &Path, text: &str) -> Vec<Finding> {
 }
 
 fn is_test_file(file: &Path) -> bool {
-    // A model is what a model checker runs.
-    let names = ["tests", "benches", "tests.rs", "model.rs"];
+    let names = ["tests", "benches", "tests.rs"];
     let tests = |part: &std::ffi::OsStr| names.iter().any(|name| part == *name);
-    file.iter().any(tests)
+    // A model is what a model checker runs, properties are what proptest does.
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    file.iter().any(tests) || stem.ends_with("model") || stem == "properties"
 }
 
 #[cfg(test)]

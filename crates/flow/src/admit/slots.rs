@@ -103,6 +103,24 @@ impl Slots {
         Ok(ctx.run(wait).await.map_err(SlotError::Stopped)??)
     }
 
+    /// Runs `work` with `weight` slots, and gives them back when it ends or is dropped. As they stay with the calling
+    /// task, [`crate::deadlock`] can see a cycle through them.
+    ///
+    /// # Errors
+    /// Those of [`Slots::acquire`]; then `work` was never polled.
+    ///
+    /// # Cancel safety
+    /// A dropped wait gives its place up; afterwards, that of `work`.
+    pub async fn with<F: Future>(
+        &self,
+        ctx: &Ctx,
+        weight: u64,
+        work: F,
+    ) -> Result<F::Output, SlotError> {
+        let _kept = self.acquire(ctx, weight).await?.kept();
+        Ok(work.await)
+    }
+
     /// Takes `weight` slots if they are free now and nobody waits for any.
     #[must_use]
     pub fn try_acquire(&self, weight: u64) -> Option<Permit> {

@@ -6,16 +6,22 @@
 //!
 //! ```text
 //! up ─lie_down─► asleep ─wake_one─► woken ─get_up─► up
-//!  │                └──────get_up────────────────────┘
-//!  └─stay_up─► woken: looks again for a moment before it lies down
+//!                  └──────get_up────────────────────┘
 //! ```
 //!
-//! No wake is lost: a worker looks for work again after it lay down, a submitter looks for sleepers after it submitted.
+//! No wake is lost: a worker looks for work again after it lay down, a submitter looks for sleepers after it submitted. The
+//! two looks are put in order by the queue's lock, which both take in between, so that a submit pays for no fence; who
+//! makes work known in another way has to [`fence`].
 
 use std::sync::Arc;
 use std::task::Waker;
 
 use super::sync::{AtomicBool, AtomicU8, AtomicUsize, Mutex, Ordering, fence};
+
+/// So many times a wake is spared because one worker is about to look; then another is woken all the same: the first may wait
+/// behind a job that holds its runtime's thread. More than a task does before it must give way (128 in Tokio): to wake a
+/// second worker while the first is next on the same thread sends the jobs to another core, where they cost twice as much.
+const SPARED: usize = 256;
 
 const UP: u8 = 0;
 const ASLEEP: u8 = 1;
@@ -30,21 +36,28 @@ pub(super) struct Bed {
     asleep: AtomicUsize,
     /// A woken worker has not looked for work yet.
     searching: AtomicBool,
+    /// Wakes spared since one was woken to look. Submitters that race may lose a count, which does no harm.
+    spared: AtomicUsize,
     sleepers: Mutex<Vec<(Arc<Rest>, Waker)>>,
 }
 
 impl Bed {
-    /// There is work: wakes a worker, unless none sleeps or one is about to look. `anyway` wakes one even then.
-    pub(super) fn wake_one(&self, anyway: bool) {
-        fence(Ordering::SeqCst);
-        if self.asleep.load(Ordering::Relaxed) == 0
-            || (!anyway && self.searching.load(Ordering::Relaxed))
-        {
+    /// There is work: wakes a worker, unless none sleeps or one is about to look.
+    pub(super) fn wake_one(&self) {
+        if self.asleep.load(Ordering::Relaxed) == 0 {
             return;
         }
-        if self.searching.swap(true, Ordering::SeqCst) && !anyway {
+        if self.searching.load(Ordering::Relaxed) {
+            let spared = self.spared.load(Ordering::Relaxed).saturating_add(1);
+            self.spared.store(spared, Ordering::Relaxed);
+            if spared < SPARED {
+                return;
+            }
+            self.searching.store(true, Ordering::SeqCst);
+        } else if self.searching.swap(true, Ordering::SeqCst) {
             return;
         }
+        self.spared.store(0, Ordering::Relaxed);
         let mut sleepers = self.sleepers.lock();
         let woken = sleepers.pop();
         match &woken {
@@ -57,19 +70,6 @@ impl Bed {
         drop(sleepers);
         if let Some((_, waker)) = woken {
             waker.wake();
-        }
-    }
-
-    /// Takes upon itself to look for work as if woken; true when nobody else does. Until [`Bed::get_up`] or
-    /// [`Bed::lie_down`] no other is woken.
-    pub(super) fn stay_up(&self, rest: &Arc<Rest>) -> bool {
-        match rest.0.load(Ordering::Acquire) {
-            WOKEN => true,
-            UP if !self.searching.swap(true, Ordering::SeqCst) => {
-                rest.0.store(WOKEN, Ordering::Release);
-                true
-            }
-            _ => false,
         }
     }
 
@@ -95,7 +95,8 @@ impl Bed {
         false
     }
 
-    /// Is up; true when it had been woken to look, so that work it leaves behind is its to hand on.
+    /// Is up; true when it had lain down, so that work it leaves behind is its to hand on: wakes may have been spared
+    /// because it was about to look, even if it lay down once more before it did.
     pub(super) fn get_up(&self, rest: &Arc<Rest>) -> bool {
         if rest.0.load(Ordering::Acquire) == UP {
             return false;
@@ -109,9 +110,9 @@ impl Bed {
         drop(sleepers);
         if woken {
             self.searching.store(false, Ordering::SeqCst);
-            fence(Ordering::SeqCst);
         }
-        woken
+        fence(Ordering::SeqCst);
+        true
     }
 
     /// Wakes all: something other than work has changed.

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,42 +15,45 @@ use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 use tokio::sync::Notify;
 
-use super::bed::{Bed, Rest};
-use super::job::Current;
-use super::slot::{Counts, Slot, Sum};
-use super::{PoolError, PoolStats, Settings};
+use super::bed::Bed;
+use super::roster::{Place, Roster};
+use super::slot::{Counts, Sum};
+use super::{Drained, PoolError, PoolStats, Settings};
 use crate::clock::{self, Instant};
 use crate::ctx::{Cause, Ctx};
-use crate::queue::{QueueInfo, Receiver, Sender};
+use crate::queue::{QueueInfo, Receiver, Sender, Submit};
 use crate::tasks;
-
-/// Every so many submits a worker is woken even if another was woken before and has not looked yet: that one may wait
-/// behind a job that blocks its runtime's thread.
-const WAKE_ANYWAY: u64 = 64;
 
 pub(super) struct Crew<J> {
     pub(super) set: Settings,
-    what: Arc<str>,
+    pub(super) what: Arc<str>,
     pub(super) ctx: Ctx,
     /// Cancelled when the pool stops or drains: it cuts a backoff short.
     pub(super) hurry: Ctx,
-    queue: Receiver<J>,
+    pub(super) queue: Receiver<J>,
     /// The queue holds nothing: a worker must wait in it to be given a job.
     rendezvous: bool,
-    bed: Bed,
+    pub(super) bed: Bed,
     returned: Mutex<Returned<J>>,
     returned_len: AtomicUsize,
     pub(super) roster: Mutex<Roster>,
-    live: AtomicUsize,
-    wanted: AtomicUsize,
-    submitted: AtomicU64,
-    blocked: AtomicUsize,
-    restarts: AtomicU64,
-    base: Counts,
+    pub(super) live: AtomicUsize,
+    pub(super) wanted: AtomicUsize,
+    /// Jobs the queue's policy dropped before they were in it.
+    refused: Arc<AtomicU64>,
+    pub(super) restarts: AtomicU64,
+    pub(super) base: Counts,
     /// A worker left the roster.
-    gone: Notify,
+    pub(super) gone: Notify,
     /// The number of workers wanted changed.
-    resized: Notify,
+    pub(super) resized: Notify,
+}
+
+/// Where the jobs come from.
+pub(super) struct Source<J> {
+    pub(super) queue: Receiver<J>,
+    pub(super) rendezvous: bool,
+    pub(super) refused: Arc<AtomicU64>,
 }
 
 struct Returned<J> {
@@ -59,46 +62,22 @@ struct Returned<J> {
     over: bool,
 }
 
-/// Who works, and who was left behind.
-#[derive(Default)]
-pub(super) struct Roster {
-    pub(super) workers: Vec<Arc<Place>>,
-    /// Workers ever started, for their names.
-    pub(super) named: usize,
-    /// Threads whose job passed its timeout, replaced and still running.
-    pub(super) stuck: usize,
-    /// Threads ever replaced.
-    pub(super) replaced: u64,
-}
-
-/// A worker's entry on the roster.
-#[derive(Default)]
-pub(super) struct Place {
-    pub(super) slot: Slot,
-    rest: Arc<Rest>,
-    /// What a thread runs now, for whoever answers in its stead.
-    pub(super) job: Mutex<Option<Current>>,
-    /// Another stands in its place.
-    pub(super) replaced: AtomicBool,
-}
-
 impl<J: Send + 'static> Crew<J> {
-    pub(super) fn new(set: Settings, ctx: Ctx, queue: Receiver<J>, rendezvous: bool) -> Arc<Self> {
+    pub(super) fn new(set: Settings, ctx: Ctx, source: Source<J>) -> Arc<Self> {
         super::panic::keep_stacks();
         Arc::new(Self {
             what: Arc::from(set.name.as_ref()),
             hurry: ctx.child(""),
             ctx,
-            queue,
-            rendezvous,
+            queue: source.queue,
+            rendezvous: source.rendezvous,
             bed: Bed::default(),
             returned: Mutex::new(Returned { jobs: VecDeque::new(), over: false }),
             returned_len: AtomicUsize::new(0),
             roster: Mutex::default(),
             live: AtomicUsize::new(0),
             wanted: AtomicUsize::new(set.workers),
-            submitted: AtomicU64::new(0),
-            blocked: AtomicUsize::new(0),
+            refused: source.refused,
             restarts: AtomicU64::new(0),
             base: Counts::default(),
             gone: Notify::new(),
@@ -111,36 +90,18 @@ impl<J: Send + 'static> Crew<J> {
 
     /// Hands `job` in, waiting in line under a policy that blocks, if the line is not full itself.
     pub(super) async fn submit(&self, jobs: &Sender<J>, job: J) -> Result<(), PoolError> {
-        let mut submit = jobs.submit(job);
-        let mut in_line = None;
-        let result = poll_fn(|cx| {
-            let polled = Pin::new(&mut submit).poll(cx);
-            if polled.is_pending() && in_line.is_none() {
-                match InLine::join(&self.blocked, self.set.max_blocked) {
-                    Some(place) => in_line = Some(place),
-                    // Gone all the same: it was let in meanwhile.
-                    None if submit.take_back().is_none() => return Poll::Ready(Ok(())),
-                    None => return Poll::Ready(Err(PoolError::Full)),
-                }
-            }
-            polled.map_err(|error| PoolError::refused(&error))
-        })
-        .await;
-        if result.is_ok() {
-            self.submitted();
-        }
-        result
+        let mut handing = Handing { crew: self, submit: jobs.submit(job), over: false };
+        let result = (&mut handing.submit).await;
+        handing.over = true;
+        result.map_err(|error| PoolError::refused(&error))?;
+        self.bed.wake_one();
+        Ok(())
     }
 
     pub(super) fn try_submit(&self, jobs: &Sender<J>, job: J) -> Result<(), PoolError> {
         jobs.try_submit(job).map_err(|error| PoolError::refused(&error))?;
-        self.submitted();
+        self.bed.wake_one();
         Ok(())
-    }
-
-    fn submitted(&self) {
-        let before = self.submitted.fetch_add(1, Ordering::AcqRel);
-        self.bed.wake_one(before.is_multiple_of(WAKE_ANYWAY));
     }
 
     // Working.
@@ -156,15 +117,14 @@ impl<J: Send + 'static> Crew<J> {
         if self.rendezvous {
             return self.meet(place, cancelled, batch).await;
         }
-        let mut looks = self.set.looks;
-        poll_fn(|cx| self.poll_next(place, cancelled.as_mut(), (most, &mut looks), batch, cx)).await
+        poll_fn(|cx| self.poll_next(place, cancelled.as_mut(), most, batch, cx)).await
     }
 
     fn poll_next(
         &self,
         place: &Place,
         mut cancelled: Pin<&mut Cancelled<impl Future<Output = Cause>>>,
-        (most, looks): (usize, &mut u32),
+        most: usize,
         batch: &mut VecDeque<J>,
         cx: &mut Context<'_>,
     ) -> Poll<bool> {
@@ -174,7 +134,7 @@ impl<J: Send + 'static> Crew<J> {
             }
             if self.take(place, most, batch) {
                 if self.bed.get_up(&place.rest) && self.has_work() {
-                    self.bed.wake_one(false);
+                    self.bed.wake_one();
                 }
                 return Poll::Ready(true);
             }
@@ -182,12 +142,6 @@ impl<J: Send + 'static> Crew<J> {
                 // Looked at before it was closed: once more.
                 return Poll::Ready(self.take(place, most, batch));
             }
-            if *looks > 0 && self.bed.stay_up(&place.rest) {
-                *looks -= 1;
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            *looks = 0;
             if cancelled.as_mut().watch(cx) {
                 return Poll::Ready(false);
             }
@@ -241,7 +195,7 @@ impl<J: Send + 'static> Crew<J> {
             || self.live.load(Ordering::Relaxed) > self.wanted.load(Ordering::Relaxed)
     }
 
-    fn has_work(&self) -> bool {
+    pub(super) fn has_work(&self) -> bool {
         self.returned_len.load(Ordering::SeqCst) > 0 || !self.queue.is_empty()
     }
 
@@ -289,7 +243,9 @@ impl<J: Send + 'static> Crew<J> {
         returned.jobs.extend(batch.drain(..));
         self.returned_len.store(returned.jobs.len(), Ordering::SeqCst);
         drop(returned);
-        self.bed.wake_one(false);
+        // Who looks for returned jobs takes no lock to find none.
+        fence(Ordering::SeqCst);
+        self.bed.wake_one();
     }
 
     /// Drops what is left of a batch after the pool stopped.
@@ -300,100 +256,9 @@ impl<J: Send + 'static> Crew<J> {
         batch.clear();
     }
 
-    /// Whether a worker that was left behind serves on: not if another stands in its place.
-    pub(super) fn serves_on(&self, place: &Arc<Place>) -> bool {
-        let roster = self.roster.lock();
-        let serves = roster.workers.iter().any(|other| Arc::ptr_eq(other, place));
-        if serves {
-            place.slot.back();
-        }
-        serves
-    }
-
-    /// A worker panicked outside of a job: what it held is lost.
-    fn lost(&self, place: &Place) {
-        self.abandon(place.slot.leave());
-        place.slot.back();
-    }
-
-    /// Remembers that a worker died and says how long to pause before its next life.
-    pub(super) fn died(
-        &self,
-        place: &Place,
-        failures: &mut u32,
-        born: Instant,
-        panic: Option<&super::Panic>,
-    ) -> Duration {
-        if let Some(message) = panic {
-            tracing::error!(pool = %self.what, %message, "a worker panicked outside of a job");
-            self.lost(place);
-        }
-        self.restarts.fetch_add(1, Ordering::AcqRel);
-        if clock::now().saturating_duration_since(born) >= self.set.backoff.stable_after {
-            *failures = 0;
-        }
-        *failures = failures.saturating_add(1);
-        let pause = self.set.backoff.pause(*failures);
-        let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-        tracing::warn!(pool = %self.what, pause_ms, "worker ended, restarts after a pause");
-        pause
-    }
-
-    // Hiring.
-
-    /// Enters workers on the roster until there are as many as wanted; each must be started by the caller.
-    pub(super) fn hire(self: &Arc<Self>) -> Vec<(usize, Seat<J>)> {
-        let mut roster = self.roster.lock();
-        let mut hired = Vec::new();
-        let over = self.ctx.is_cancelled() || self.queue.is_closed();
-        while !over && roster.workers.len() < self.wanted.load(Ordering::Relaxed) {
-            hired.push(self.hire_into(&mut roster));
-        }
-        hired
-    }
-
-    pub(super) fn hire_into(self: &Arc<Self>, roster: &mut Roster) -> (usize, Seat<J>) {
-        let place = Arc::new(Place::default());
-        roster.workers.push(Arc::clone(&place));
-        self.live.store(roster.workers.len(), Ordering::Relaxed);
-        let number = roster.named;
-        roster.named += 1;
-        (number, Seat { crew: Arc::clone(self), place })
-    }
-
-    /// Sets how many workers there shall be. More must be hired; fewer end, each when it is between jobs.
-    pub(super) fn want(&self, workers: usize) {
-        self.wanted.store(workers.max(1), Ordering::Relaxed);
-        self.bed.wake_all();
-        self.resized.notify_waiters();
-    }
-
-    /// Ends the worker if there are more than wanted; false when another has ended in its stead.
-    pub(super) fn retires(&self, place: &Arc<Place>) -> bool {
-        let mut roster = self.roster.lock();
-        let surplus = roster.workers.len() > self.wanted.load(Ordering::Relaxed);
-        if surplus || self.ctx.is_cancelled() || self.queue.is_closed() {
-            self.cross_out(&mut roster, place);
-            return true;
-        }
-        false
-    }
-
-    /// Takes a worker off the roster; its counts go over to the pool's. False when it was replaced before.
-    pub(super) fn cross_out(&self, roster: &mut Roster, place: &Arc<Place>) -> bool {
-        let at = roster.workers.iter().position(|other| Arc::ptr_eq(other, place));
-        if let Some(at) = at {
-            roster.workers.swap_remove(at);
-            self.live.store(roster.workers.len(), Ordering::Relaxed);
-            self.base.fold(&place.slot.counts);
-            self.gone.notify_waiters();
-        }
-        at.is_some()
-    }
-
     // Ending.
 
-    fn abandon(&self, jobs: u64) {
+    pub(super) fn abandon(&self, jobs: u64) {
         self.base.abandoned.fetch_add(jobs, Ordering::AcqRel);
     }
 
@@ -402,7 +267,7 @@ impl<J: Send + 'static> Crew<J> {
     }
 
     /// Takes no more jobs; the accepted ones are still run.
-    pub(super) fn close(&self) {
+    fn close(&self) {
         self.queue.close();
         self.hurry.cancel(Cause::Shutdown);
         self.bed.wake_all();
@@ -410,7 +275,7 @@ impl<J: Send + 'static> Crew<J> {
     }
 
     /// Counts what runs now as abandoned.
-    pub(super) fn leave_running_behind(&self) {
+    fn leave_running_behind(&self) {
         let roster = self.roster.lock();
         let left = roster.workers.iter().map(|place| place.slot.leave()).sum();
         self.abandon(left);
@@ -436,6 +301,23 @@ impl<J: Send + 'static> Crew<J> {
         self.bed.wake_all();
     }
 
+    /// Takes no more jobs, waits until the accepted ones have ended, and past `deadline` abandons the rest. With a `grace`
+    /// what runs is aborted then, and has so long to be gone; without, it is left to itself.
+    pub(super) async fn drain(&self, deadline: Instant, grace: Option<Duration>) -> Drained {
+        let before = self.sum();
+        self.close();
+        if !self.empty(deadline).await {
+            self.leave_running_behind();
+            self.stop(Cause::Shutdown);
+            if let Some(grace) = grace {
+                self.ctx.kill(Cause::Shutdown);
+                let _ended = self.empty(clock::now() + grace).await;
+            }
+        }
+        let after = self.sum();
+        Drained { finished: after.ended() - before.ended(), abandoned: after.abandoned }
+    }
+
     /// Waits until no worker is on the roster.
     pub(super) async fn deserted(&self) {
         loop {
@@ -449,7 +331,7 @@ impl<J: Send + 'static> Crew<J> {
     }
 
     /// Waits until no worker is on the roster, for `deadline` at most; true when none is.
-    pub(super) async fn empty(&self, deadline: Instant) -> bool {
+    async fn empty(&self, deadline: Instant) -> bool {
         let gone = async {
             self.deserted().await;
             if self.roster.lock().stuck == 0 {
@@ -462,7 +344,7 @@ impl<J: Send + 'static> Crew<J> {
 
     // Telling.
 
-    pub(super) fn sum(&self) -> Sum {
+    fn sum(&self) -> Sum {
         let roster = self.roster.lock();
         self.sum_of(&roster)
     }
@@ -490,8 +372,8 @@ impl<J: Send + 'static> Crew<J> {
             queued: queue.items
                 + self.returned_len.load(Ordering::SeqCst)
                 + taken.saturating_sub(busy),
-            blocked: self.blocked.load(Ordering::Relaxed),
-            submitted: self.submitted.load(Ordering::Acquire),
+            blocked: queue.waiters,
+            submitted: queue.sent + self.refused.load(Ordering::Acquire),
             dropped: queue.dropped + queue.shed,
             done: sum.done,
             failed: sum.failed,
@@ -528,40 +410,17 @@ impl<F: Future<Output = Cause>> Cancelled<F> {
     }
 }
 
-/// A place among those who wait to submit.
-struct InLine<'a>(&'a AtomicUsize);
-
-impl<'a> InLine<'a> {
-    fn join(blocked: &'a AtomicUsize, most: usize) -> Option<Self> {
-        let place = Self(blocked);
-        (blocked.fetch_add(1, Ordering::AcqRel) < most).then_some(place)
-    }
+/// A submit under way. Dropped, it may have been let in all the same: then a worker must know.
+struct Handing<'a, J: Send + 'static> {
+    crew: &'a Crew<J>,
+    submit: Submit<'a, J>,
+    over: bool,
 }
 
-impl Drop for InLine<'_> {
+impl<J: Send + 'static> Drop for Handing<'_, J> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// A worker's hold on its place: whatever way it ends, what it held is counted and its place is free.
-pub(super) struct Seat<J: Send + 'static> {
-    pub(super) crew: Arc<Crew<J>>,
-    pub(super) place: Arc<Place>,
-}
-
-impl<J: Send + 'static> Drop for Seat<J> {
-    fn drop(&mut self) {
-        let crew = &self.crew;
-        if crew.bed.get_up(&self.place.rest) && crew.has_work() {
-            crew.bed.wake_one(false);
-        }
-        crew.abandon(self.place.slot.leave());
-        let mut roster = crew.roster.lock();
-        if !crew.cross_out(&mut roster, &self.place) && self.place.replaced.load(Ordering::Relaxed)
-        {
-            roster.stuck -= 1;
-            crew.gone.notify_waiters();
+        if !self.over && self.submit.take_back().is_none() {
+            self.crew.bed.wake_one();
         }
     }
 }

@@ -43,7 +43,11 @@ fn ran(outcome: &impl Outcome) -> Ran {
     if outcome.failed() { Ran::Failed } else { Ran::Done }
 }
 
-/// A job under way. Dropping it cancels the job if it is still queued; one that runs finishes and its result is dropped.
+/// A job under way: await it for the result.
+///
+/// # Cancel safety
+/// Dropping it cancels the job if it is still queued; one that runs finishes and its result is dropped. To wait for it
+/// with a limit and keep it, await `&mut handle`.
 #[derive(Debug)]
 #[must_use = "dropping the handle cancels a queued job"]
 pub struct JoinHandle<T> {
@@ -60,15 +64,19 @@ impl<T> Future for JoinHandle<T> {
 }
 
 impl<T> JoinHandle<T> {
-    /// Waits for the result. Dropping this future drops the handle with it.
+    /// Waits for the result.
     ///
     /// # Errors
     /// As [`Pool::run`](super::Pool::run).
+    ///
+    /// # Cancel safety
+    /// Dropped, it drops the handle, which cancels the job if it is still queued.
     pub async fn join(self) -> Result<T, PoolError> {
         self.await
     }
 
-    /// Waits for the result on a thread that is no task.
+    /// Waits for the result on a thread that is no task. In a task it would hold its runtime's thread, perhaps the one the
+    /// job needs.
     ///
     /// # Errors
     /// As [`Pool::run`](super::Pool::run).

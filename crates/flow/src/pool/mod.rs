@@ -41,20 +41,28 @@
 //!
 //! # What a job costs
 //!
-//! `cargo bench -p forebay-flow --bench pool` measures it. A short job through [`TaskPool::submit`] costs an allocation
-//! (a queue holds jobs of any type), a pass of the queue's lock, its share of a wake, and the way of its memory from one
-//! core to another; a worker takes several at once and counts them without sharing a line. A pool of Go moves a plain
-//! value through a channel for about half of that: it allocates nothing, and its scheduler hands a waiting receiver over
-//! to the sender's core. What waits pays Tokio's timer, which is exact to a millisecond and rounds up: a sleep of 1 ms
-//! that follows another takes 2.
+//! `cargo bench -p forebay-flow --bench pool` measures it. A worker takes several short jobs at once, counts them without
+//! sharing a line, and one wake serves a burst. Of what a short job through [`TaskPool::submit`] costs on one thread, by
+//! `perf record`, four tenths are the queue (a lock to put a job in, a share of one to take it out, and the moves), a sixth
+//! is its memory (a queue holds jobs of any type, so each is a box), a seventh is its poll and its count. On two threads it
+//! costs half as much again: the box and the queue's lines go from one core's cache to the other's, and every 80 jobs a
+//! thread goes to sleep and is woken. A pool of Go stays below because it does neither: a plain value goes through its
+//! channel, without a box, and its scheduler runs the receiver next on the sender's core.
+//!
+//! A job that sleeps should sleep on a fine [`Timer`](crate::timer::Timer): Tokio's is exact to a millisecond and rounds
+//! up, so that a sleep of 1 ms takes 2.
 
 mod bed;
+#[cfg(all(test, loom))]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod bed_model;
 mod crew;
 mod job;
 #[cfg(all(test, shuttle))]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod model;
 pub(crate) mod panic;
+mod roster;
 mod slot;
 mod sync;
 mod tasks;
@@ -62,16 +70,17 @@ mod threads;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use self::crew::Crew;
+use self::crew::{Crew, Source};
 pub use self::job::{JoinHandle, Outcome};
 pub use self::panic::Panic;
 pub use self::tasks::TaskPool;
 pub use self::threads::Pool;
 use crate::backoff::Backoff;
 use crate::ctx::Ctx;
-use crate::queue::{self, Bound, Full, Sender, SubmitError};
+use crate::queue::{self, Bound, Full, Lost, Sender, SubmitError};
 use crate::tasks::Name;
 
 /// Why a job has no result.
@@ -219,7 +228,8 @@ impl Builder {
         self
     }
 
-    /// A panic in a job also ends the worker it ran on, which restarts after the backoff, counted. Off by default.
+    /// A panic in a job also ends the worker it ran on, which restarts after the backoff, counted. Off by default: turn it
+    /// on where a worker keeps something between jobs (a thread's locals, a connection) that a panic may have broken.
     #[must_use]
     pub fn panic_ends_worker(mut self, ends: bool) -> Self {
         self.panic_ends_worker = ends;
@@ -227,6 +237,10 @@ impl Builder {
     }
 
     /// The pause before a dead worker restarts.
+    ///
+    /// # Choosing it
+    /// Long enough that a job which kills its worker each time does not keep a core busy with restarts; short beside the
+    /// time the queue's jobs can wait.
     #[must_use]
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
@@ -276,21 +290,31 @@ impl Builder {
         self
     }
 
-    /// Why this bound, in a sentence for the queue table.
+    /// Why this bound, in a sentence for the queue table: which sum it came from, or what it was seen to need.
     #[must_use]
     pub fn why(mut self, why: &'static str) -> Self {
         self.why = why;
         self
     }
 
-    fn crew<J: Send + 'static>(self, looks: u32) -> (Arc<Crew<J>>, Sender<J>) {
+    fn crew<J: Send + 'static>(self) -> (Arc<Crew<J>>, Sender<J>) {
         // A pool without a context of its own is its own root: its workers end when its last handle goes.
         let ctx = match &self.ctx {
             Some(ctx) => ctx.child(self.name.clone()),
             None => Ctx::root(self.name.clone()),
         };
-        let (jobs, queue) =
-            queue::Options::new(self.name.clone(), self.bound, self.full).why(self.why).build();
+        let refused = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&refused);
+        let (jobs, queue) = queue::Options::new(self.name.clone(), self.bound, self.full)
+            .max_waiting(self.max_blocked)
+            .dead_letter(move |job, lost| {
+                if lost == Lost::Newest {
+                    count.fetch_add(1, Ordering::AcqRel);
+                }
+                drop(job);
+            })
+            .why(self.why)
+            .build();
         let workers = self.workers.max(1);
         let settings = Settings {
             name: self.name,
@@ -298,11 +322,10 @@ impl Builder {
             panic_ends_worker: self.panic_ends_worker,
             backoff: self.backoff,
             job_timeout: self.job_timeout,
-            max_blocked: self.max_blocked,
             max_stuck: self.max_stuck.unwrap_or(workers),
-            looks,
         };
-        (Crew::new(settings, ctx, queue, self.bound.limit() == 0), jobs)
+        let source = Source { queue, rendezvous: self.bound.limit() == 0, refused };
+        (Crew::new(settings, ctx, source), jobs)
     }
 }
 
@@ -314,10 +337,7 @@ struct Settings {
     panic_ends_worker: bool,
     backoff: Backoff,
     job_timeout: Option<Duration>,
-    max_blocked: usize,
     max_stuck: usize,
-    /// How often a worker without work looks again before it sleeps.
-    looks: u32,
 }
 
 /// How a worker's life ended.

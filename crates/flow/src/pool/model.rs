@@ -35,7 +35,7 @@ struct Model {
 impl Model {
     fn submit(&self, job: u64) {
         self.jobs.lock().0.push_back(job);
-        self.bed.wake_one(false);
+        self.bed.wake_one();
     }
 
     fn close(&self) {
@@ -67,13 +67,13 @@ impl Model {
             }
             slot.take(batch.len() as u64);
             if self.bed.get_up(&rest) && !self.jobs.lock().0.is_empty() {
-                self.bed.wake_one(false);
+                self.bed.wake_one();
             }
             if gives_back && batch.len() > 1 {
                 let back = batch.split_off(1);
                 if slot.give_back(back.len() as u64) {
                     self.jobs.lock().0.extend(back);
-                    self.bed.wake_one(false);
+                    self.bed.wake_one();
                 }
             }
             for job in batch {

@@ -1,27 +1,35 @@
-//! The atomics and locks of the pool's synchronous core: the machine's, or the model checker's under `--cfg shuttle`.
+//! The atomics and locks of the pool's synchronous core: the machine's, or a model checker's under `--cfg shuttle` or
+//! `--cfg loom`.
 
-#[cfg(not(shuttle))]
+#[cfg(not(any(loom, shuttle)))]
 pub(super) use parking_lot::Mutex;
-#[cfg(not(shuttle))]
+#[cfg(not(any(loom, shuttle)))]
 pub(super) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
 
-#[cfg(shuttle)]
-pub(super) use modelled::Mutex;
-#[cfg(shuttle)]
-pub(super) use shuttle::sync::atomic::{
+#[cfg(loom)]
+use loom as checker;
+#[cfg(all(shuttle, not(loom)))]
+use shuttle as checker;
+
+#[cfg(any(loom, shuttle))]
+pub(super) use checker::sync::atomic::{
     AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence,
 };
+#[cfg(any(loom, shuttle))]
+pub(super) use modelled::Mutex;
 
-#[cfg(shuttle)]
+#[cfg(any(loom, shuttle))]
 mod modelled {
     use std::sync::PoisonError;
 
-    /// Shuttle's lock with the shape of ours.
+    use super::checker::sync;
+
+    /// The checker's lock with the shape of ours.
     #[derive(Default)]
-    pub(in crate::pool) struct Mutex<T>(shuttle::sync::Mutex<T>);
+    pub(in crate::pool) struct Mutex<T>(sync::Mutex<T>);
 
     impl<T> Mutex<T> {
-        pub(in crate::pool) fn lock(&self) -> shuttle::sync::MutexGuard<'_, T> {
+        pub(in crate::pool) fn lock(&self) -> sync::MutexGuard<'_, T> {
             self.0.lock().unwrap_or_else(PoisonError::into_inner)
         }
     }

@@ -16,8 +16,9 @@ use std::task::Poll;
 
 use tokio::runtime::Handle;
 
-use super::crew::{Cancelled, Crew, Place, Seat};
+use super::crew::{Cancelled, Crew};
 use super::job::{self, JoinHandle, Outcome, TaskJob};
+use super::roster::{Place, Seat};
 use super::slot::Ran;
 use super::{Builder, Drained, End, PoolError, PoolStats, panic};
 use crate::clock::{self, Instant};
@@ -30,9 +31,6 @@ use crate::tasks::Name;
 const MOST: usize = 64;
 /// A batch that takes longer than this is cut: its jobs are not short.
 const SHORT_NANOS: u64 = 50_000;
-/// How often the last worker to run out of work looks again before it sleeps: some microseconds in sum. Being woken costs
-/// the submitter more than that, and the job the time it takes another thread to come.
-const LOOKS: u32 = 32;
 /// Jobs a worker runs before it lets the runtime's other tasks run.
 const TURN: usize = 256;
 
@@ -53,12 +51,13 @@ impl Builder {
     /// Starts the pool on tasks.
     ///
     /// # Panics
-    /// Outside of a Tokio runtime.
+    /// Outside of a Tokio runtime. With a [`Builder::job_timeout`] that runtime must have a timer: without one the worker of
+    /// a job that waits dies, and the job is abandoned.
     #[track_caller]
     #[must_use]
     pub fn tasks(self) -> TaskPool {
         let location = Location::caller();
-        let (crew, jobs) = self.crew::<TaskJob>(LOOKS);
+        let (crew, jobs) = self.crew::<TaskJob>();
         let pool = TaskPool {
             inner: Arc::new(Inner { crew, jobs, runtime: Handle::current(), location }),
         };
@@ -222,7 +221,7 @@ impl TaskPool {
         handle.await
     }
 
-    /// Hands `fut` to a worker if there is room now.
+    /// Hands `fut` in if there is room now. The handle is told as [`TaskPool::run`] would be.
     ///
     /// # Errors
     /// `Full` or `Stopped`; nothing ran.
@@ -242,6 +241,9 @@ impl TaskPool {
     ///
     /// # Cancel safety
     /// Past the deadline, or when dropped, a queued job is cancelled; a running one finishes and its result is dropped.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime with a timer.
     pub async fn run_within<F>(&self, deadline: Instant, fut: F) -> Result<F::Output, PoolError>
     where
         F: Future<Output: Send> + Send + 'static,
@@ -256,7 +258,7 @@ impl TaskPool {
     /// `Stopped`; `Full` under a policy that rejects, or when as many wait for room as may.
     ///
     /// # Cancel safety
-    /// Dropped, it has handed the job in or drops it with itself, uncounted.
+    /// Dropped, it has handed the job in, counted, or drops it with itself, uncounted.
     pub async fn submit<F>(&self, fut: F) -> Result<(), PoolError>
     where
         F: Future<Output: Outcome> + Send + 'static,
@@ -277,6 +279,9 @@ impl TaskPool {
 
     /// Sets the number of workers, one at least. New ones start at once and take what waits; surplus ones end when they
     /// are between jobs, so nothing is interrupted. Does nothing once the pool stops.
+    ///
+    /// # Choosing the number
+    /// As when it is made: jobs a second times seconds a job. The queue's bound stays as it is.
     pub fn resize(&self, workers: usize) {
         self.inner.crew.want(workers);
         self.hire();
@@ -286,19 +291,15 @@ impl TaskPool {
     /// `Cancelled`, those running are aborted.
     ///
     /// # Cancel safety
-    /// Dropped, it leaves the pool closed and draining.
+    /// Dropped, it leaves the pool closed and draining, without the deadline: call it again, or [`TaskPool::stop`].
+    ///
+    /// # Choosing the deadline
+    /// The queue's bound over the rate at which the workers finish, plus the longest job.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime with a timer.
     pub async fn drain(&self, deadline: Instant) -> Drained {
-        let crew = &self.inner.crew;
-        let before = crew.sum();
-        crew.close();
-        if !crew.empty(deadline).await {
-            crew.leave_running_behind();
-            crew.stop(Cause::Shutdown);
-            crew.ctx.kill(Cause::Shutdown);
-            let _ended = crew.empty(clock::now() + ABORT_GRACE).await;
-        }
-        let after = crew.sum();
-        Drained { finished: after.ended() - before.ended(), abandoned: after.abandoned }
+        self.inner.crew.drain(deadline, Some(ABORT_GRACE)).await
     }
 
     /// Takes no more jobs; queued ones are answered `Cancelled`, running ones finish. Returns at once.

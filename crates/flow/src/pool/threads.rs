@@ -19,8 +19,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::crew::{Cancelled, Crew, Place, Roster, Seat};
+use super::crew::{Cancelled, Crew};
 use super::job::{self, Answer, Current, JoinHandle, Outcome, ThreadJob};
+use super::roster::{Place, Roster, Seat};
 use super::slot::Ran;
 use super::{Builder, Drained, End, PoolError, PoolStats, panic};
 use crate::clock::{self, Instant};
@@ -49,7 +50,7 @@ impl Builder {
     #[track_caller]
     pub fn threads(self) -> io::Result<Pool> {
         let location = Location::caller();
-        let (crew, jobs) = self.crew::<ThreadJob>(0);
+        let (crew, jobs) = self.crew::<ThreadJob>();
         // Dropped on the way out, it ends the threads that did start.
         let pool = Pool { inner: Arc::new(Inner { crew, jobs, location }) };
         pool.hire()?;
@@ -191,19 +192,25 @@ fn replace(
 }
 
 impl Pool {
-    /// A pool of `workers` threads whose queue holds `bound`.
+    /// A pool of `workers` threads, one at least, whose queue holds `bound`.
     ///
     /// # Errors
     /// When the system refuses a thread.
+    ///
+    /// # Choosing a bound
+    /// As many workers as cores, and a queue of twice that: see the [module](super).
     #[track_caller]
     pub fn threads(name: impl Into<Name>, workers: usize, bound: Bound) -> io::Result<Self> {
         Builder::new(name.into(), workers, bound).threads()
     }
 
-    /// A pool of `workers` tasks whose queue holds `bound`.
+    /// A pool of `workers` tasks, one at least, whose queue holds `bound`.
     ///
     /// # Panics
     /// Outside of a Tokio runtime.
+    ///
+    /// # Choosing a bound
+    /// As many workers as jobs are under way at once, by Little's law: see the [module](super).
     #[track_caller]
     #[must_use]
     pub fn tasks(name: impl Into<Name>, workers: usize, bound: Bound) -> super::TaskPool {
@@ -248,7 +255,7 @@ impl Pool {
         handle.await
     }
 
-    /// Hands `f` to a worker if there is room now.
+    /// Hands `f` in if there is room now. The handle is told as [`Pool::run`] would be.
     ///
     /// # Errors
     /// `Full` or `Stopped`; nothing ran.
@@ -269,6 +276,9 @@ impl Pool {
     ///
     /// # Cancel safety
     /// Past the deadline, or when dropped, a queued job is cancelled; a running one finishes and its result is dropped.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime with a timer.
     pub async fn run_within<T, F>(&self, deadline: Instant, f: F) -> Result<T, PoolError>
     where
         F: FnOnce() -> T + Send + 'static,
@@ -277,7 +287,8 @@ impl Pool {
         tokio::time::timeout_at(deadline, self.run(f)).await.unwrap_or(Err(PoolError::TimedOut))
     }
 
-    /// Runs `f`, blocking the calling thread. Never call it from a task.
+    /// Runs `f`, blocking the calling thread, without limit. Never call it from a task, which would hold its runtime's
+    /// thread, nor from a job of the same pool, which would wait for itself when all workers do so.
     ///
     /// # Errors
     /// As [`Pool::run`].
@@ -298,7 +309,7 @@ impl Pool {
     /// `Stopped`; `Full` under a policy that rejects, or when as many wait for room as may.
     ///
     /// # Cancel safety
-    /// Dropped, it has handed the job in or drops it with itself, uncounted.
+    /// Dropped, it has handed the job in, counted, or drops it with itself, uncounted.
     pub async fn submit<O, F>(&self, f: F) -> Result<(), PoolError>
     where
         F: FnOnce() -> O + Send + 'static,
@@ -333,17 +344,15 @@ impl Pool {
     /// `Cancelled`, those running are left to themselves.
     ///
     /// # Cancel safety
-    /// Dropped, it leaves the pool closed and draining.
+    /// Dropped, it leaves the pool closed and draining, without the deadline: call it again, or [`Pool::stop`].
+    ///
+    /// # Choosing the deadline
+    /// The queue's bound over the rate at which the workers finish, plus the longest job.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime with a timer.
     pub async fn drain(&self, deadline: Instant) -> Drained {
-        let crew = &self.inner.crew;
-        let before = crew.sum();
-        crew.close();
-        if !crew.empty(deadline).await {
-            crew.leave_running_behind();
-            crew.stop(Cause::Shutdown);
-        }
-        let after = crew.sum();
-        Drained { finished: after.ended() - before.ended(), abandoned: after.abandoned }
+        self.inner.crew.drain(deadline, None).await
     }
 
     /// Takes no more jobs; queued ones are answered `Cancelled`, running ones finish. Returns at once.

@@ -73,6 +73,7 @@ pub use self::core::Queue;
 pub use self::options::Options;
 pub use self::policy::{Full, Lost, Priority, Watermarks};
 pub use self::receiver::{Receiver, Recv, RecvMany};
+pub(crate) use self::registry::drained_by;
 pub use self::registry::{QueueInfo, Registry, registry};
 pub use self::sender::Sender;
 pub use self::submit::{Receipt, Submit, SubmitUntil, SubmitWithin, Unsent};

@@ -85,7 +85,6 @@ pub(crate) const SOMEBODY: u64 = u64::MAX;
 
 /// For every live queue, by the address of the name that its waiters note, the tasks that last received with each of its
 /// live receivers.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the search for cycles of tasks"))]
 pub(crate) fn drained_by() -> Vec<(usize, Vec<u64>)> {
     live().iter().map(|queue| (queue.key(), queue.drained_by())).collect()
 }

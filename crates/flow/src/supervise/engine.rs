@@ -1,385 +1,377 @@
-//! The supervisor at work: starts, restarts, requests, and the end.
+//! The supervisor at work: carries out what the machine decides, and brings it what happens.
 //!
-//! Owns the children and every decision about them. One thing is done at a time; events that arrive meanwhile are kept.
-//! Between two restart attempts it serves requests, so a looping child can be terminated and the supervisor stopped.
+//! Owns the lives of the children and who waits for answers. It decides nothing, and it waits for one thing only: the
+//! next event. So a slow start or stop of one child holds up no request about another.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::future::{Future, poll_fn};
+use std::panic::Location;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 
-use super::children::Slots;
-use super::report::{ExitContext, ExitReason, ExitReport, GaveUp, Why};
-use super::shared::{ChildState, Event, Input, Shared};
-use super::spec::{Restart, Strategy, Supervisor};
-use crate::clock::{self, Instant};
-use crate::ctx::{Cause, Ctx, Stopped};
+use tokio::sync::oneshot;
+use tokio::time::Sleep;
+
+use super::life::{Life, LifeId};
+use super::machine::{Action, Answer, Event, Machine, Ticket};
+use super::plan::{Claim, Plan, PlanCell};
+use super::report::{Directive, ExitContext, ExitReason, ExitReport, GaveUp, StuckReport, Why};
+use super::requests::Asked;
+use super::shared::{Request, Shared, Told, View, What};
+use super::spec::{Body, Spec};
+use crate::clock;
+use crate::ctx::{Cause, Ctx};
 use crate::panics;
 use crate::spawn::ABORT_GRACE;
 
-pub(super) struct Engine {
-    plan: Supervisor,
+/// How a supervisor ended, if well.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It was told to, or its work was done.
+    Stopped,
+    /// Its init said that there is nothing to do.
+    Ignored,
+}
+
+struct Engine {
+    machine: Machine,
+    actions: VecDeque<Action>,
     ctx: Ctx,
-    pub(super) shared: Arc<Shared>,
-    pub(super) slots: Slots,
-    /// When restarts happened, within the period.
-    restarts: VecDeque<Instant>,
-    pub(super) pending: Vec<Pending>,
-    /// Events that came while something else was being waited for.
-    pub(super) kept: VecDeque<Event>,
-}
-
-/// A restart to be made.
-#[derive(Clone, Copy)]
-pub(super) struct Pending {
-    at: Instant,
-    pub(super) what: Group,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Group {
-    One(u64),
-    /// All that are down, from this one on.
-    From(u64),
-}
-
-/// How a start went.
-pub(super) enum Started {
-    Up,
-    Failed(ExitReason),
-    /// The supervisor itself was told to stop meanwhile; the child is down again.
-    Interrupted,
+    shared: Arc<Shared>,
+    plan: Plan,
+    /// Where the next build finds its plan, if there may be one.
+    next_build: Option<PlanCell>,
+    /// What each child is started from.
+    bodies: HashMap<u64, Body>,
+    lives: HashMap<u64, Life>,
+    replies: HashMap<Ticket, oneshot::Sender<Answer>>,
+    /// Of requests to start that are not decided yet.
+    new_bodies: HashMap<Ticket, Body>,
+    /// Of reconfigurations that are not carried out yet.
+    new_plans: HashMap<Ticket, Plan>,
+    next_ticket: Ticket,
+    /// Events that were taken from the inbox and not looked at yet.
+    events: VecDeque<Told>,
+    _claim: Arc<Claim>,
 }
 
 /// Runs a supervisor whose own context is `ctx`.
-pub(super) async fn run(plan: Supervisor, ctx: Ctx) -> Result<(), GaveUp> {
-    let gave_up = |child: Option<String>, why| GaveUp { supervisor: ctx.path(), child, why };
+pub(super) async fn run(
+    mut plan: Plan,
+    next_build: Option<PlanCell>,
+    claim: Arc<Claim>,
+    ctx: Ctx,
+) -> Result<Ended, GaveUp> {
+    let gave_up = |why| GaveUp { supervisor: ctx.path(), child: None, why };
     if let Some((field, problem)) = plan.fault() {
-        return Err(gave_up(None, Why::BadSpec { field, problem }));
+        return Err(gave_up(Why::BadSpec { field, problem }));
     }
-    if !plan.shared.begin() {
-        return Err(gave_up(None, Why::AlreadyRunning));
-    }
-    let mut engine = Engine {
-        shared: Arc::clone(&plan.shared),
-        plan,
-        ctx,
-        slots: Slots::default(),
-        restarts: VecDeque::new(),
-        pending: Vec::new(),
-        kept: VecDeque::new(),
+    let shared = Arc::clone(&claim.0);
+    let Some(next) = shared.begin() else {
+        return Err(gave_up(Why::AlreadyRunning));
     };
-    let result = engine.live().await;
-    let cause = engine.ctx.cause().unwrap_or(Cause::Shutdown);
-    engine.stop_all(&cause).await;
-    result
+    // From here on its drop ends the run.
+    let children = std::mem::take(&mut plan.children);
+    let names = (plan.name.to_string(), ctx.path());
+    let mut engine = Engine {
+        machine: Machine::new(
+            names,
+            plan.settings.clone(),
+            next,
+            fastrand::Rng::new(),
+            clock::now(),
+        ),
+        actions: VecDeque::new(),
+        shared,
+        plan,
+        next_build,
+        bodies: HashMap::new(),
+        lives: HashMap::new(),
+        replies: HashMap::new(),
+        new_bodies: HashMap::new(),
+        new_plans: HashMap::new(),
+        next_ticket: 0,
+        events: VecDeque::new(),
+        ctx: ctx.clone(),
+        _claim: claim,
+    };
+    if let Some(ended) = engine.init().await.map_err(|error| gave_up(Why::Init(error)))? {
+        return Ok(ended);
+    }
+    engine.boot(next, children);
+    engine.live().await.map(|()| Ended::Stopped)
 }
 
 impl Drop for Engine {
     /// However it ends, no child outlives it. After an orderly end there is none left.
     fn drop(&mut self) {
-        for (_, slot) in self.slots.all() {
-            if let Some(instance) = &slot.instance {
-                instance.ctx.kill(Cause::Dropped);
-            }
+        for life in self.lives.values() {
+            life.ctx.kill(Cause::Dropped);
         }
         self.shared.end();
     }
 }
 
 impl Engine {
+    /// Runs the plan's init, if it has one; `Some` when that was all.
+    async fn init(&mut self) -> Result<Option<Ended>, String> {
+        let Some(init) = self.plan.init.clone() else {
+            return Ok(None);
+        };
+        let own = self.ctx.unheard_child("init");
+        let inner = own.clone();
+        let running = panics::catch_async(async move { init(inner).await });
+        let ended = self.ctx.run(running).await;
+        own.kill(Cause::Terminated);
+        // What does not end after an abort cannot be waited for; the leak check names it.
+        let _left_behind = tokio::time::timeout(ABORT_GRACE, own.idle()).await.is_err();
+        match ended {
+            Err(_stopped) => Ok(Some(Ended::Stopped)),
+            Ok(Err(message)) => Err(format!("panicked: {message}")),
+            Ok(Ok(Ok(()))) => Ok(None),
+            Ok(Ok(Err(error))) => match error.downcast_ref() {
+                Some(Directive::Ignore) => Ok(Some(Ended::Ignored)),
+                _ => Err(error.to_string()),
+            },
+        }
+    }
+
+    fn boot(&mut self, first: u64, children: Vec<Spec>) {
+        let mut rules = Vec::with_capacity(children.len());
+        for (seq, child) in (first..).zip(children) {
+            rules.push(child.rules);
+            self.bodies.insert(seq, child.body);
+        }
+        self.step(Event::Boot(rules));
+    }
+
     async fn live(&mut self) -> Result<(), GaveUp> {
-        for child in std::mem::take(&mut self.plan.children) {
-            let seq = self.slots.add(child, false);
-            self.show(seq);
-        }
-        for seq in self.slots.from(0) {
-            match self.start(seq).await {
-                Started::Up => {}
-                Started::Failed(_) if self.slots.get(seq).is_none_or(|slot| slot.held) => {}
-                Started::Failed(reason) => {
-                    self.reap(seq, reason.clone(), ExitContext::Start, false).await;
-                    return Err(self.gave_up(seq, Why::StartFailed(reason)));
-                }
-                Started::Interrupted => return Ok(()),
-            }
-        }
-        self.ctx.ready();
-        while !self.ctx.is_cancelled() {
-            if let Some(event) = self.kept.pop_front() {
-                self.on_event(event).await?;
-            } else if let Some(due) = self.take_due() {
-                self.make_restart(due).await?;
-            } else {
-                self.wait().await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits for whatever comes first: an event, a request, a restart that is due, the end.
-    async fn wait(&mut self) -> Result<(), GaveUp> {
-        let next_restart = self.pending.iter().map(|pending| pending.at).min();
-        let input = {
-            let next = self.ctx.run(self.shared.next());
-            match next_restart {
-                Some(at) => tokio::time::timeout_at(at, next).await.ok(),
-                None => Some(next.await),
-            }
-        };
-        match input {
-            Some(Ok(Input::Event(event))) => self.on_event(event).await,
-            Some(Ok(Input::Request(request))) => {
-                self.on_request(request).await;
-                Ok(())
-            }
-            Some(Err(Stopped::DeadlineExceeded)) => {
-                self.ctx.cancel(Cause::Other("its deadline passed"));
-                Ok(())
-            }
-            Some(Err(Stopped::Cancelled(_))) | None => Ok(()),
-        }
-    }
-
-    fn take_due(&mut self) -> Option<Group> {
-        let now = clock::now();
-        let place = self.pending.iter().position(|pending| pending.at <= now)?;
-        Some(self.pending.swap_remove(place).what)
-    }
-
-    async fn on_event(&mut self, event: Event) -> Result<(), GaveUp> {
-        match event {
-            Event::Exited { seq, run, reason } if self.is_current(seq, run) => {
-                self.on_exit(seq, reason).await
-            }
-            Event::Exited { .. } | Event::Ready { .. } => Ok(()),
-        }
-    }
-
-    /// A child ended by itself.
-    async fn on_exit(&mut self, seq: u64, reason: ExitReason) -> Result<(), GaveUp> {
-        let Some(slot) = self.slots.get(seq) else {
-            return Ok(());
-        };
-        let restart = match (slot.spec.restart, &reason) {
-            (_, ExitReason::DoNotRestart | ExitReason::TerminateTree) | (Restart::Temporary, _) => {
-                false
-            }
-            (Restart::Permanent, _) => true,
-            (Restart::Transient, reason) => reason.is_failure(),
-        };
-        if reason == ExitReason::TerminateTree {
-            self.reap(seq, reason, ExitContext::Running, false).await;
-            return Err(self.gave_up(seq, Why::Directed));
-        }
-        if restart {
-            return self.restart_later(seq, reason, ExitContext::Running).await;
-        }
-        self.reap(seq, reason, ExitContext::Running, false).await;
-        self.forget_temporary(seq);
-        Ok(())
-    }
-
-    /// A child that must be restarted is down (or its start failed): counts it, takes the group down with it, sets the pause.
-    async fn restart_later(
-        &mut self,
-        seq: u64,
-        reason: ExitReason,
-        context: ExitContext,
-    ) -> Result<(), GaveUp> {
-        let allowed = self.count_restart();
-        self.reap(seq, reason.clone(), context, allowed).await;
-        if !allowed {
-            let why = Why::Intensity {
-                max: self.plan.max_restarts,
-                period: self.plan.period,
-                last: reason,
-            };
-            return Err(self.gave_up(seq, why));
-        }
-        let what = match self.plan.strategy {
-            Strategy::OneForOne => Group::One(seq),
-            Strategy::OneForAll => Group::From(0),
-            Strategy::RestForOne => Group::From(seq),
-        };
-        self.take_group_down(what, seq).await;
-        let pause = self.slots.get(seq).map_or(0, |slot| slot.failures);
-        let mut at = clock::now() + self.plan.backoff.pause(pause);
-        let mut what = what;
-        if let Group::From(first) = what {
-            // One group restart at a time: the wider and later of the two.
-            for pending in std::mem::take(&mut self.pending) {
-                if let Group::From(other) = pending.what {
-                    what = Group::From(first.min(other));
-                    at = at.max(pending.at);
-                }
-            }
-        }
-        self.pending.push(Pending { at, what });
-        Ok(())
-    }
-
-    async fn take_group_down(&mut self, what: Group, failed: u64) {
-        let group = match what {
-            Group::One(seq) => vec![seq],
-            Group::From(first) => self.slots.from(first),
-        };
-        if matches!(what, Group::From(_)) {
-            self.stop_in_reverse(&group, &Cause::Restart).await;
-        }
-        for seq in group {
-            if seq != failed {
-                self.forget_temporary(seq);
-            }
-            if let Some(slot) = self.slots.get_mut(seq) {
-                slot.held = false;
-            }
-            self.set_state(seq, ChildState::Restarting);
-        }
-    }
-
-    /// Notes a restart; false when it is one too many for the intensity.
-    fn count_restart(&mut self) -> bool {
-        let now = clock::now();
-        self.restarts.push_back(now);
-        while let Some(first) = self.restarts.front()
-            && now.saturating_duration_since(*first) > self.plan.period
-        {
-            self.restarts.pop_front();
-        }
-        self.restarts.len() <= self.plan.max_restarts
-    }
-
-    async fn make_restart(&mut self, what: Group) -> Result<(), GaveUp> {
-        let group = match what {
-            Group::One(seq) => vec![seq],
-            Group::From(first) => self.slots.from(first),
-        };
-        for seq in group {
-            let Some(slot) = self.slots.get_mut(seq) else {
-                continue;
-            };
-            if slot.instance.is_some() || slot.held {
-                continue;
-            }
-            slot.restarts += 1;
-            match self.start(seq).await {
-                Started::Up => {}
-                Started::Interrupted => return Ok(()),
-                Started::Failed(_) if self.slots.get(seq).is_none_or(|slot| slot.held) => {}
-                Started::Failed(reason) => return self.restart_failed(seq, reason).await,
-            }
-        }
-        Ok(())
-    }
-
-    /// A start inside a restart failed: it counts like an exit, and the rest of the group waits with it.
-    async fn restart_failed(&mut self, seq: u64, reason: ExitReason) -> Result<(), GaveUp> {
-        if self.slots.get(seq).is_some_and(|slot| slot.spec.restart == Restart::Temporary) {
-            self.forget_temporary(seq);
-            return Ok(());
-        }
-        self.restart_later(seq, reason, ExitContext::Start).await
-    }
-
-    /// Starts a child and waits until it is up.
-    pub(super) async fn start(&mut self, seq: u64) -> Started {
-        let Some(slot) = self.slots.get_mut(seq) else {
-            return Started::Interrupted;
-        };
-        slot.spawn(seq, &self.ctx, &self.shared);
-        let (run, waits, limit, name) =
-            (slot.run, slot.spec.waits_for_ready, slot.spec.ready_within, slot.spec.name.clone());
-        if !waits {
-            self.set_state(seq, ChildState::Running);
-            return Started::Up;
-        }
-        self.set_state(seq, ChildState::Starting);
-        let deadline = clock::now() + limit;
+        let ctx = self.ctx.clone();
+        let mut cancelled = pin!(ctx.cancelled());
+        let mut told_to_end = false;
+        let mut alarm = pin!(tokio::time::sleep_until(clock::now()));
         loop {
-            let input = {
-                let next = self.ctx.run(self.shared.next_event_or_terminate(&name));
-                tokio::time::timeout_at(deadline, next).await
-            };
-            match input {
-                Ok(Ok(Input::Event(Event::Ready { seq: who, run: which })))
-                    if who == seq && which == run =>
-                {
-                    self.set_state(seq, ChildState::Running);
-                    return Started::Up;
+            while let Some(action) = self.actions.pop_front() {
+                if let Action::Finish(outcome) = action {
+                    return outcome;
                 }
-                Ok(Ok(Input::Event(event @ Event::Exited { seq: who, run: which, .. })))
-                    if who == seq && which == run =>
-                {
-                    return self.ended_before_ready(event);
-                }
-                Ok(Ok(Input::Event(event))) => self.kept.push_back(event),
-                Ok(Ok(Input::Request(request))) => {
-                    self.on_terminate(request).await;
-                    return Started::Failed(ExitReason::Killed);
-                }
-                Ok(Err(_)) => {
-                    self.stop_together(&[seq], &Cause::Shutdown).await;
-                    return Started::Interrupted;
-                }
-                Err(_) => {
-                    self.stop_together(&[seq], &Cause::Terminated).await;
-                    return Started::Failed(ExitReason::NotReady(limit));
+                self.act(action);
+                // A hundred thousand starts in a row leave the others their turn.
+                tokio::task::coop::consume_budget().await;
+            }
+            if let Some(told) = self.events.pop_front() {
+                self.on_told(told);
+                continue;
+            }
+            let cancelled = (!told_to_end).then_some(cancelled.as_mut());
+            match self.next(cancelled, alarm.as_mut()).await {
+                Input::Events => {}
+                Input::Request(request) => self.on_request(request),
+                Input::Time => self.on_time(),
+                Input::Cancelled(cause) => {
+                    told_to_end = true;
+                    self.step(Event::Cancelled(cause));
                 }
             }
         }
     }
 
-    /// A clean end before ready is a child that had nothing to do: it was up and is gone. Anything else is a failed start.
-    fn ended_before_ready(&mut self, event: Event) -> Started {
-        if let Event::Exited { reason, .. } = &event
-            && reason.is_failure()
+    /// Waits for whatever comes first.
+    async fn next(
+        &mut self,
+        mut cancelled: Option<Pin<&mut impl Future<Output = Cause>>>,
+        mut alarm: Pin<&mut Sleep>,
+    ) -> Input {
+        let until = self.ctx.deadline().filter(|_| cancelled.is_some());
+        let alarm_at = [self.machine.deadline(), until].into_iter().flatten().min();
+        if let Some(at) = alarm_at
+            && alarm.deadline() != at
         {
-            return Started::Failed(reason.clone());
+            alarm.as_mut().reset(at);
         }
-        self.kept.push_back(event);
-        Started::Up
+        poll_fn(|cx| {
+            if let Some(cancelled) = &mut cancelled
+                && let Poll::Ready(cause) = cancelled.as_mut().poll(cx)
+            {
+                return Poll::Ready(Input::Cancelled(cause));
+            }
+            match self.shared.inbox.poll_take(cx, &mut self.events) {
+                Poll::Ready(None) => return Poll::Ready(Input::Events),
+                Poll::Ready(Some(request)) => return Poll::Ready(Input::Request(request)),
+                Poll::Pending => {}
+            }
+            if alarm_at.is_some() && alarm.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Input::Time);
+            }
+            Poll::Pending
+        })
+        .await
     }
 
-    /// Takes note of an instance's end, and sees to it that nothing it started outlives it.
-    pub(super) async fn reap(
-        &mut self,
-        seq: u64,
-        reason: ExitReason,
-        context: ExitContext,
-        will_restart: bool,
-    ) {
-        let Some(slot) = self.slots.get_mut(seq) else {
+    fn step(&mut self, event: Event) {
+        self.actions.extend(self.machine.step(clock::now(), event));
+    }
+
+    fn on_time(&mut self) {
+        if self.ctx.deadline().is_some_and(|deadline| deadline <= clock::now()) {
+            self.ctx.cancel(Cause::Other("its deadline passed"));
+        }
+        self.step(Event::Tick);
+    }
+
+    fn on_told(&mut self, told: Told) {
+        match told {
+            Told::Ready(LifeId { seq, run }, info) => self.step(Event::Ready { seq, run, info }),
+            Told::Exited(id, reason) => self.on_exited(id, reason),
+            Told::Swept(id, reason) => self.on_gone(id, reason),
+        }
+    }
+
+    /// A child's own task ended. Nothing that it spawned may outlive it.
+    fn on_exited(&mut self, id: LifeId, reason: ExitReason) {
+        let Some(life) = self.lives.get(&id.seq).filter(|life| life.run == id.run) else {
             return;
         };
-        let lived = match slot.instance.take() {
-            // Stopped and reported already; only that it was not ready in time is still to be said.
-            None if !matches!(reason, ExitReason::NotReady(_)) => return,
-            None => std::time::Duration::ZERO,
-            Some(instance) => {
-                instance.ctx.kill(Cause::Terminated);
-                if instance.ctx.live() > 0 && reason != ExitReason::Unstopped {
-                    // What does not end after an abort cannot be waited for; the leak check names it.
-                    let _left_behind =
-                        tokio::time::timeout(ABORT_GRACE, instance.ctx.idle()).await.is_err();
-                }
-                clock::now().saturating_duration_since(instance.started)
+        life.ctx.kill(Cause::Terminated);
+        if life.ctx.live() == 0 {
+            return self.on_gone(id, reason);
+        }
+        let ctx = life.ctx.clone();
+        let swept = Swept { shared: Arc::clone(&self.shared), id, reason };
+        let sweep = async move {
+            let _swept = swept;
+            // What does not end after an abort cannot be waited for; the leak check names it.
+            let _left_behind = tokio::time::timeout(ABORT_GRACE, ctx.idle()).await.is_err();
+        };
+        drop(self.ctx.spawn_unowned("sweep".into(), Location::caller(), sweep));
+        self.step(Event::Leaving { seq: id.seq, run: id.run });
+    }
+
+    fn on_gone(&mut self, LifeId { seq, run }: LifeId, reason: ExitReason) {
+        if self.lives.get(&seq).is_some_and(|life| life.run == run) {
+            self.lives.remove(&seq);
+        }
+        self.step(Event::Exited { seq, run, reason });
+    }
+
+    fn on_request(&mut self, Request { what, reply }: Request) {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.replies.insert(ticket, reply);
+        let asked = match what {
+            What::Start(spec) => {
+                let Spec { rules, body } = *spec;
+                self.new_bodies.insert(ticket, body);
+                Asked::Start(Box::new(rules))
+            }
+            What::Terminate(name) => Asked::Terminate(name),
+            What::Restart(name) => Asked::Restart(name),
+            What::Delete(name) => Asked::Delete(name),
+            What::Remove(seq) => Asked::Remove(seq),
+            What::Reconfigure(plan) => {
+                let rules = plan.children.iter().map(|spec| spec.rules.clone()).collect();
+                let settings = Box::new(plan.settings.clone());
+                let name = plan.name.to_string();
+                self.new_plans.insert(ticket, *plan);
+                Asked::Reconfigure(settings, name, rules)
             }
         };
-        if context != ExitContext::Stop {
-            let stable = lived >= self.plan.backoff.stable_after;
-            slot.failures = if stable { 1 } else { slot.failures.saturating_add(1) };
+        self.step(Event::Asked(asked, ticket));
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Added { ticket, seq } => {
+                if let Some(body) = self.new_bodies.remove(&ticket) {
+                    self.bodies.insert(seq, body);
+                }
+            }
+            Action::Rebind { ticket, index, seq } => self.rebind(ticket, index, seq),
+            Action::Spawn { seq, run } => self.spawn(LifeId { seq, run }),
+            Action::Cancel { seq, cause } => self.with_life(seq, |life| life.ctx.cancel(cause)),
+            Action::Kill { seq, cause } => self.with_life(seq, |life| life.ctx.kill(cause)),
+            Action::TakePulse { seq, run } => {
+                let life = self.lives.get(&seq).filter(|life| life.run == run);
+                let last = life.and_then(Life::last_beat);
+                self.step(Event::Pulse { seq, run, last });
+            }
+            Action::Paint(seq) => self.paint(seq),
+            Action::Erase(seq) => {
+                self.bodies.remove(&seq);
+                self.lives.remove(&seq);
+                self.shared.erase(seq);
+            }
+            Action::Answer(ticket, answer) => self.answer(ticket, answer),
+            Action::Exit(report) => self.report(&report),
+            Action::Stuck(report) => self.report_stuck(&report),
+            Action::CoolingDown(pause) => {
+                tracing::error!(supervisor = %self.ctx.path(), ?pause, "too many failures: no restarts for a while");
+            }
+            Action::Ready => self.ctx.ready(),
+            // `live` takes it.
+            Action::Finish(_) => {}
         }
-        slot.last_exit = Some(reason.clone());
-        let report = ExitReport {
-            supervisor: self.ctx.path(),
-            child: slot.spec.name.to_string(),
-            reason,
-            context,
-            will_restart,
-            restarts: slot.restarts,
-            lived,
+    }
+
+    fn with_life(&self, seq: u64, act: impl FnOnce(&Life)) {
+        if let Some(life) = self.lives.get(&seq) {
+            act(life);
+        }
+    }
+
+    fn spawn(&mut self, id: LifeId) {
+        let (Some(slot), Some(body)) =
+            (self.machine.slots.get(id.seq), self.bodies.get_mut(&id.seq))
+        else {
+            return;
         };
-        self.set_state(seq, ChildState::Stopped);
-        self.report(&report);
+        let temporary = slot.rules.restart == super::spec::Restart::Temporary;
+        let start = if temporary { body.start.take() } else { body.start.clone() };
+        let Some(start) = start else {
+            tracing::error!(child = %slot.rules.name, "there is nothing left to start it from");
+            let reason = ExitReason::Error("there is nothing left to start it from".to_owned());
+            return self.step(Event::Exited { seq: id.seq, run: id.run, reason });
+        };
+        let (name, nested) = (slot.rules.name.clone(), body.nested.clone());
+        let above = (&self.ctx, &self.shared);
+        let life = Life::spawn(id, &name, body.location, start, nested, above);
+        self.lives.insert(id.seq, life);
+    }
+
+    /// A child is started from something else the next time.
+    fn rebind(&mut self, ticket: Ticket, index: usize, seq: u64) {
+        let spec = self.new_plans.get(&ticket).and_then(|plan| plan.children.get(index));
+        if let Some(mut body) = spec.map(|spec| spec.body.clone()) {
+            let slot = self.machine.slots.get(seq);
+            if slot.is_some_and(|slot| slot.lives_once()) {
+                body.start = None;
+            }
+            self.bodies.insert(seq, body);
+        }
+    }
+
+    fn answer(&mut self, ticket: Ticket, answer: Answer) {
+        self.new_bodies.remove(&ticket);
+        if let Some(plan) = self.new_plans.remove(&ticket)
+            && answer == Answer::Done
+        {
+            self.shared.set_strategy(plan.settings.strategy);
+            if let Some(cell) = &self.next_build {
+                *cell.lock() = plan.clone();
+            }
+            self.plan = Plan { children: Vec::new(), ..plan };
+        }
+        // Whoever asked may have gone.
+        drop(self.replies.remove(&ticket).map(|reply| reply.send(answer)));
+    }
+
+    fn paint(&self, seq: u64) {
+        let (Some(slot), Some(body)) = (self.machine.slots.get(seq), self.bodies.get(&seq)) else {
+            return;
+        };
+        let nested = self.lives.get(&seq).map_or(&body.nested, |life| &life.nested);
+        self.shared.paint(seq, View::new(slot, nested.clone()));
     }
 
     fn report(&self, report: &ExitReport) {
@@ -398,39 +390,34 @@ impl Engine {
         }
     }
 
-    fn gave_up(&self, seq: u64, why: Why) -> GaveUp {
-        let child = self.slots.get(seq).map(|slot| slot.spec.name.to_string());
-        GaveUp { supervisor: self.ctx.path(), child, why }
-    }
-
-    pub(super) fn is_current(&self, seq: u64, run: u64) -> bool {
-        self.slots.get(seq).is_some_and(|slot| slot.run == run && slot.instance.is_some())
-    }
-
-    pub(super) fn set_state(&mut self, seq: u64, state: ChildState) {
-        if let Some(slot) = self.slots.get_mut(seq) {
-            if slot.state != state {
-                slot.state = state;
-                slot.since = clock::now();
-            }
-            self.show(seq);
+    fn report_stuck(&self, report: &StuckReport) {
+        let StuckReport { supervisor, child, silent, will_stop } = report;
+        tracing::error!(%supervisor, %child, ?silent, will_stop, "child missed its heartbeat");
+        if let Some(hook) = &self.plan.on_stuck
+            && let Err(message) = panics::catch(|| hook(report))
+        {
+            tracing::error!(%supervisor, %message, "the hook for stuck children panicked");
         }
     }
+}
 
-    fn show(&self, seq: u64) {
-        if let Some(slot) = self.slots.get(seq) {
-            self.shared.paint(seq, slot.view());
-        }
-    }
+/// Tells that a life is swept up when it is dropped: also when the sweep itself is killed, with the context it is in.
+struct Swept {
+    shared: Arc<Shared>,
+    id: LifeId,
+    reason: ExitReason,
+}
 
-    pub(super) fn forget_temporary(&mut self, seq: u64) {
-        if self.slots.get(seq).is_some_and(|slot| slot.spec.restart == Restart::Temporary) {
-            self.forget(seq);
-        }
+impl Drop for Swept {
+    fn drop(&mut self) {
+        self.shared.inbox.tell(Told::Swept(self.id, self.reason.clone()));
     }
+}
 
-    pub(super) fn forget(&mut self, seq: u64) {
-        self.slots.remove(seq);
-        self.shared.erase(seq);
-    }
+enum Input {
+    /// Some are in `events` now.
+    Events,
+    Request(Request),
+    Time,
+    Cancelled(Cause),
 }

@@ -23,13 +23,19 @@ pub enum ExitReason {
     DoNotRestart,
     /// It returned [`Directive::TerminateTree`].
     TerminateTree,
+    /// It returned [`Directive::Ignore`].
+    Ignored,
+    /// It returned [`Elsewhere`]: what it would be runs already, as this.
+    Elsewhere(String),
+    /// It missed its heartbeat; this long it was silent.
+    Stuck(Duration),
 }
 
 impl ExitReason {
-    /// Whether it is a failure: all but a clean return and a wish not to be restarted.
+    /// Whether it is a failure: all but a clean return, a wish not to be restarted, and nothing to do.
     #[must_use]
     pub fn is_failure(&self) -> bool {
-        !matches!(self, Self::Normal | Self::DoNotRestart)
+        !matches!(self, Self::Normal | Self::DoNotRestart | Self::Ignored)
     }
 }
 
@@ -44,17 +50,24 @@ impl fmt::Display for ExitReason {
             Self::Unstopped => f.write_str("did not stop, and may still be running"),
             Self::DoNotRestart => f.write_str("asked not to be restarted"),
             Self::TerminateTree => f.write_str("asked for the end of its supervisor"),
+            Self::Ignored => f.write_str("has nothing to do"),
+            Self::Elsewhere(identity) => write!(f, "runs already elsewhere: {identity}"),
+            Self::Stuck(silence) => write!(f, "missed its heartbeat: silent for {silence:?}"),
         }
     }
 }
 
-/// What a child may return as its error to tell its supervisor what to do, whatever its restart rule says.
+/// What a child may return as its error to tell its supervisor what to do, whatever its restart rule says, before it was
+/// ready or after. The error it is wrapped in (a boxed one, an enum of the child's own) must be `Directive` itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Directive {
-    /// Leave this child stopped.
+    /// Leave this child stopped, until it is asked for or its group is restarted.
     DoNotRestart,
     /// Stop the supervisor, which gives up.
     TerminateTree,
+    /// There is nothing for this child to do here: not a failure, and the next child is started. The child of the plan
+    /// stays, stopped; a temporary or dynamic one is forgotten.
+    Ignore,
 }
 
 impl fmt::Display for Directive {
@@ -62,11 +75,25 @@ impl fmt::Display for Directive {
         f.write_str(match self {
             Self::DoNotRestart => "do not restart",
             Self::TerminateTree => "terminate the tree",
+            Self::Ignore => "ignore",
         })
     }
 }
 
 impl Error for Directive {}
+
+/// What a child may return as its error before it is ready: what it would be runs already, somewhere else, and this is
+/// how to find it (a process id, an address, the holder of a lock). The start fails; whoever asked for it is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elsewhere(pub String);
+
+impl fmt::Display for Elsewhere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "runs already elsewhere: {}", self.0)
+    }
+}
+
+impl Error for Elsewhere {}
 
 /// In what phase of its life an instance ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,12 +117,25 @@ pub struct ExitReport {
     pub reason: ExitReason,
     /// In what phase.
     pub context: ExitContext,
-    /// Whether it will be started again.
+    /// Whether it will be started again, alone or with its group.
     pub will_restart: bool,
     /// How often it was restarted before.
     pub restarts: u64,
     /// How long this instance lived.
     pub lived: Duration,
+}
+
+/// A child that promised a heartbeat and missed it. It is alive; its [`ExitReport`] follows if it is restarted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StuckReport {
+    /// The supervisor's path.
+    pub supervisor: String,
+    /// The child's name.
+    pub child: String,
+    /// How long it has been silent.
+    pub silent: Duration,
+    /// Whether it is stopped for that.
+    pub will_stop: bool,
 }
 
 /// Why a supervisor ended without being asked to. Its children are stopped.
@@ -121,6 +161,8 @@ pub enum Why {
         /// How the last one ended.
         last: ExitReason,
     },
+    /// Its own [`init`](super::Supervisor::init) failed; no child was started.
+    Init(String),
     /// A child failed to start the first time.
     StartFailed(ExitReason),
     /// A child asked for it.
@@ -132,7 +174,7 @@ pub enum Why {
         /// What is wrong with it.
         problem: String,
     },
-    /// It was run twice at once.
+    /// Its last run is not over yet.
     AlreadyRunning,
 }
 
@@ -146,6 +188,7 @@ impl fmt::Display for GaveUp {
             Why::Intensity { max, period, last } => {
                 write!(f, "{last}; more than {max} restarts in {period:?}")
             }
+            Why::Init(error) => write!(f, "init: {error}"),
             Why::StartFailed(reason) => write!(f, "did not start: {reason}"),
             Why::Directed => f.write_str("asked for it"),
             Why::BadSpec { field, problem } => write!(f, "{field}: {problem}"),

@@ -1,22 +1,27 @@
 //! What a supervisor shares with its children and its handles: an inbox, and a picture of itself to read.
 //!
-//! Owns the inbox (at most two events per instance, and a bounded number of requests) and the picture. The supervisor
-//! alone takes from the inbox and paints the picture; nothing here waits for it.
+//! Owns the inbox (at most three events per instance, and a bounded number of requests) and the picture. The supervisor
+//! alone takes from the inbox and paints the picture; reading the picture never waits for it.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::future::Future;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
-use super::handle::{ControlError, StartError};
+use super::handle::Counts;
+use super::inbox::Inbox;
+use super::life::LifeId;
+use super::machine::Answer;
+use super::plan::{Plan, Strategy};
 use super::report::ExitReason;
-use super::spec::{Child, Strategy};
+use super::slots::Slot;
+use super::spec::Spec;
 use crate::clock::{self, Instant};
+use crate::ctx::StartInfo;
 use crate::tasks::Name;
 
-/// Requests that may wait before or while it is busy.
+/// Requests that may wait for a supervisor before or while it is busy; who comes after them waits for room.
 const MAX_REQUESTS: usize = 1024;
 
 static ROOTS: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
@@ -88,6 +93,10 @@ pub struct Node {
     pub strategy: Option<Strategy>,
     /// Where it is in its life.
     pub state: ChildState,
+    /// Which of its lives this is, from 1: two readings with the same number saw the same instance. 0 before the first.
+    pub life: u64,
+    /// Whether it promised a heartbeat and is silent.
+    pub stuck: bool,
     /// How often it was restarted.
     pub restarts: u64,
     /// When it came into its state.
@@ -100,86 +109,73 @@ pub struct Node {
 
 /// What children tell their supervisor.
 #[derive(Debug)]
-pub(super) enum Event {
-    Ready { seq: u64, run: u64 },
-    Exited { seq: u64, run: u64, reason: ExitReason },
+pub(super) enum Told {
+    Ready(LifeId, Option<StartInfo>),
+    /// Its own task is over.
+    Exited(LifeId, ExitReason),
+    /// What it had spawned is over, too, or cannot be waited for.
+    Swept(LifeId, ExitReason),
 }
 
-type Reply<E> = oneshot::Sender<Result<(), E>>;
-
-/// What handles ask of it.
-pub(super) enum Request {
-    Start(Box<Child>, Reply<StartError>),
-    Terminate(String, Reply<ControlError>),
-    Restart(String, Reply<ControlError>),
-    Delete(String, Reply<ControlError>),
+/// What handles ask of it. Dropped, it is refused.
+pub(super) struct Request {
+    pub(super) what: What,
+    pub(super) reply: oneshot::Sender<Answer>,
 }
 
-impl Request {
-    fn refuse(self) {
-        // Whoever asked may have gone.
-        match self {
-            Self::Start(_, reply) => drop(reply.send(Err(StartError::NotRunning))),
-            Self::Terminate(_, reply) | Self::Restart(_, reply) | Self::Delete(_, reply) => {
-                drop(reply.send(Err(ControlError::NotRunning)));
-            }
-        }
-    }
-}
-
-pub(super) enum Input {
-    Event(Event),
-    Request(Request),
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    New,
-    Running,
-    Stopped,
+pub(super) enum What {
+    Start(Box<Spec>),
+    Terminate(String),
+    Restart(String),
+    Delete(String),
+    Remove(u64),
+    Reconfigure(Box<Plan>),
 }
 
 pub(crate) struct Shared {
     name: Name,
-    strategy: Strategy,
-    inbox: Mutex<Inbox>,
-    arrived: Notify,
+    pub(super) inbox: Inbox<Told, Request>,
     picture: Mutex<Picture>,
 }
 
-struct Inbox {
-    phase: Phase,
-    events: VecDeque<Event>,
-    requests: VecDeque<Request>,
-}
-
 struct Picture {
+    strategy: Strategy,
     since: Instant,
     children: BTreeMap<u64, View>,
+    by_name: HashMap<Name, u64>,
+    counts: Counts,
+    /// No child has had this number, or a higher one.
+    next_seq: u64,
 }
 
 /// One child, as painted by its supervisor.
 pub(super) struct View {
-    pub(super) name: Name,
-    pub(super) kind: NodeKind,
-    pub(super) nested: Option<Arc<Shared>>,
-    pub(super) state: ChildState,
-    pub(super) restarts: u64,
-    pub(super) since: Instant,
-    pub(super) last_exit: Option<ExitReason>,
+    name: Name,
+    kind: NodeKind,
+    nested: Option<Arc<Shared>>,
+    state: ChildState,
+    life: u64,
+    stuck: bool,
+    restarts: u64,
+    since: Instant,
+    last_exit: Option<ExitReason>,
 }
 
 impl Shared {
     pub(super) fn new(name: Name, strategy: Strategy) -> Arc<Self> {
-        let inbox = Inbox { phase: Phase::New, events: VecDeque::new(), requests: VecDeque::new() };
-        let picture = Picture { since: clock::now(), children: BTreeMap::new() };
-        Arc::new(Self {
-            name,
+        let picture = Picture {
             strategy,
-            inbox: Mutex::new(inbox),
-            arrived: Notify::new(),
-            picture: Mutex::new(picture),
-        })
+            since: clock::now(),
+            children: BTreeMap::new(),
+            by_name: HashMap::new(),
+            counts: Counts::default(),
+            next_seq: 0,
+        };
+        Arc::new(Self { name, inbox: Inbox::new(MAX_REQUESTS), picture: Mutex::new(picture) })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(super) fn enter_roots(self: &Arc<Self>) {
@@ -188,112 +184,77 @@ impl Shared {
         roots.push(Arc::downgrade(self));
     }
 
-    /// Begins a run; false when one is under way.
-    pub(super) fn begin(&self) -> bool {
-        let mut inbox = self.inbox.lock();
-        if inbox.phase == Phase::Running {
-            return false;
+    /// Begins a run and says from which number on children are new; `None` when one is under way.
+    pub(super) fn begin(&self) -> Option<u64> {
+        if !self.inbox.begin() {
+            return None;
         }
-        inbox.phase = Phase::Running;
-        inbox.events.clear();
-        drop(inbox);
-        *self.picture.lock() = Picture { since: clock::now(), children: BTreeMap::new() };
-        true
+        let mut picture = self.picture.lock();
+        picture.since = clock::now();
+        picture.children.clear();
+        picture.by_name.clear();
+        picture.counts = Counts::default();
+        Some(picture.next_seq)
     }
 
     /// Ends a run: what was asked and not served is refused, and so is all that comes later.
     pub(super) fn end(&self) {
-        let mut inbox = self.inbox.lock();
-        inbox.phase = Phase::Stopped;
-        inbox.events.clear();
-        let requests = std::mem::take(&mut inbox.requests);
-        drop(inbox);
-        requests.into_iter().for_each(Request::refuse);
+        drop(self.inbox.end());
         let mut picture = self.picture.lock();
         picture.since = clock::now();
         for child in picture.children.values_mut() {
             child.state = ChildState::Stopped;
         }
+        picture.counts.active = 0;
     }
 
-    fn is_running(&self) -> bool {
-        self.inbox.lock().phase == Phase::Running
+    pub(super) fn is_running(&self) -> bool {
+        self.inbox.is_running()
     }
 
-    pub(super) fn tell(&self, event: Event) {
-        let mut inbox = self.inbox.lock();
-        if inbox.phase == Phase::Running {
-            inbox.events.push_back(event);
-            drop(inbox);
-            self.arrived.notify_one();
-        }
-    }
-
-    /// Hands a request in. It waits in the inbox when the run has not begun; it is refused when the run is over.
-    pub(super) fn ask(&self, request: Request) {
-        let mut inbox = self.inbox.lock();
-        if inbox.phase == Phase::Stopped || inbox.requests.len() >= MAX_REQUESTS {
-            drop(inbox);
-            request.refuse();
-            return;
-        }
-        inbox.requests.push_back(request);
-        drop(inbox);
-        self.arrived.notify_one();
-    }
-
-    /// The next event, or request if there is no event. Cancel safe. Only the supervisor calls it.
-    pub(super) fn next(&self) -> impl Future<Output = Input> {
-        self.take(|inbox| {
-            let event = inbox.events.pop_front().map(Input::Event);
-            event.or_else(|| inbox.requests.pop_front().map(Input::Request))
-        })
-    }
-
-    /// The next event. Cancel safe.
-    pub(super) fn next_event(&self) -> impl Future<Output = Event> {
-        self.take(|inbox| inbox.events.pop_front())
-    }
-
-    /// The next event, or a request to terminate the child `name`. Cancel safe.
-    pub(super) fn next_event_or_terminate(&self, name: &str) -> impl Future<Output = Input> {
-        self.take(move |inbox| {
-            if let Some(event) = inbox.events.pop_front() {
-                return Some(Input::Event(event));
-            }
-            let place = inbox
-                .requests
-                .iter()
-                .position(|r| matches!(r, Request::Terminate(who, _) if who == name))?;
-            inbox.requests.remove(place).map(Input::Request)
-        })
-    }
-
-    async fn take<T>(&self, mut pick: impl FnMut(&mut Inbox) -> Option<T>) -> T {
-        loop {
-            if let Some(found) = pick(&mut self.inbox.lock()) {
-                return found;
-            }
-            // One taker and a stored permit: what arrives before the wait ends it.
-            self.arrived.notified().await;
-        }
+    pub(super) fn set_strategy(&self, strategy: Strategy) {
+        self.picture.lock().strategy = strategy;
     }
 
     pub(super) fn paint(&self, seq: u64, view: View) {
-        self.picture.lock().children.insert(seq, view);
+        let mut picture = self.picture.lock();
+        picture.next_seq = picture.next_seq.max(seq + 1);
+        picture.counts.add(&view);
+        let name = view.name.clone();
+        match picture.children.insert(seq, view) {
+            Some(old) => picture.counts.take_off(&old),
+            None => drop(picture.by_name.insert(name, seq)),
+        }
     }
 
     pub(super) fn erase(&self, seq: u64) {
-        self.picture.lock().children.remove(&seq);
+        let mut picture = self.picture.lock();
+        picture.next_seq = picture.next_seq.max(seq + 1);
+        if let Some(old) = picture.children.remove(&seq) {
+            picture.by_name.remove(&old.name);
+            picture.counts.take_off(&old);
+        }
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.picture.lock().counts
+    }
+
+    /// The number of the child called `name`.
+    pub(super) fn seq_of(&self, name: &str) -> Option<u64> {
+        self.picture.lock().by_name.get(name).copied()
     }
 
     pub(super) fn node(&self) -> Node {
+        let running = self.is_running();
         let picture = self.picture.lock();
         Node {
             name: self.name.to_string(),
             kind: NodeKind::Supervisor,
-            strategy: Some(self.strategy),
-            state: if self.is_running() { ChildState::Running } else { ChildState::Stopped },
+            strategy: Some(picture.strategy),
+            state: if running { ChildState::Running } else { ChildState::Stopped },
+            life: 0,
+            stuck: false,
             restarts: 0,
             since: picture.since,
             last_exit: None,
@@ -302,7 +263,41 @@ impl Shared {
     }
 }
 
+impl Counts {
+    fn add(&mut self, view: &View) {
+        self.specs += 1;
+        self.active += usize::from(view.is_active());
+        self.supervisors += usize::from(view.kind == NodeKind::Supervisor);
+        self.workers += usize::from(view.kind == NodeKind::Worker);
+    }
+
+    fn take_off(&mut self, view: &View) {
+        self.specs -= 1;
+        self.active -= usize::from(view.is_active());
+        self.supervisors -= usize::from(view.kind == NodeKind::Supervisor);
+        self.workers -= usize::from(view.kind == NodeKind::Worker);
+    }
+}
+
 impl View {
+    pub(super) fn new(slot: &Slot, nested: Option<Arc<Shared>>) -> Self {
+        Self {
+            name: slot.rules.name.clone(),
+            kind: slot.rules.kind,
+            nested,
+            state: slot.phase.shown(),
+            life: slot.run,
+            stuck: slot.stuck,
+            restarts: slot.restarts,
+            since: slot.since,
+            last_exit: slot.last_exit.clone(),
+        }
+    }
+
+    fn is_active(&self) -> bool {
+        matches!(self.state, ChildState::Starting | ChildState::Running | ChildState::Stopping)
+    }
+
     fn node(&self) -> Node {
         let below = self.nested.as_ref().map(|shared| shared.node());
         Node {
@@ -310,6 +305,8 @@ impl View {
             kind: self.kind,
             strategy: below.as_ref().and_then(|node| node.strategy),
             state: self.state,
+            life: self.life,
+            stuck: self.stuck,
             restarts: self.restarts,
             since: self.since,
             last_exit: self.last_exit.clone(),

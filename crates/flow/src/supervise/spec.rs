@@ -1,6 +1,5 @@
-//! What is to be supervised, and by which rules. Plain settings: nothing here runs.
+//! A child: its name, how it is started, and its rules. Plain settings: nothing here runs.
 
-use std::collections::HashSet;
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
@@ -9,36 +8,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::engine;
-use super::handle::Handle;
-use super::report::{ExitReport, GaveUp};
+use super::plan::Supervisor;
 use super::shared::{NodeKind, Shared};
-use crate::backoff::Backoff;
 use crate::ctx::Ctx;
 use crate::tasks::Name;
-
-/// Who is restarted when a child must be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Strategy {
-    /// That child alone: children that do not need each other.
-    OneForOne,
-    /// All: children that share state which must be rebuilt together.
-    OneForAll,
-    /// That child and those started after it: each needs the ones before it.
-    RestForOne,
-}
-
-impl Strategy {
-    /// `one_for_one`, `one_for_all` or `rest_for_one`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::OneForOne => "one_for_one",
-            Self::OneForAll => "one_for_all",
-            Self::RestForOne => "rest_for_one",
-        }
-    }
-}
 
 /// When a child is restarted after it ended by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +20,7 @@ pub enum Restart {
     Permanent,
     /// After a failure. After a clean end it stays, stopped.
     Transient,
-    /// Never; once ended it is forgotten.
+    /// Never; once ended it is forgotten, and what it was started with is dropped as soon as it is started.
     Temporary,
 }
 
@@ -62,25 +35,111 @@ pub enum Shutdown {
     Forever,
 }
 
+/// A promise to call [`Ctx::beat`] at least once in `within`, from the moment the child is up.
+///
+/// An abort reaches a child only at its next await, a deadline only the work that has one: a heartbeat is what notices a
+/// child that waits for something that will never come.
+///
+/// # Choosing a bound
+/// `within` is the longest time a healthy child may need for one round of its loop, on the worst day, times two or three:
+/// a false alarm restarts a child that was only slow, and so makes it slower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// The longest silence.
+    pub within: Duration,
+    /// What happens when it is passed.
+    pub missed: Missed,
+}
+
+/// What a supervisor does about a child that missed its heartbeat. It is reported in any case, once per silence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missed {
+    /// Nothing more.
+    Report,
+    /// It is stopped by its shutdown rule, and its end counts as a failure.
+    Restart,
+}
+
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 pub(super) type Running = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
-type Factory = dyn Fn(Ctx) -> Running + Send + Sync;
+pub(super) type Factory = dyn Fn(Ctx) -> Running + Send + Sync;
 
-/// One child: a name, how to start it, and its rules. By default permanent, up as soon as spawned, 5 s to stop.
-#[derive(Clone)]
-pub struct Child {
+/// What decisions about a child are taken by.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
     pub(super) name: Name,
-    pub(super) start: Arc<Factory>,
-    pub(super) nested: Option<Arc<Shared>>,
-    pub(super) location: &'static Location<'static>,
+    pub(super) kind: NodeKind,
     pub(super) restart: Restart,
+    pub(super) significant: bool,
     pub(super) shutdown: Shutdown,
     pub(super) waits_for_ready: bool,
     pub(super) ready_within: Duration,
+    pub(super) heartbeat: Option<Heartbeat>,
+}
+
+impl Rules {
+    pub(super) fn new(name: Name) -> Self {
+        Self {
+            name,
+            kind: NodeKind::Worker,
+            restart: Restart::Permanent,
+            significant: false,
+            shutdown: Shutdown::Deadline(Duration::from_secs(5)),
+            waits_for_ready: false,
+            ready_within: Duration::from_secs(60),
+            heartbeat: None,
+        }
+    }
+
+    /// The field that makes no sense, and why.
+    pub(super) fn fault(&self) -> Option<(&'static str, &'static str)> {
+        if self.name.is_empty() {
+            return Some(("child.name", "is empty"));
+        }
+        if self.waits_for_ready && self.ready_within.is_zero() {
+            return Some(("child.ready_within", "is zero"));
+        }
+        let heartbeat = self.heartbeat?;
+        if heartbeat.within.is_zero() {
+            Some(("child.heartbeat", "is zero"))
+        } else if self.kind == NodeKind::Supervisor {
+            Some(("child.heartbeat", "is promised by a supervisor, which has none"))
+        } else if heartbeat.missed == Missed::Restart && self.shutdown == Shutdown::Forever {
+            Some(("child.shutdown", "waits for ever for a child that may be stuck"))
+        } else {
+            None
+        }
+    }
+}
+
+/// What a child is started from.
+#[derive(Clone)]
+pub(super) struct Body {
+    /// Gone once a temporary child is started.
+    pub(super) start: Option<Arc<Factory>>,
+    pub(super) nested: Option<Arc<Shared>>,
+    pub(super) location: &'static Location<'static>,
+}
+
+/// What a [`Child`] holds. A supervisor that is rebuilt starts from copies of it.
+#[derive(Clone)]
+pub(super) struct Spec {
+    pub(super) rules: Rules,
+    pub(super) body: Body,
+}
+
+/// One child: a name, how to start it, and its rules. By default permanent, up as soon as spawned, 5 s to stop.
+///
+/// It cannot be cloned: two children of one name have no place in one supervisor, and a supervisor has one life at a time.
+pub struct Child {
+    pub(super) spec: Spec,
 }
 
 impl Child {
     /// A child that runs `start(ctx)`, once for each life. `ctx` is cancelled when the child shall end.
+    ///
+    /// What it returns decides, with its [`Restart`], what comes next; an error may be a
+    /// [`Directive`](super::Directive) or [`Elsewhere`](super::Elsewhere).
     #[track_caller]
     #[must_use]
     pub fn new<F, Fut, E>(name: impl Into<Name>, start: F) -> Self
@@ -89,193 +148,108 @@ impl Child {
         Fut: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        Self {
-            name: name.into(),
-            start: Arc::new(move |ctx| {
-                let running = start(ctx);
-                Box::pin(async move { running.await.map_err(Into::into) })
-            }),
-            nested: None,
-            location: Location::caller(),
-            restart: Restart::Permanent,
-            shutdown: Shutdown::Deadline(Duration::from_secs(5)),
-            waits_for_ready: false,
-            ready_within: Duration::from_secs(60),
-        }
+        let start: Arc<Factory> = Arc::new(move |ctx| {
+            let running = start(ctx);
+            Box::pin(async move { running.await.map_err(Into::into) })
+        });
+        let body = Body { start: Some(start), nested: None, location: Location::caller() };
+        Self { spec: Spec { rules: Rules::new(name.into()), body } }
     }
 
     /// A supervisor as a child: ready when its own children are, waited for without limit, rebuilt from its static
     /// children when it gives up.
     #[track_caller]
     #[must_use]
-    pub fn supervisor(supervisor: Supervisor) -> Self {
-        let name = supervisor.name.clone();
-        let nested = Arc::clone(&supervisor.shared);
-        Self {
-            nested: Some(nested),
-            ..Self::new(name, move |ctx| engine::run(supervisor.clone(), ctx))
-                .shutdown(Shutdown::Forever)
-                .waits_for_ready(true)
-        }
+    pub fn supervisor<A>(supervisor: Supervisor<A>) -> Self {
+        let (name, nested, start) = supervisor.into_start();
+        let mut child = Self::new(name, start).shutdown(Shutdown::Forever).waits_for_ready(true);
+        child.spec.rules.kind = NodeKind::Supervisor;
+        child.spec.body.nested = Some(nested);
+        child
     }
 
     /// When it is restarted. Permanent by default.
     #[must_use]
     pub fn restart(mut self, restart: Restart) -> Self {
-        self.restart = restart;
+        self.spec.rules.restart = restart;
         self
     }
 
     /// How it is stopped. 5 s by default.
+    ///
+    /// # Choosing a bound
+    /// As long as a clean end may take: flush what is buffered, answer what is in flight. A supervisor stops its static
+    /// children one after the other, so their limits add up.
     #[must_use]
     pub fn shutdown(mut self, shutdown: Shutdown) -> Self {
-        self.shutdown = shutdown;
+        self.spec.rules.shutdown = shutdown;
         self
     }
 
     /// Whether it counts as started only when it calls [`Ctx::ready`]; the next child waits for that. Off by default.
     #[must_use]
     pub fn waits_for_ready(mut self, waits: bool) -> Self {
-        self.waits_for_ready = waits;
+        self.spec.rules.waits_for_ready = waits;
         self
     }
 
     /// How long it may take to report ready before its start has failed. 60 s by default.
     #[must_use]
     pub fn ready_within(mut self, limit: Duration) -> Self {
-        self.ready_within = limit;
+        self.spec.rules.ready_within = limit;
+        self
+    }
+
+    /// Promises a heartbeat. None by default.
+    #[must_use]
+    pub fn heartbeat(mut self, heartbeat: Heartbeat) -> Self {
+        self.spec.rules.heartbeat = Some(heartbeat);
         self
     }
 
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub(super) fn kind(&self) -> NodeKind {
-        if self.nested.is_some() { NodeKind::Supervisor } else { NodeKind::Worker }
+        &self.spec.rules.name
     }
 }
 
 impl fmt::Debug for Child {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Child")
-            .field("name", &self.name)
-            .field("restart", &self.restart)
+            .field("name", &self.spec.rules.name)
+            .field("restart", &self.spec.rules.restart)
             .finish_non_exhaustive()
     }
 }
 
-pub(super) type OnExit = Arc<dyn Fn(&ExitReport) + Send + Sync>;
+/// A child whose end can be the end of its supervisor: see [`AutoShutdown`](super::AutoShutdown).
+///
+/// It is transient or temporary by construction; a permanent child never ends for good, so it cannot be significant. Only
+/// a supervisor with an auto-shutdown rule takes one.
+#[derive(Debug)]
+pub struct Significant(Child);
 
-/// A supervisor in the making; [`Supervisor::run`] makes it live. Five restarts in ten seconds by default.
-#[derive(Clone)]
-pub struct Supervisor {
-    pub(super) name: Name,
-    pub(super) strategy: Strategy,
-    pub(super) max_restarts: usize,
-    pub(super) period: Duration,
-    pub(super) backoff: Backoff,
-    pub(super) children: Vec<Child>,
-    pub(super) on_exit: Option<OnExit>,
-    pub(super) shared: Arc<Shared>,
-}
-
-impl Supervisor {
-    /// A supervisor without children.
+impl Significant {
+    /// Its clean end counts; after a failure it is restarted.
     #[must_use]
-    pub fn new(name: impl Into<Name>, strategy: Strategy) -> Self {
-        let name = name.into();
-        Self {
-            shared: Shared::new(name.clone(), strategy),
-            name,
-            strategy,
-            max_restarts: 5,
-            period: Duration::from_secs(10),
-            backoff: Backoff::default(),
-            children: Vec::new(),
-            on_exit: None,
-        }
+    pub fn transient(child: Child) -> Self {
+        Self::with(child, Restart::Transient)
     }
 
-    /// It gives up at more than `max` restarts (attempts count) within `period`.
+    /// Each of its ends counts; it is never restarted.
     #[must_use]
-    pub fn intensity(mut self, max: usize, period: Duration) -> Self {
-        self.max_restarts = max;
-        self.period = period;
-        self
+    pub fn temporary(child: Child) -> Self {
+        Self::with(child, Restart::Temporary)
     }
 
-    /// The pause before a restart, by the child's failures in a row.
-    #[must_use]
-    pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.backoff = backoff;
-        self
+    fn with(child: Child, restart: Restart) -> Self {
+        let mut child = child.restart(restart);
+        child.spec.rules.significant = true;
+        Self(child)
     }
 
-    /// Adds a child, started after those before it.
-    #[must_use]
-    pub fn child(mut self, child: Child) -> Self {
-        self.children.push(child);
-        self
-    }
-
-    /// Is called with each exit, on the supervisor's own task: count or log, and return soon. A panic in it is swallowed.
-    #[must_use]
-    pub fn on_exit(mut self, hook: impl Fn(&ExitReport) + Send + Sync + 'static) -> Self {
-        self.on_exit = Some(Arc::new(hook));
-        self
-    }
-
-    /// A handle to it, good before, during and after its run.
-    #[must_use]
-    pub fn handle(&self) -> Handle {
-        Handle::new(Arc::clone(&self.shared))
-    }
-
-    /// Starts the children in order and supervises them until `ctx` is cancelled; then stops them in reverse order.
-    ///
-    /// Dropping this future kills every child at once, without order.
-    ///
-    /// # Errors
-    /// [`GaveUp`] when the settings make no sense, the first start failed, or restarts passed the intensity. Every child
-    /// is stopped by then.
-    pub async fn run(self, ctx: Ctx) -> Result<(), GaveUp> {
-        let ctx = ctx.child(self.name.clone());
-        self.shared.enter_roots();
-        engine::run(self, ctx).await
-    }
-
-    /// The field that makes no sense, and why.
-    pub(super) fn fault(&self) -> Option<(&'static str, String)> {
-        if self.name.is_empty() {
-            return Some(("name", "is empty".to_owned()));
-        }
-        if self.period.is_zero() {
-            return Some(("intensity.period", "is zero".to_owned()));
-        }
-        if let Some(field) = self.backoff.fault() {
-            return Some((field, "is out of range".to_owned()));
-        }
-        let mut names = HashSet::new();
-        self.children.iter().find_map(|child| {
-            if child.name.is_empty() {
-                Some(("child.name", "is empty".to_owned()))
-            } else if !names.insert(child.name.as_ref()) {
-                Some(("child.name", format!("`{}` occurs twice", child.name)))
-            } else {
-                None
-            }
-        })
-    }
-}
-
-impl fmt::Debug for Supervisor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Supervisor")
-            .field("name", &self.name)
-            .field("children", &self.children)
-            .finish_non_exhaustive()
+    pub(super) fn into_spec(self) -> Spec {
+        self.0.spec
     }
 }

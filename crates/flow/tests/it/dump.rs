@@ -1,5 +1,7 @@
 //! The task dump: groups, ages, real stacks.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use forebay_flow::queue::{self, Bound, Full};
@@ -25,42 +27,80 @@ fn polled(id: u64) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hundred_thousand_tasks_at_three_places_are_three_groups_with_what_they_wait_for() {
+async fn tasks_at_three_places_are_three_groups_with_what_they_wait_for() {
     let ctx = Ctx::root("t");
     let (full, full_rx) = queue::bounded::<u8>("dump-full", Bound::items(1), Full::Block);
     let (_quiet, quiet_rx) = queue::bounded::<u8>("dump-quiet", Bound::items(1), Full::Block);
     full.submit(0).await.unwrap();
     let mut all = Vec::new();
-    for _ in 0..50_000 {
+    for _ in 0..5000 {
         let full = full.clone();
         all.push(ctx.spawn("crowd-send", async move {
             let _sent = full.submit(1).await;
         }));
     }
     tokio::time::advance(SEC).await;
-    for _ in 0..30_000 {
+    for _ in 0..3000 {
         let quiet_rx = quiet_rx.clone();
         all.push(ctx.spawn("crowd-recv", async move {
             let _got = quiet_rx.recv().await;
         }));
     }
-    for _ in 0..20_000 {
+    for _ in 0..2000 {
         all.push(ctx.spawn("crowd-sleep", tokio::time::sleep(3600 * SEC)));
     }
     // Every one has been polled once the last one has: the runtime has one queue.
     until(|| {
-        groups("crowd").iter().map(|group| group.count).collect::<Vec<_>>()
-            == [50_000, 30_000, 20_000]
+        groups("crowd").iter().map(|group| group.count).collect::<Vec<_>>() == [5000, 3000, 2000]
     })
     .await;
     tokio::time::advance(5 * SEC).await;
-    let groups = groups("crowd");
+    let mut groups = dump::gather().await.groups;
+    groups.retain(|group| group.name.starts_with("crowd"));
     let waits: Vec<_> = groups.iter().map(|group| group.waiting_on.as_deref()).collect();
     assert_eq!(waits, [Some("room in queue `dump-full`"), Some("queue `dump-quiet`"), None]);
     assert!(groups.iter().all(|group| group.state == State::Idle));
     assert!(groups[0].oldest >= groups[1].oldest + SEC && groups[1].oldest >= 5 * SEC);
     assert!(groups[0].longest_wait >= Some(5 * SEC) && groups[2].longest_wait.is_none());
     drop((all, full_rx));
+    leak::check(&ctx).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dump_lets_the_others_run_while_it_gathers() {
+    let ctx = Ctx::root("t");
+    let idle: Vec<_> =
+        (0..10_000).map(|_| ctx.spawn("bystander", std::future::pending::<()>())).collect();
+    let turns = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&turns);
+    let other = ctx.spawn("other", async move {
+        loop {
+            counter.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    });
+    until(|| turns.load(Ordering::Relaxed) > 0).await;
+    let before = turns.load(Ordering::Relaxed);
+    let dump = dump::gather().await;
+    let turns = turns.load(Ordering::Relaxed) - before;
+    assert!(turns >= dump.tasks / 256, "{turns} turns while {} were looked at", dump.tasks);
+    drop((idle, other));
+    leak::check(&ctx).await.unwrap();
+}
+
+#[tokio::test]
+async fn names_made_at_run_time_do_not_make_groups_without_end() {
+    let ctx = Ctx::root("t");
+    let spawn = |at| ctx.spawn(format!("named-{at}"), std::future::pending::<()>());
+    let tasks: Vec<_> = (0..5000).map(spawn).collect();
+    let here = |group: &&dump::Group| group.location.file().ends_with("it/dump.rs");
+    let dump = dump::take();
+    let ours = dump.groups.iter().filter(here).filter(|group| group.name.starts_with("named-"));
+    let named = ours.map(|group| group.count).sum::<usize>();
+    let various = dump.groups.iter().filter(here).find(|group| group.name == dump::VARIOUS);
+    assert!(named <= dump::MAX_NAMED_GROUPS && named + various.unwrap().count >= 5000);
+    assert!(dump.to_string().contains("× (various) [idle"));
+    drop(tasks);
     leak::check(&ctx).await.unwrap();
 }
 

@@ -109,7 +109,7 @@ impl Rig {
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        assert_eq!(self.peek(), expected);
+        assert_eq!(self.take(), expected);
     }
 
     /// Lets everything that can happen soon happen, and says what the log holds then.

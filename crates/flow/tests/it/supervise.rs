@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use forebay_flow::supervise::{
-    Child, ChildState, Directive, ExitContext, ExitReason, GaveUp, Restart, Shutdown, Strategy,
-    Supervisor, Why, tree,
+    Child, ChildState, Directive, ExitReason, GaveUp, Restart, Shutdown, Strategy, Supervisor, Why,
 };
 use forebay_flow::{Backoff, Cause, Ctx, Stopped, Task, clock, leak};
 
@@ -83,18 +82,6 @@ async fn a_child_that_is_never_ready_fails_its_start_at_the_limit_f5() {
         Supervisor::new("sup", Strategy::OneForOne).child(mute).run(ctx.clone()).await.unwrap_err();
     assert_eq!(gave_up.why, Why::StartFailed(ExitReason::NotReady(3 * SEC)));
     assert_eq!((clock::now() - began).as_secs(), 3);
-}
-
-#[tokio::test(start_paused = true)]
-async fn b08_a_permanent_child_restarts_whichever_way_it_ends() {
-    let (ctx, rig) = (Ctx::root("t"), Rig::new());
-    let running = run(&ctx, rig.supervisor(Strategy::OneForOne).child(rig.child("a")));
-    rig.expect("+a1").await;
-    for (life, how) in [Do::Return, Do::Fail, Do::Panic].into_iter().enumerate() {
-        rig.tell("a", how);
-        rig.expect(&format!("+a{}", life + 2)).await;
-    }
-    end(&ctx, running).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -206,24 +193,6 @@ async fn b16_inside_a_rest_for_one_restart_only_the_failed_child_and_its_tail_wa
 }
 
 #[tokio::test(start_paused = true)]
-async fn b17_failed_attempts_count_and_past_the_intensity_the_rest_is_stopped_then_the_supervisor()
-{
-    let (ctx, rig) = (Ctx::root("t"), Rig::new());
-    let running = run(&ctx, abc(&rig, Strategy::OneForOne).intensity(3, 10 * SEC));
-    rig.expect("+a1 +b1 +c1").await;
-    rig.break_start("b", true);
-    rig.tell("b", Do::Fail);
-    let gave_up = running.join().await.unwrap().unwrap_err();
-    assert_eq!(rig.take(), "!b2 !b3 !b4 -c1 -a1");
-    assert_eq!(gave_up.child.as_deref(), Some("b"));
-    assert_eq!(
-        gave_up.why,
-        Why::Intensity { max: 3, period: 10 * SEC, last: ExitReason::Error("broken".into()) }
-    );
-    leak::check(&ctx).await.unwrap();
-}
-
-#[tokio::test(start_paused = true)]
 async fn b18_restarts_further_apart_than_the_period_never_trip_it() {
     let (ctx, rig) = (Ctx::root("t"), Rig::new());
     let running =
@@ -324,49 +293,6 @@ async fn b26_dynamic_children_stop_in_parallel_under_one_timer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn b27_children_that_end_by_themselves_during_shutdown_do_not_change_its_outcome() {
-    let (ctx, rig) = (Ctx::root("t"), Rig::new());
-    let failing = Child::new("failing", |ctx: Ctx| async move {
-        ctx.cancelled().await;
-        Err::<(), _>("failed while stopping")
-    });
-    let supervisor = rig
-        .supervisor(Strategy::OneForAll)
-        .child(rig.child("a"))
-        .child(failing)
-        .child(rig.child("c"));
-    let running = run(&ctx, supervisor);
-    rig.expect("+a1 +c1").await;
-    rig.tell("a", Do::Fail); // in the same moment as the shutdown
-    end(&ctx, running).await;
-    assert!(
-        rig.reports()
-            .iter()
-            .all(|report| report.context == ExitContext::Stop || !report.will_restart)
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn b29_killing_a_middle_supervisor_orphans_nobody_and_its_parent_rebuilds_it() {
-    let (ctx, rig) = (Ctx::root("t"), Rig::new());
-    let middle = Supervisor::new("middle", Strategy::OneForOne)
-        .backoff(Backoff::NONE)
-        .intensity(0, SEC)
-        .child(rig.child("leaf"))
-        .child(rig.child("other"));
-    let supervisor = rig.supervisor(Strategy::OneForOne).child(Child::supervisor(middle));
-    let handle = supervisor.handle();
-    let running = run(&ctx, supervisor);
-    rig.expect("+leaf1 +other1").await;
-    rig.tell("leaf", Do::Fail); // its intensity of zero kills the middle supervisor
-    rig.expect("-other1 +leaf2 +other2").await;
-    until(|| handle.children()[0].state == ChildState::Running).await;
-    assert_eq!(handle.children()[0].restarts, 1);
-    assert!(ctx.path() == "t" && tree().iter().any(|node| node.name == "sup"));
-    end(&ctx, running).await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn b29_aborting_a_supervisor_takes_the_whole_tree_with_it_f4() {
     let (ctx, rig) = (Ctx::root("t"), Rig::new());
     let middle = Supervisor::new("middle", Strategy::OneForOne).child(rig.child("leaf"));
@@ -395,59 +321,6 @@ async fn b30_a_rebuilt_supervisor_restarts_static_children_and_forgets_dynamic_o
     assert_eq!(rig.settled().await, "");
     assert_eq!(inner.counts().specs, 1);
     end(&ctx, running).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn b35_bad_settings_are_refused_naming_the_field() {
-    let rig = Rig::new();
-    let bad_backoff = Backoff { jitter: 1.5, ..Backoff::default() };
-    for (supervisor, field) in [
-        (Supervisor::new("", Strategy::OneForOne), "name"),
-        (rig.supervisor(Strategy::OneForOne).intensity(1, Duration::ZERO), "intensity.period"),
-        (rig.supervisor(Strategy::OneForOne).backoff(bad_backoff), "backoff.jitter"),
-        (rig.supervisor(Strategy::OneForOne).child(rig.child("")), "child.name"),
-        (
-            rig.supervisor(Strategy::OneForOne).child(rig.child("a")).child(rig.child("a")),
-            "child.name",
-        ),
-    ] {
-        let gave_up = supervisor.run(Ctx::root("t")).await.unwrap_err();
-        assert!(
-            matches!(gave_up.why, Why::BadSpec { field: found, .. } if found == field),
-            "{gave_up}"
-        );
-    }
-    assert_eq!(rig.take(), "", "nothing was started");
-}
-
-#[tokio::test(start_paused = true)]
-async fn b40_every_report_carries_supervisor_context_reason_and_offender() {
-    let (ctx, rig) = (Ctx::root("t"), Rig::new());
-    let running = run(&ctx, abc(&rig, Strategy::RestForOne));
-    rig.expect("+a1 +b1 +c1").await;
-    rig.tell("b", Do::Fail);
-    rig.expect("-c1 +b2 +c2").await;
-    end(&ctx, running).await;
-    let said: Vec<_> = rig
-        .reports()
-        .iter()
-        .map(|r| {
-            format!(
-                "{} {} {:?} {} restart={}",
-                r.supervisor, r.child, r.context, r.reason, r.will_restart
-            )
-        })
-        .collect();
-    assert_eq!(
-        said,
-        [
-            "t/sup b Running failed: b failed restart=true",
-            "t/sup c Stop ended normally restart=false",
-            "t/sup c Stop ended normally restart=false",
-            "t/sup b Stop ended normally restart=false",
-            "t/sup a Stop ended normally restart=false",
-        ]
-    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use forebay_flow::supervise::{
-    Child, ChildState, ControlError, ExitReason, Restart, StartError, Strategy,
+    Child, ChildState, ControlError, ExitReason, Restart, StartError, Strategy, Supervisor,
 };
 use forebay_flow::{Backoff, Cause, Ctx, Stopped, clock, leak};
 
@@ -85,53 +85,6 @@ async fn b21_terminate_keeps_the_spec_is_idempotent_and_never_triggers_a_restart
 }
 
 #[tokio::test(start_paused = true)]
-async fn b22_delete_and_restart_work_only_on_a_stopped_child() {
-    let (ctx, rig) = (Ctx::root("t"), Rig::new());
-    let supervisor = rig.supervisor(Strategy::OneForOne).child(rig.child("a"));
-    let handle = supervisor.handle();
-    let running = run(&ctx, supervisor);
-    rig.expect("+a1").await;
-    assert_eq!(handle.delete_child("a").await, Err(ControlError::Running));
-    assert_eq!(handle.restart_child("a").await, Err(ControlError::Running));
-    assert_eq!(handle.delete_child("x").await, Err(ControlError::NotFound));
-    handle.terminate_child("a").await.unwrap();
-    handle.restart_child("a").await.unwrap();
-    handle.terminate_child("a").await.unwrap();
-    handle.delete_child("a").await.unwrap();
-    assert_eq!(handle.restart_child("a").await, Err(ControlError::NotFound));
-    assert_eq!(rig.take(), "-a1 +a2 -a2");
-    end(&ctx, running).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn b23_starting_a_known_name_says_whether_it_runs_or_is_stopped() {
-    let (ctx, rig) = (Ctx::root("t"), Rig::new());
-    let supervisor = rig.supervisor(Strategy::OneForOne).child(rig.child("a"));
-    let handle = supervisor.handle();
-    let running = run(&ctx, supervisor);
-    rig.expect("+a1").await;
-    assert_eq!(handle.start_child(rig.child("a")).await, Err(StartError::AlreadyStarted));
-    handle.terminate_child("a").await.unwrap();
-    assert_eq!(handle.start_child(rig.child("a")).await, Err(StartError::AlreadyPresent));
-    end(&ctx, running).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn b24_children_stopped_by_request_return_at_the_next_group_restart() {
-    let (ctx, rig) = (Ctx::root("t"), Rig::new());
-    let supervisor =
-        rig.supervisor(Strategy::OneForAll).child(rig.child("a")).child(rig.child("b"));
-    let handle = supervisor.handle();
-    let running = run(&ctx, supervisor);
-    rig.expect("+a1 +b1").await;
-    handle.terminate_child("a").await.unwrap();
-    rig.expect("-a1").await;
-    rig.tell("b", Do::Fail);
-    rig.expect("+a2 +b2").await;
-    end(&ctx, running).await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn b37_counts_are_right_also_in_the_middle_of_a_restart() {
     let (ctx, rig) = (Ctx::root("t"), Rig::new());
     let backoff = Backoff { initial: 5 * SEC, max: 5 * SEC, jitter: 0.0, ..Backoff::default() };
@@ -157,19 +110,6 @@ async fn b37_counts_are_right_also_in_the_middle_of_a_restart() {
     until(|| handle.counts().active == 3).await;
     assert_eq!(handle.children()[1].restarts, 1);
     end(&ctx, running).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn b44_requests_to_a_supervisor_that_is_over_are_refused_at_once() {
-    let (ctx, rig) = (Ctx::root("t"), Rig::new());
-    let supervisor = rig.supervisor(Strategy::OneForOne).child(rig.child("a"));
-    let handle = supervisor.handle();
-    let running = run(&ctx, supervisor);
-    rig.expect("+a1").await;
-    end(&ctx, running).await;
-    assert_eq!(handle.terminate_child("a").await, Err(ControlError::NotRunning));
-    assert_eq!(handle.start_child(rig.child("b")).await, Err(StartError::NotRunning));
-    assert_eq!(handle.tree().state, ChildState::Stopped);
 }
 
 #[tokio::test(start_paused = true)]
@@ -233,4 +173,26 @@ async fn what_a_child_spawned_does_not_outlive_it_f4() {
     ctx.cancel(Cause::Shutdown);
     running.join().await.unwrap().unwrap();
     leak::check(&ctx).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn b47_a_start_on_a_supervisor_that_never_runs_is_refused_when_it_is_dropped() {
+    let (ctx, rig) = (Ctx::root("t"), Rig::new());
+    let nested = rig.supervisor(Strategy::OneForOne);
+    let plain = Supervisor::new("plain", Strategy::OneForOne);
+    for (handle, drop_it) in [
+        (plain.handle(), Box::new(move || drop(plain)) as Box<dyn FnOnce()>),
+        (nested.handle(), Box::new(move || drop(Child::supervisor(nested)))),
+    ] {
+        let early = {
+            let (handle, child) = (handle.clone(), rig.child("early"));
+            ctx.spawn("early", async move { handle.start_child(child).await })
+        };
+        tokio::time::sleep(SEC).await;
+        assert!(!early.is_finished(), "it waits while the run may still come");
+        drop_it();
+        let answer = tokio::time::timeout(SEC, early.join()).await.unwrap();
+        assert_eq!(answer.unwrap(), Err(StartError::NotRunning));
+        assert_eq!(handle.terminate_child("x").await, Err(ControlError::NotRunning));
+    }
 }

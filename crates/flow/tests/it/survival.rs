@@ -14,11 +14,13 @@ use forebay_flow::{Cause, Ctx, Stopped, clock, leak};
 use crate::rig::until;
 
 const DEADLINE: Duration = Duration::from_millis(100);
+/// The number of a job that never wakes.
+const HANGS: u64 = 13;
 /// A panic's text by which the test's hook knows not to print it.
 const POISON: &str = "a job of the survival test";
 /// What the process may grow by between the first tenth of the jobs and the last: a task's stack of state and a queue
 /// that were there before do not grow, and the allocator's slack is far below this.
-const GROWTH_KIB: u64 = 48 * 1024;
+const GROWTH_KIB: u64 = 24 * 1024;
 
 /// How many jobs on how many workers.
 fn size() -> (u64, usize) {
@@ -51,14 +53,60 @@ fn reconciles(stats: &PoolStats) {
     assert_eq!((stats.busy, stats.queued, stats.blocked, stats.live), (0, 0, 0, 0), "{stats:#?}");
 }
 
+/// The jobs by their ends as the jobs themselves saw it, beside the pool's figures.
+#[derive(Debug, Default)]
+struct Lives {
+    made: AtomicU64,
+    unstarted: AtomicU64,
+    cut_off: AtomicU64,
+    ok: AtomicU64,
+    failed: AtomicU64,
+    panicked: AtomicU64,
+}
+
+/// One job's life. Dropped with it, once, whatever becomes of it.
+struct Life(Arc<Lives>, fn(&Lives) -> &AtomicU64);
+
+impl Life {
+    fn begin(lives: &Arc<Lives>) -> Self {
+        lives.made.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(lives), |lives| &lives.unstarted)
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        (self.1)(&self.0).fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// What one job does, by its number: 1 % panic, 1 % never wake, 2 % wait a millisecond, the rest are short.
-async fn job(n: u64, wave: Ctx) -> Result<(), Stopped> {
-    match n % 100 {
-        7 => std::panic::panic_any(POISON),
-        13 => wave.run(pending()).await,
+async fn job(n: u64, wave: Ctx, mut life: Life) -> Result<(), Stopped> {
+    life.1 = |lives| &lives.cut_off;
+    let ended = match n % 100 {
+        7 => {
+            life.1 = |lives| &lives.panicked;
+            std::panic::panic_any(POISON)
+        }
+        HANGS => wave.run(pending()).await,
         29 | 71 => wave.run(tokio::time::sleep(Duration::from_millis(1))).await,
         _ => Ok(()),
-    }
+    };
+    life.1 = if ended.is_ok() { |lives| &lives.ok } else { |lives| &lives.failed };
+    ended
+}
+
+/// The pool's figures are those of the jobs: none was lost, run twice or counted for another.
+fn agrees(stats: &PoolStats, lives: &Lives) {
+    let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    let (unstarted, cut_off) = (of(&lives.unstarted), of(&lives.cut_off));
+    assert_eq!(of(&lives.made), stats.submitted);
+    assert_eq!(
+        (of(&lives.ok), of(&lives.failed), of(&lives.panicked)),
+        (stats.done, stats.failed, stats.panicked)
+    );
+    assert_eq!(unstarted + cut_off, stats.timed_out + stats.dropped + stats.abandoned);
+    assert!(unstarted >= stats.dropped && cut_off >= stats.timed_out, "{lives:?} {stats:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -73,10 +121,11 @@ async fn a_pool_survives_a_million_jobs_that_panic_hang_overflow_and_are_cancell
         .job_timeout(DEADLINE)
         .tasks();
     let (first, second) = (ctx.child("first wave"), ctx.child("second wave"));
+    let lives = Arc::new(Lives::default());
     let mut settled_kib = 0;
     for n in 0..jobs {
         let wave = if n < jobs / 2 { &first } else { &second };
-        pool.submit(job(n, wave.clone())).await.unwrap();
+        pool.submit(job(n, wave.clone(), Life::begin(&lives))).await.unwrap();
         if n == jobs / 10 {
             settled_kib = rss_kib();
         }
@@ -95,13 +144,14 @@ async fn a_pool_survives_a_million_jobs_that_panic_hang_overflow_and_are_cancell
     let mut hung = 0;
     while pool.stats().dropped == 0 {
         for _ in 0..workers {
-            pool.submit(pending::<Result<(), Stopped>>()).await.unwrap();
+            pool.submit(job(HANGS, second.clone(), Life::begin(&lives))).await.unwrap();
         }
         hung += workers as u64;
     }
     let drained = pool.drain(clock::now() + DEADLINE / 4).await;
     let stats = pool.stats();
     assert_eq!(pool.submit(async {}).await, Err(PoolError::Stopped));
+    leak::check(&ctx).await.unwrap();
     println!(
         "survival: {jobs} jobs on {workers} workers, fed in {fed:.1?}, over after {:.1?}",
         clock::now() - began
@@ -118,12 +168,13 @@ async fn a_pool_survives_a_million_jobs_that_panic_hang_overflow_and_are_cancell
     );
     println!("survival: memory {settled_kib} KiB after a tenth, {grown_kib} KiB more at the end");
     reconciles(&stats);
+    agrees(&stats, &lives);
     assert_eq!(stats.submitted, jobs + hung);
     assert_eq!(stats.restarts, 0, "no worker died of a job");
     assert_eq!(drained.abandoned, stats.abandoned);
-    assert!(stats.panicked > 0 && stats.timed_out > 0 && stats.done > jobs / 2, "{stats:#?}");
+    assert!(stats.done > jobs / 2 && stats.failed > 0 && stats.timed_out > 0, "{stats:#?}");
+    assert!(stats.panicked > jobs / 200 && stats.dropped > 0 && stats.abandoned > 0, "{stats:#?}");
     assert!(grown_kib < GROWTH_KIB, "memory grew by {grown_kib} KiB");
-    leak::check(&ctx).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

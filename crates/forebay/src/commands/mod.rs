@@ -19,10 +19,10 @@ pub use query::{Query, query};
 pub use send::{SendFiles, send};
 pub use streams::{Streams, streams};
 
-use crate::api;
 use crate::cli::Settings;
 use crate::config::memory::Sum;
 use crate::config::{Loaded, Sources};
+use crate::queues;
 
 /// Reads the file, the environment and the flags, and settles every setting.
 pub(crate) fn load(settings: &Settings) -> anyhow::Result<Loaded> {
@@ -52,12 +52,14 @@ pub(crate) fn check(settings: &Settings) -> anyhow::Result<ExitCode> {
     }
     let mut out = std::io::stdout().lock();
     writeln!(out, "memory\n{}\n\nqueues", Sum::of(&loaded.config))?;
-    writeln!(out, "  {:<24} {:>12}  {:<8} why", "queue", "bound", "when full")?;
-    for queue in api::queue_table(&loaded.config) {
+    writeln!(out, "  {:<20} {:>18}  {:<24}  who waits", "queue", "bound", "when full")?;
+    for queue in queues::table(&loaded.config) {
+        let (bound, policy) = (queue.bound_text(), queue.policy);
+        writeln!(out, "  {:<20} {bound:>18}  {policy:<24}  {}", queue.name, queue.who_waits)?;
         writeln!(
             out,
-            "  {:<24} {:>12}  {:<8}  {}",
-            queue.name, queue.bound, queue.policy, queue.why
+            "  {:<20} {:>18}  fails so: {}; why: {}",
+            "", "", queue.failure_mode, queue.why
         )?;
     }
     writeln!(out, "\n{} streams declared; the settings hold", loaded.config.streams.len())?;

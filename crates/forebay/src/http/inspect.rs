@@ -6,13 +6,14 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use forebay_flow::{clock, queue, supervise, tasks};
+use forebay_flow::{clock, debug, queue, supervise, tasks};
+use hyper::Uri;
 use hyper::header::{self, HeaderValue};
 use prometheus::{Encoder, TextEncoder};
 use serde_json::{Value, json};
 
-use super::App;
 use super::problem::Problem;
+use super::{App, routes};
 use crate::api;
 use crate::catalogue;
 
@@ -32,6 +33,7 @@ GET    /api/v1/ledger            rows received, stored and in the journal, by st
 GET    /api/v1/tree              the supervision tree
 GET    /api/v1/queues            every queue with its bound
 GET    /api/v1/tasks             live tasks
+GET    /debug                    tasks, queues, locks and the tree, for people: ?stacks=4 says where tasks stand
 GET    /metrics                  for Prometheus
 GET    /livez, /readyz           health
 GET    /problems[/{code}]        what an error means, and what to do
@@ -70,14 +72,21 @@ pub(super) async fn queues() -> Json<Value> {
             "unit": queue.unit,
             "capacity": queue.capacity,
             "depth": queue.depth,
+            "items": queue.items,
             "policy": queue.policy,
+            "who_waits": queue.who_waits,
+            "failure_mode": queue.failure_mode,
             "waiters": queue.waiters,
+            "receivers_waiting": queue.receivers_waiting,
+            "closed": queue.closed,
             "sent": queue.sent,
+            "received": queue.received,
             "blocked": queue.blocked,
             "blocked_seconds": queue.blocked_seconds,
             "dropped": queue.dropped,
             "rejected": queue.rejected,
             "shed": queue.shed,
+            "expired": queue.expired,
             "why": queue.why,
         })
     };
@@ -99,6 +108,17 @@ pub(super) async fn tasks() -> Json<Value> {
         })
     };
     Json(Value::Array(tasks::snapshot().iter().map(task).collect()))
+}
+
+/// The toolkit's own pages, for people: `/debug` lists them.
+pub(super) async fn debug(uri: Uri) -> Result<Response, Problem> {
+    let page = debug::respond(uri.path(), uri.query()).await;
+    let page = page.ok_or_else(|| routes::nothing_at(uri.path()))?;
+    if page.status != 200 {
+        return Err(Problem::new(catalogue::UNKNOWN_PARAMETER, page.body.trim_end()));
+    }
+    let headers = [(header::CONTENT_TYPE, page.content_type), (header::CACHE_CONTROL, "no-store")];
+    Ok((headers, page.body).into_response())
 }
 
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {

@@ -281,11 +281,14 @@ impl Patterns {
         if known.is_some() {
             return Ok(known);
         }
-        let [validators, ..] = engine.pools();
         let owned = text.to_owned();
-        let parsed = validators.run(move || Pattern::parse(&owned)).await.map_err(|error| {
-            Problem::new(catalogue::INTERNAL, format!("the pattern could not be compiled: {error}"))
-        })?;
+        let parsed =
+            engine.validators().run(move || Pattern::parse(&owned)).await.map_err(|error| {
+                Problem::new(
+                    catalogue::INTERNAL,
+                    format!("the pattern could not be compiled: {error}"),
+                )
+            })?;
         let pattern = parsed.map_err(bad_parameter)?;
         let mut kept = self.0.lock();
         kept.truncate(KEPT_PATTERNS - 1);

@@ -27,10 +27,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use forebay_flow::admit::{SlotError, Slots};
+use forebay_flow::budget::Permit;
 use forebay_flow::{Ctx, Instant, Scope, clock};
 use prometheus::Registry;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 
 use crate::api::{Engine, Telemetry};
 use crate::config::Config;
@@ -150,7 +152,7 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, String> {
 #[derive(Debug)]
 struct Slot {
     /// Held until the connection ends.
-    _permit: OwnedSemaphorePermit,
+    _permit: Permit,
     /// True beyond the limit: control traffic alone is answered.
     control_only: bool,
 }
@@ -164,8 +166,8 @@ pub async fn serve(
     app: Arc<App>,
     listener: Arc<TcpListener>,
 ) -> Result<(), std::io::Error> {
-    let normal = Arc::new(Semaphore::new(app.config.http.max_connections));
-    let control = Arc::new(Semaphore::new(CONTROL_CONNECTIONS));
+    let normal = Slots::new("connections", app.config.http.max_connections as u64);
+    let control = Slots::new("control connections", CONTROL_CONNECTIONS as u64);
     let scope = Scope::new(&ctx, "connections");
     let router = routes::router(Arc::clone(&app));
     ctx.ready();
@@ -177,7 +179,7 @@ pub async fn serve(
                 continue;
             }
         };
-        let Ok(slot) = ctx.run(place(&normal, &control)).await else { break };
+        let Ok(slot) = place(&ctx, &normal, &control).await else { break };
         start(&scope, &app, &router, slot, socket, peer);
     }
     scope.ctx().cancel(forebay_flow::Cause::Shutdown);
@@ -188,20 +190,17 @@ pub async fn serve(
     Ok(())
 }
 
-async fn place(normal: &Arc<Semaphore>, control: &Arc<Semaphore>) -> Slot {
-    if let Ok(permit) = Arc::clone(normal).try_acquire_owned() {
-        return Slot { _permit: permit, control_only: false };
+/// A place for one connection; beyond the limit, whichever kind is free first. Fails only when `ctx` is cancelled.
+async fn place(ctx: &Ctx, normal: &Slots, control: &Slots) -> Result<Slot, SlotError> {
+    if let Some(permit) = normal.try_acquire(1) {
+        return Ok(Slot { _permit: permit, control_only: false });
     }
     let (permit, control_only) = tokio::select! {
         biased;
-        permit = Arc::clone(control).acquire_owned() => (permit, true),
-        permit = Arc::clone(normal).acquire_owned() => (permit, false),
+        permit = control.acquire(ctx, 1) => (permit, true),
+        permit = normal.acquire(ctx, 1) => (permit, false),
     };
-    match permit {
-        Ok(permit) => Slot { _permit: permit, control_only },
-        // The semaphores are never closed.
-        Err(_) => std::future::pending().await,
-    }
+    Ok(Slot { _permit: permit?, control_only })
 }
 
 fn start(

@@ -26,7 +26,7 @@ pub enum Route {
     DeadLetters,
     /// `/api/v1/query`
     Query,
-    /// `/api/v1/ledger`, `tree`, `queues`, `tasks`
+    /// `/api/v1/ledger`, `tree`, `queues`, `tasks`; `/debug[/{page}]`
     Inspect,
     /// `/metrics`
     Metrics,
@@ -42,6 +42,7 @@ const INGEST: &str = "/ingest/";
 const STREAMS: &str = "/api/v1/streams/";
 const DEAD_LETTERS: &str = "/api/v1/dead-letters";
 const PROBLEMS: &str = "/problems/";
+const DEBUG: &str = "/debug/";
 
 impl Route {
     /// Every kind, for metrics that must exist from the start.
@@ -64,11 +65,13 @@ impl Route {
             "/api/v1/ledger" | "/api/v1/tree" | "/api/v1/queues" | "/api/v1/tasks" => {
                 Route::Inspect
             }
+            "/debug" => Route::Inspect,
             "/metrics" => Route::Metrics,
             "/livez" | "/readyz" => Route::Health,
             "/api/v1/streams" => Route::Streams,
             "/problems" => Route::Problems,
             _ if path.starts_with(PROBLEMS) => Route::Problems,
+            _ if path.starts_with(DEBUG) => Route::Inspect,
             _ if path.starts_with(INGEST) => Route::Ingest,
             _ if path.starts_with(STREAMS) => Route::Streams,
             _ => match path.strip_prefix(DEAD_LETTERS) {
@@ -175,6 +178,8 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/api/v1/tree", get(inspect::tree))
         .route("/api/v1/queues", get(inspect::queues))
         .route("/api/v1/tasks", get(inspect::tasks))
+        .route("/debug", get(inspect::debug))
+        .route("/debug/{page}", get(inspect::debug))
         .route("/problems", get(problem::list))
         .route("/problems/{code}", get(problem::explain))
         .route("/metrics", get(inspect::metrics))
@@ -197,10 +202,15 @@ async fn not_found(request: Request) -> Result<Response, Problem> {
             ),
         ));
     }
-    Err(Problem::new(
+    Err(nothing_at(&path))
+}
+
+/// 404.
+pub(super) fn nothing_at(path: &str) -> Problem {
+    Problem::new(
         catalogue::NO_SUCH_ROUTE,
-        format!("there is nothing at `{}`; GET / lists what there is", shorten(&path)),
-    ))
+        format!("there is nothing at `{}`; GET / lists what there is", shorten(path)),
+    )
 }
 
 async fn wrong_method(request: Request) -> Result<Response, Problem> {

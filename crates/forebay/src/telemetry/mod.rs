@@ -6,6 +6,7 @@ pub mod http;
 mod log;
 pub mod pools;
 pub mod process;
+pub mod watch;
 
 pub use log::{Log, start_log};
 use prometheus::Registry;

@@ -22,7 +22,7 @@ const FAMILIES: [Family; 5] = [
 #[derive(Debug)]
 pub struct Collector {
     descs: Vec<Desc>,
-    pools: [Pool; 5],
+    pools: Vec<Pool>,
 }
 
 impl Collector {
@@ -30,7 +30,7 @@ impl Collector {
     ///
     /// # Errors
     /// Never in practice: when a name of the families is not a metric's name.
-    pub fn new(pools: [Pool; 5]) -> prometheus::Result<Collector> {
+    pub fn new(pools: Vec<Pool>) -> prometheus::Result<Collector> {
         Ok(Collector { descs: descs(&FAMILIES)?, pools })
     }
 }

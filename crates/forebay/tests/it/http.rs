@@ -260,6 +260,15 @@ async fn the_operator_sees_tree_queues_and_tasks() {
     let tasks = server.get("/api/v1/tasks").await.text().to_owned();
     assert!(tasks.contains("\"name\":\"connection\""));
     assert!(server.get("/").await.text().contains("/ingest/{stream}"));
+    let pages = server.get("/debug").await.text().to_owned();
+    for page in ["tasks", "queues", "locks", "tree"] {
+        assert!(pages.contains(&format!("/debug/{page}")), "{pages}");
+        assert_eq!(server.get(&format!("/debug/{page}")).await.status, 200, "{page}");
+    }
+    let stacks = server.get("/debug/tasks?name=http&stacks=1").await.text().to_owned();
+    assert!(stacks.contains("http::serve") || stacks.contains("http/mod.rs"), "{stacks}");
+    server.get("/debug/tasks?frobnicate=1").await.problem(400, "unknown-parameter");
+    server.get("/debug/nothing").await.problem(404, "no-such-route");
     server.stop().await;
 }
 

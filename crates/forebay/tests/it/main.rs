@@ -11,6 +11,7 @@ mod letters;
 mod limits;
 mod media;
 mod metrics;
+mod queues;
 mod resume;
 mod send;
 mod server;

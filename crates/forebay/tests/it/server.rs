@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) app: Arc<App>,
+    pub(crate) config: Arc<Config>,
     ctx: Ctx,
     tree: Ctx,
     pub(crate) engine: api::Engine,
@@ -49,7 +50,7 @@ impl Server {
         telemetry::register_pools(&registry, &engine).unwrap();
         let listener = Arc::new(http::bind(config.listen).unwrap());
         let address = listener.local_addr().unwrap();
-        let app = App::new(engine.clone(), config, registry, pipeline, metrics);
+        let app = App::new(engine.clone(), Arc::clone(&config), registry, pipeline, metrics);
         let served = Arc::clone(&app);
         let root = Supervisor::new("root", Strategy::RestForOne)
             .child(engine.supervisor().unwrap())
@@ -61,7 +62,7 @@ impl Server {
             );
         let tree = ctx.child("tree");
         let root = tree.spawn("root", root.run(tree.clone()));
-        let server = Server { address, app, ctx, tree, engine, root, dir };
+        let server = Server { address, app, config, ctx, tree, engine, root, dir };
         while server.get("/readyz").await.status != 200 {}
         server
     }

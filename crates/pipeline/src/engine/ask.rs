@@ -7,6 +7,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
+use forebay_flow::Ctx;
 
 use super::Engine;
 use crate::query::{self, ErrorKind, QueryEngine, QueryError, QueryStream};
@@ -22,7 +23,7 @@ pub(super) struct Queries {
 
 impl Queries {
     /// Starts the threads; `memory` bytes are for all queries together.
-    pub fn start(memory: u64, threads: usize) -> Result<Queries, String> {
+    pub fn start(ctx: &Ctx, memory: u64, threads: usize) -> Result<Queries, String> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads)
             .max_blocking_threads(4)
@@ -32,7 +33,7 @@ impl Queries {
             .map_err(|error| error.to_string())?;
         let memory_bytes = usize::try_from(memory).unwrap_or(usize::MAX);
         let config = query::Config { memory_bytes, spill: None };
-        let engine = QueryEngine::new(&config, runtime.handle().clone());
+        let engine = QueryEngine::new(ctx, &config, runtime.handle().clone());
         let engine = engine.map_err(|error| error.to_string())?;
         Ok(Queries { engine, runtime: Some(runtime) })
     }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use forebay_flow::supervise::{Child, Restart, Shutdown};
 use forebay_journal::{Journal, KeyBounds, Observer, Options};
 
-use super::open::delta_options;
 use super::{Inner, StreamError};
 use crate::lane;
 use crate::ledger::Totals;
@@ -42,7 +41,7 @@ impl Inner {
     fn sink(&self, name: &str) -> Result<Arc<dyn Sink>, StreamError> {
         let start = |error: SinkError| StreamError::Start(error.to_string());
         let location = lake_url(name).map_err(start)?;
-        let options = delta_options(&self.persisters);
+        let options = self.table_options.clone();
         let sink = DeltaSink::new(Arc::new(self.lake.clone()), &location, options);
         Ok(Arc::new(sink.map_err(start)?))
     }

@@ -10,6 +10,7 @@
 mod alter;
 mod ask;
 mod assemble;
+pub mod bounds;
 mod config;
 mod define;
 mod drain;
@@ -25,7 +26,7 @@ use std::time::Duration;
 use forebay_flow::budget::{Budget, Share};
 use forebay_flow::pool::Pool;
 use forebay_flow::supervise::{self, Child};
-use forebay_flow::{Clock, Scope};
+use forebay_flow::{Clock, Scope, lock};
 use forebay_journal::disk::Disk;
 use forebay_journal::{KeyRoom, Writers};
 use parking_lot::RwLock;
@@ -34,11 +35,12 @@ pub use self::config::{EngineConfig, Faults, MemoryShares, Workers};
 pub use self::define::{StreamError, StreamInfo};
 pub use self::drain::Receipt;
 pub use self::letters::{Letter, LettersError, Place, Selection};
-pub use self::open::{FILE_WORKERS, LAKE_WORKERS, OpenError};
+pub use self::open::OpenError;
 pub use self::redrive::{Redrive, Redriving, Refused};
 use crate::intake::{self, IngestError, Partial, Refusal, Request, Standing, Upload};
 use crate::ledger::{self, LedgerRow, Totals};
 use crate::sink::dead_letters::DeadLetters;
+use crate::sink::delta::DeltaOptions;
 use crate::sink::disk_store::DiskStore;
 use crate::sink::redriven::Redriven;
 use crate::stream::catalog::Catalog;
@@ -71,9 +73,11 @@ pub(crate) struct Inner {
     disk: Arc<dyn Disk>,
     lake: DiskStore,
     lake_threads: Pool,
+    tables: Pool,
+    table_options: DeltaOptions,
     streams: RwLock<BTreeMap<String, Arc<Stream>>>,
     /// Held by whoever creates or drops a stream.
-    changing: tokio::sync::Mutex<()>,
+    changing: lock::Mutex<()>,
     supervisor: supervise::Handle,
     writers: Writers,
     /// What the journals of all streams share for idempotency keys.
@@ -195,10 +199,20 @@ impl Engine {
         }
     }
 
+    /// The threads that validate; patterns of requests are compiled on them, too.
+    pub fn validators(&self) -> &Pool {
+        &self.inner.validators
+    }
+
     /// The pools, in flow order, for metrics and the registry of tasks.
-    pub fn pools(&self) -> [Pool; 5] {
-        let Inner { validators, transformers, persisters, files, lake_threads, .. } = &*self.inner;
-        [validators, transformers, persisters, files, lake_threads].map(Pool::clone)
+    pub fn pools(&self) -> Vec<Pool> {
+        let Inner { validators, transformers, persisters, files, tables, lake_threads, .. } =
+            &*self.inner;
+        [validators, transformers, persisters, files, tables, lake_threads]
+            .into_iter()
+            .chain(self.inner.writers.readers())
+            .cloned()
+            .collect()
     }
 
     /// The configuration in force.

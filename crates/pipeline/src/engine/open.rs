@@ -10,14 +10,15 @@ use forebay_flow::budget::Budget;
 use forebay_flow::pool::Pool;
 use forebay_flow::queue::Bound;
 use forebay_flow::supervise::{Child, Strategy, Supervisor};
-use forebay_flow::{Backoff, Clock, Ctx, Scope};
+use forebay_flow::{Backoff, Clock, Ctx, Scope, lock};
 use forebay_journal::disk::{Disk, read_file, replace_file};
 use forebay_journal::{KeyRoom, Writers};
 
 use super::ask::Queries;
+use super::bounds::{FILE_WORKERS, LAKE_WORKERS, POOL_WHY, TABLE_WORKERS, WRITERS};
 use super::{Engine, EngineConfig, Inner};
 use crate::sink::dead_letters::{self, DeadLetters};
-use crate::sink::delta::{DeltaOptions, DeltaSink, lake_url, on_pool};
+use crate::sink::delta::{DeltaOptions, DeltaSink, lake_url};
 use crate::sink::disk_store::DiskStore;
 use crate::sink::redriven::{self, Redriven};
 use crate::stream::Plan;
@@ -69,15 +70,6 @@ const WORKER_BACKOFF: Backoff = Backoff {
     stable_after: Duration::from_secs(1),
 };
 
-/// Threads for small work on files: one may wait for a slow sync while another serves.
-pub const FILE_WORKERS: usize = 2;
-
-/// Threads for the files of all tables: each waits for the disk most of its time, and none for another.
-pub const LAKE_WORKERS: usize = 8;
-
-/// Threads that write all journals.
-const WRITERS: usize = 2;
-
 impl Engine {
     /// Opens the data directory and everything in it. Nothing is served before this returns; lanes
     /// run once the supervisor does.
@@ -104,10 +96,11 @@ impl Engine {
         let lake = lake.map_err(data_dir_error)?;
         let start = |error: &dyn std::fmt::Display| OpenError::Start(error.to_string());
         let persisters = pool(ctx, "persist", config.workers.persist, false)?;
+        let tables = pool(ctx, "tables", TABLE_WORKERS, false)?;
+        let options = DeltaOptions::new(&persisters, &tables);
         let own = |table: &str| {
             let location = lake_url(table).map_err(|e| start(&e))?;
-            let sink =
-                DeltaSink::new(Arc::new(lake.clone()), &location, delta_options(&persisters));
+            let sink = DeltaSink::new(Arc::new(lake.clone()), &location, options.clone());
             Ok::<_, OpenError>(Arc::new(sink.map_err(|e| start(&e))?))
         };
         let dead_letters = DeadLetters::new(own(dead_letters::TABLE)?);
@@ -126,12 +119,14 @@ impl Engine {
             disk,
             lake,
             lake_threads,
+            tables,
+            table_options: options,
             streams: Default::default(),
-            changing: tokio::sync::Mutex::new(()),
+            changing: lock::Mutex::new("catalog changes", ()),
             supervisor: handle,
             writers: Writers::start(ctx, WRITERS).map_err(|e| start(&e))?,
             key_room: KeyRoom::new(config.key_count),
-            query: Queries::start(config.memory.query, config.workers.query)
+            query: Queries::start(ctx, config.memory.query, config.workers.query)
                 .map_err(|e| start(&e))?,
             files: pool(ctx, "files", FILE_WORKERS, false)?,
             draining: AtomicBool::new(false),
@@ -154,17 +149,12 @@ impl Engine {
 /// Threads of one stage. A worker of the transform ends with a panic and is restarted by its pool.
 fn pool(ctx: &Ctx, name: &'static str, workers: usize, ends: bool) -> Result<Pool, OpenError> {
     Pool::builder(name, workers, Bound::items(2 * workers))
-        .why("twice the workers: none idles between jobs, and what waits is bounded by its permits")
+        .why(POOL_WHY)
         .under(ctx)
         .panic_ends_worker(ends)
         .backoff(WORKER_BACKOFF)
         .threads()
         .map_err(|error| OpenError::Start(format!("the {name} threads: {error}")))
-}
-
-/// A table whose Parquet is encoded by the persist threads.
-pub(super) fn delta_options(persisters: &Pool) -> DeltaOptions {
-    DeltaOptions { cpu: on_pool(persisters), ..DeltaOptions::default() }
 }
 
 /// Creates, checks and locks the data directory.

@@ -22,5 +22,5 @@ pub use self::request::{
 pub(crate) use self::resume::walk;
 pub use self::resume::{PREFIX_BYTES, Standing};
 pub(crate) use self::upload::ENTRY;
-pub use self::upload::Upload;
+pub use self::upload::{APPENDS, Upload};
 pub(crate) use self::validate::{Validated, validate};

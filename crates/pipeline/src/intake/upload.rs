@@ -26,7 +26,7 @@ use crate::stream::{Plan, Stream};
 use crate::telemetry::Stage;
 
 /// Appends of one upload that may wait for their sync while the next chunk is decoded.
-const IN_FLIGHT: usize = 2;
+pub const APPENDS: usize = 2;
 
 /// A chunk's key in the journal and its place in the upload.
 type Keyed = (Key, Link);
@@ -515,7 +515,7 @@ impl Upload {
             append = Box::pin(std::future::ready(Ok(appended)));
         }
         self.pending.push_back((append, Waiting { accepted, rejected, offset }));
-        while self.pending.len() > IN_FLIGHT {
+        while self.pending.len() > APPENDS {
             self.settle_one().await?;
         }
         Ok(())

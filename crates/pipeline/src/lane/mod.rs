@@ -20,7 +20,7 @@ mod run;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_flow::Ctx;
+use forebay_flow::{Backoff, Ctx};
 use forebay_journal::ReadError;
 
 pub(crate) use self::recover::recover;
@@ -56,8 +56,13 @@ pub enum LaneError {
     Internal(String),
 }
 
-/// The first and the longest pause between attempts on a failing sink.
-const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// The pauses between attempts on a failing sink.
+const RETRY: Backoff = Backoff {
+    initial: Duration::from_millis(100),
+    max: Duration::from_secs(5),
+    jitter: 0.2,
+    stable_after: Duration::ZERO,
+};
 
 /// Runs a stream's lane until it is cancelled. Sink errors are retried here, for ever and with a
 /// growing pause: they are the sink's, not the lane's. Any other error is the supervisor's.
@@ -67,7 +72,7 @@ pub(crate) async fn run(
     stream: Arc<Stream>,
 ) -> Result<(), LaneError> {
     ctx.ready();
-    let (mut pause, mut thin) = (RETRY.0, false);
+    let (mut failures, mut thin) = (0, false);
     loop {
         let before = stream.progress.borrow().committed;
         let error = match run::Run::start(&ctx, &engine, &stream, thin).await {
@@ -80,13 +85,14 @@ pub(crate) async fn run(
         let LaneError::Sink(error) = error else { return Err(error) };
         stream.metrics.error(Stage::Persist);
         if stream.progress.borrow().committed > before {
-            pause = RETRY.0;
+            failures = 0;
         }
+        failures = u32::saturating_add(failures, 1);
+        let pause = RETRY.pause(failures);
         tracing::warn!(stream = %stream.name, %error, retry_ms = pause.as_millis() as u64, "sink failed");
         if ctx.run(tokio::time::sleep(pause)).await.is_err() {
             return Ok(());
         }
-        pause = (pause * 2).min(RETRY.1);
         thin = true;
     }
 }

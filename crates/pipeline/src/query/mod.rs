@@ -9,7 +9,6 @@
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -26,10 +25,11 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream, execute_stream};
+use forebay_flow::queue::{Bound, Full, Options, Receiver, Sender};
+use forebay_flow::{Ctx, Task};
 use futures_util::StreamExt;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::AbortHandle;
+use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 use crate::sql::{json, message_of, session_config};
@@ -40,7 +40,10 @@ mod parse;
 pub use encode::{Encoder, Format};
 
 /// Batches that wait between a query and its reader.
-const AHEAD: usize = 2;
+pub const AHEAD: usize = 2;
+
+/// Why so many.
+pub const AHEAD_WHY: &str = "one batch is sent while the next is made";
 
 /// Partitions a plan is split into: a query may use this many cores.
 const PARTITIONS: usize = 2;
@@ -153,8 +156,8 @@ impl QueryError {
 pub struct QueryEngine {
     base: Arc<SessionState>,
     runtime: Arc<RuntimeEnv>,
+    ctx: Ctx,
     handle: Handle,
-    running: Arc<AtomicUsize>,
 }
 
 impl std::fmt::Debug for QueryEngine {
@@ -164,11 +167,11 @@ impl std::fmt::Debug for QueryEngine {
 }
 
 impl QueryEngine {
-    /// An engine whose queries run on `handle`'s runtime: give it threads of its own.
+    /// An engine whose queries run under `ctx` on `handle`'s runtime: give it threads of its own.
     ///
     /// # Errors
     /// The directory for spilling cannot be made.
-    pub fn new(config: &Config, handle: Handle) -> Result<QueryEngine, QueryError> {
+    pub fn new(ctx: &Ctx, config: &Config, handle: Handle) -> Result<QueryEngine, QueryError> {
         let mut disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
         let mut pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(config.memory_bytes));
         if let Some(spill) = &config.spill {
@@ -197,12 +200,12 @@ impl QueryEngine {
             .with_default_features();
         builder.scalar_functions().get_or_insert_default().extend(json::functions());
         let base = Arc::new(builder.build());
-        Ok(QueryEngine { base, runtime, handle, running: Arc::default() })
+        Ok(QueryEngine { base, runtime, ctx: ctx.child("queries"), handle })
     }
 
     /// Queries whose task has not ended yet. Zero at rest.
     pub fn running(&self) -> usize {
-        self.running.load(Ordering::Acquire)
+        self.ctx.live()
     }
 
     /// Memory that queries hold now, in bytes.
@@ -225,15 +228,14 @@ impl QueryEngine {
         timeout: Duration,
     ) -> Result<QueryStream, QueryError> {
         let mut deadline = Box::pin(tokio::time::sleep(timeout));
-        let (rows, receiver) = mpsc::channel(AHEAD);
+        let (rows, receiver) =
+            Options::new("query rows", Bound::items(AHEAD), Full::Block).why(AHEAD_WHY).build();
         let (planned, mut schema) = oneshot::channel();
-        let running = Running::new(&self.running);
-        let work = run(Arc::clone(&self.base), sql.to_owned(), tables, planned, rows, running);
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "must run on the queries' own runtime; its owner is the stream, whose drop aborts it"
-        )]
-        let task = Cancel(self.handle.spawn(work).abort_handle());
+        let work = run(Arc::clone(&self.base), sql.to_owned(), tables, planned, rows);
+        let task = {
+            let _on_the_queries_threads = self.handle.enter();
+            self.ctx.spawn("query", work)
+        };
         let schema = tokio::select! {
             biased;
             schema = &mut schema => schema.unwrap_or_else(|_| Err(died()))?,
@@ -251,32 +253,6 @@ fn late() -> QueryError {
     QueryError::new(ErrorKind::Timeout, "the query's time is up")
 }
 
-/// Counts a task from its start to its end, however it ends.
-struct Running(Arc<AtomicUsize>);
-
-impl Running {
-    fn new(count: &Arc<AtomicUsize>) -> Running {
-        count.fetch_add(1, Ordering::AcqRel);
-        Running(Arc::clone(count))
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// Aborts its task on drop.
-#[derive(Debug)]
-struct Cancel(AbortHandle);
-
-impl Drop for Cancel {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 /// What a query's task tells its reader. Without `End`, the answer is not whole.
 enum Part {
     Rows(RecordBatch),
@@ -291,10 +267,8 @@ async fn run(
     sql: String,
     tables: Vec<(String, Arc<dyn TableProvider>)>,
     planned: Planned,
-    rows: mpsc::Sender<Part>,
-    running: Running,
+    rows: Sender<Part>,
 ) {
-    let _running = running;
     let mut stream = match plan(&base, &sql, tables).await {
         Ok(stream) => stream,
         Err(error) => {
@@ -313,11 +287,11 @@ async fn run(
             Err(error) => Part::Failed(QueryError::from_run(&error)),
         };
         let last = matches!(part, Part::Failed(_));
-        if rows.send(part).await.is_err() || last {
+        if rows.submit(part).await.is_err() || last {
             return;
         }
     }
-    let _ = rows.send(Part::End).await;
+    let _ = rows.submit(Part::End).await;
 }
 
 async fn plan(
@@ -382,10 +356,10 @@ fn catalog(
 #[derive(Debug)]
 pub struct QueryStream {
     schema: SchemaRef,
-    rows: mpsc::Receiver<Part>,
+    rows: Receiver<Part>,
     deadline: Pin<Box<Sleep>>,
     state: StreamState,
-    _task: Cancel,
+    _task: Task<()>,
 }
 
 #[derive(Debug, PartialEq, Eq)]

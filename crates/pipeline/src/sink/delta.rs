@@ -23,12 +23,12 @@ use deltalake::kernel::{Action, Add, MetadataExt as _, Protocol, Snapshot, Versi
 use deltalake::logstore::{CommitOrBytes, LogStoreRef, StorageConfig, default_logstore};
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use forebay_flow::clock;
+use forebay_flow::lock::Mutex;
 use forebay_flow::pool::Pool;
-use futures_util::future::BoxFuture;
+use forebay_flow::queue::Bound;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
-use tokio::sync::{Mutex, oneshot};
 use tokio::time::Instant;
 use url::Url;
 use uuid::Uuid;
@@ -49,20 +49,6 @@ const ATTEMPTS: usize = 32;
 /// Past this age a reader lists the log instead of trying the next version.
 const VIEW_TRUSTED_FOR: Duration = Duration::from_secs(600);
 
-/// Runs CPU work somewhere with a bound, and says why it did not run to its end.
-pub type RunCpu =
-    Arc<dyn Fn(Box<dyn FnOnce() + Send>) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
-
-/// CPU work on a pool's threads, within its bound.
-#[must_use]
-pub fn on_pool(pool: &Pool) -> RunCpu {
-    let pool = pool.clone();
-    Arc::new(move |work| {
-        let pool = pool.clone();
-        Box::pin(async move { pool.run(work).await.map_err(|stopped| stopped.to_string()) })
-    })
-}
-
 /// How a table is written.
 #[derive(Clone)]
 pub struct DeltaOptions {
@@ -70,18 +56,32 @@ pub struct DeltaOptions {
     pub checkpoint_every: u64,
     /// How long a new table keeps log entries behind a checkpoint (time travel); the log is listed by readers.
     pub log_retention: Duration,
-    /// Where Parquet is encoded.
-    pub cpu: RunCpu,
+    /// Whose threads encode Parquet.
+    pub encoders: Pool,
+    /// Whose threads read and checkpoint logs; they wait for the store, so never those that serve it.
+    pub log_readers: Pool,
 }
 
-impl Default for DeltaOptions {
-    fn default() -> Self {
-        let cpu: RunCpu = Arc::new(|work| {
-            Box::pin(async move {
-                tokio::task::spawn_blocking(work).await.map_err(|stopped| stopped.to_string())
-            })
-        });
-        Self { checkpoint_every: 100, log_retention: Duration::from_secs(24 * 3600), cpu }
+impl DeltaOptions {
+    /// The usual, on these threads.
+    #[must_use]
+    pub fn new(encoders: &Pool, log_readers: &Pool) -> Self {
+        Self {
+            checkpoint_every: 100,
+            log_retention: Duration::from_secs(24 * 3600),
+            encoders: encoders.clone(),
+            log_readers: log_readers.clone(),
+        }
+    }
+
+    /// A table by itself, with two threads of its own.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub fn standalone() -> std::io::Result<Self> {
+        let threads =
+            Pool::builder("table", 2, Bound::items(4)).why("twice the threads").threads()?;
+        Ok(Self::new(&threads, &threads))
     }
 }
 
@@ -148,9 +148,9 @@ impl DeltaSink {
         let prefix = Path::from_url_path(location.path()).map_err(fault)?;
         let scoped = Arc::new(PrefixStore::new(Arc::clone(&store), prefix));
         let log: LogStoreRef = default_logstore(scoped, store, location, &StorageConfig::default());
-        let writer =
-            Mutex::new(Writer { head: Head::new(Arc::clone(&log)), written: HashMap::new() });
-        let view = Mutex::new(View { held: None, checked: clock::now() });
+        let head = Head::new(Arc::clone(&log), &options.log_readers);
+        let writer = Mutex::new("table writer", Writer { head, written: HashMap::new() });
+        let view = Mutex::new("table view", View { held: None, checked: clock::now() });
         Ok(Self { log, options, writer, view, versions: AtomicU64::new(0) })
     }
 
@@ -187,14 +187,8 @@ impl DeltaSink {
             return Ok(written.adds.clone());
         }
         let (batches, schema) = (std::mem::take(&mut flush.batches), Arc::clone(&flush.schema));
-        let (done, result) = oneshot::channel();
-        let work = Box::new(move || {
-            // Nobody waits any more: the flush was dropped.
-            drop(done.send(parquet::encode(&batches, &schema)));
-        });
-        (self.options.cpu)(work).await.map_err(|why| SinkError::Io(format!("encoding: {why}")))?;
-        let encoded =
-            result.await.map_err(|_| SinkError::Io("encoding was given up".to_owned()))?;
+        let work = self.options.encoders.run(move || parquet::encode(&batches, &schema)).await;
+        let encoded = work.map_err(|why| SinkError::Io(format!("encoding: {why}")))?;
         let Some(encoded) = encoded.map_err(encode_fault)? else { return Ok(Vec::new()) };
         let add = Add {
             path: format!("part-00000-{}-c000.zstd.parquet", Uuid::new_v4()),
@@ -320,7 +314,7 @@ impl DeltaSink {
 
     async fn checkpoint(&self, head: &mut Head, version: Version) -> Result<(), SinkError> {
         let Some(snapshot) = head.kernel().await? else { return Ok(()) };
-        let snapshot = log::checkpoint(&self.log, snapshot).await?;
+        let snapshot = log::checkpoint(&self.log, &self.options.log_readers, snapshot).await?;
         let properties = snapshot.table_properties();
         let retention = properties.log_retention_duration.unwrap_or(self.options.log_retention);
         let cleanup = properties.enable_expired_log_cleanup.unwrap_or(true);

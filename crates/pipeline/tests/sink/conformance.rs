@@ -99,8 +99,12 @@ async fn the_delta_sink_conforms_on_a_real_disk() {
     let root = dir.path().join("lake");
     conforms(|| {
         let store = DiskStore::open(Arc::new(RealDisk::new()), root.clone(), &threads()).unwrap();
-        DeltaSink::new(Arc::new(store), &lake_url("flights").unwrap(), DeltaOptions::default())
-            .unwrap()
+        DeltaSink::new(
+            Arc::new(store),
+            &lake_url("flights").unwrap(),
+            DeltaOptions::standalone().unwrap(),
+        )
+        .unwrap()
     })
     .await;
 }
@@ -110,8 +114,12 @@ async fn the_delta_sink_conforms_on_a_simulated_disk_and_one_thread() {
     let disk = Arc::new(SimDisk::new(1));
     conforms(|| {
         let store = DiskStore::open(Arc::clone(&disk) as _, "/lake".into(), &threads()).unwrap();
-        DeltaSink::new(Arc::new(store), &lake_url("flights").unwrap(), DeltaOptions::default())
-            .unwrap()
+        DeltaSink::new(
+            Arc::new(store),
+            &lake_url("flights").unwrap(),
+            DeltaOptions::standalone().unwrap(),
+        )
+        .unwrap()
     })
     .await;
 }

@@ -20,7 +20,7 @@ const ENDS: [u64; 5] = [10, 15, 30, 31, 40];
 fn open(disk: &SimDisk) -> std::io::Result<DeltaSink> {
     let store =
         DiskStore::open(Arc::new(disk.clone()) as Arc<dyn Disk>, "/lake".into(), &threads())?;
-    let options = DeltaOptions { checkpoint_every: 2, ..DeltaOptions::default() };
+    let options = DeltaOptions { checkpoint_every: 2, ..DeltaOptions::standalone().unwrap() };
     Ok(DeltaSink::new(Arc::new(store), &lake_url("t").unwrap(), options).unwrap())
 }
 

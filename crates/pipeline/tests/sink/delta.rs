@@ -51,7 +51,7 @@ async fn entry(store: &DiskStore, version: u64, kind: &str) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_type_is_stored_with_its_bounds_and_read_back() {
     let (_dir, store) = lake();
-    let sink = sink(&store, DeltaOptions::default());
+    let sink = sink(&store, DeltaOptions::standalone().unwrap());
     let decimal = Decimal128Array::from(vec![Some(-12_345_678_901_234_567_890_123), Some(1), None]);
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("flag", Arc::new(BooleanArray::from(vec![Some(true), None, Some(false)]))),
@@ -136,7 +136,7 @@ async fn every_type_is_stored_with_its_bounds_and_read_back() {
 #[tokio::test]
 async fn types_and_names_that_a_table_cannot_hold_are_refused_by_name() {
     let (_dir, store) = lake();
-    let sink = sink(&store, DeltaOptions::default());
+    let sink = sink(&store, DeltaOptions::standalone().unwrap());
     let list = DataType::List(Arc::new(Field::new("item", DataType::Int64, true)));
     for (fields, part) in [
         (vec![Field::new("deep", list, true)], "\"deep\""),
@@ -155,7 +155,7 @@ async fn types_and_names_that_a_table_cannot_hold_are_refused_by_name() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f2_positions_and_counts_outlive_checkpoints_and_the_cleanup_of_the_log() {
     let (_dir, store) = lake();
-    let options = || DeltaOptions { checkpoint_every: 10, ..DeltaOptions::default() };
+    let options = || DeltaOptions { checkpoint_every: 10, ..DeltaOptions::standalone().unwrap() };
     let first = sink(&store, options());
     first.commit(flush_as("quiet/lane/0", 0, 5)).await.unwrap();
     assert_exactly(&first, 5).await;
@@ -182,7 +182,10 @@ async fn f2_positions_and_counts_outlive_checkpoints_and_the_cleanup_of_the_log(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f2_a_commit_beside_other_writers_lands_behind_theirs() {
     let (_dir, store) = lake();
-    let (a, b) = (sink(&store, DeltaOptions::default()), sink(&store, DeltaOptions::default()));
+    let (a, b) = (
+        sink(&store, DeltaOptions::standalone().unwrap()),
+        sink(&store, DeltaOptions::standalone().unwrap()),
+    );
     a.commit(flush(0, 10)).await.unwrap();
     b.commit(flush_as("other/lane/0", 10, 20)).await.unwrap();
     a.commit(flush(10, 10)).await.unwrap();
@@ -211,7 +214,7 @@ async fn f2_a_commit_beside_other_writers_lands_behind_theirs() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_retry_of_a_flush_takes_the_file_it_has_already_put() {
     let (_dir, store) = lake();
-    let sink = sink(&store, DeltaOptions::default());
+    let sink = sink(&store, DeltaOptions::standalone().unwrap());
     sink.commit(flush(0, 10)).await.unwrap();
     // The entry's name is a directory: the file gets in, the entry does not.
     let taken = store.root().join("t/_delta_log").join(format!("{:020}.json", 1));
@@ -229,7 +232,7 @@ async fn a_retry_of_a_flush_takes_the_file_it_has_already_put() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_after_a_thousand_costs_what_the_first_did() {
     let (_dir, store) = lake();
-    let sink = sink(&store, DeltaOptions::default());
+    let sink = sink(&store, DeltaOptions::standalone().unwrap());
     let mut slowest = Duration::ZERO;
     for n in 0..1_000 {
         let before = clock::now();
@@ -244,7 +247,7 @@ async fn a_commit_after_a_thousand_costs_what_the_first_did() {
     assert!(before.elapsed() < Duration::from_secs(2), "took {:?}", before.elapsed());
     assert_eq!(ask(&sink, "SELECT count(*) FROM t").await, 10);
     let before = clock::now();
-    let again = self::sink(&store, DeltaOptions::default());
+    let again = self::sink(&store, DeltaOptions::standalone().unwrap());
     assert_eq!(again.position(APP).await.unwrap().unwrap().end, 1_010);
     println!("position after reopening: {:?}", before.elapsed());
 }
@@ -273,7 +276,10 @@ fn letter(position: u64, row: u64, raw: &'static [u8]) -> DeadLetter {
 async fn f2_a_dead_letter_is_committed_once_whoever_asks_again() {
     let (_dir, store) = lake();
     let table = lake_url(dead_letters::TABLE).unwrap();
-    let open = || DeltaSink::new(Arc::new(store.clone()), &table, DeltaOptions::default()).unwrap();
+    let open = || {
+        DeltaSink::new(Arc::new(store.clone()), &table, DeltaOptions::standalone().unwrap())
+            .unwrap()
+    };
     let delta: Arc<dyn Sink> = Arc::new(open());
     let letters = DeadLetters::new(Arc::clone(&delta));
     assert!(letters.table().await.unwrap().is_none());

@@ -142,7 +142,7 @@ async fn f1_a_commit_returns_after_its_files_and_then_its_log_entry_are_synced()
     let recorder = Recorder::default();
     let ops = Arc::clone(&recorder.ops);
     let store = DiskStore::open(Arc::new(recorder), dir.path().to_owned(), &threads()).unwrap();
-    let options = DeltaOptions { checkpoint_every: 3, ..DeltaOptions::default() };
+    let options = DeltaOptions { checkpoint_every: 3, ..DeltaOptions::standalone().unwrap() };
     let sink = DeltaSink::new(Arc::new(store), &lake_url("t").unwrap(), options).unwrap();
     for n in 0..4 {
         ops.lock().unwrap().clear();
@@ -163,7 +163,7 @@ async fn f3_a_checkpoint_reads_a_long_log_with_no_more_threads_than_the_store_ha
     let recorder = Recorder::default();
     let openers = Arc::clone(&recorder.openers);
     let store = DiskStore::open(Arc::new(recorder), dir.path().to_owned(), &threads()).unwrap();
-    let options = DeltaOptions { checkpoint_every: 40, ..DeltaOptions::default() };
+    let options = DeltaOptions { checkpoint_every: 40, ..DeltaOptions::standalone().unwrap() };
     let sink = DeltaSink::new(Arc::new(store), &lake_url("t").unwrap(), options).unwrap();
     openers.lock().unwrap().clear();
     for n in 0..40 {
@@ -331,9 +331,12 @@ async fn unfinished_puts_are_swept_at_open_and_a_reader_beside_touches_nothing()
 async fn a_full_disk_is_told_from_other_errors_and_leaves_no_half_object() {
     let disk = Arc::new(SimDisk::new(3));
     let store = DiskStore::open(Arc::clone(&disk) as _, "/lake".into(), &threads()).unwrap();
-    let sink =
-        DeltaSink::new(Arc::new(store.clone()), &lake_url("t").unwrap(), DeltaOptions::default())
-            .unwrap();
+    let sink = DeltaSink::new(
+        Arc::new(store.clone()),
+        &lake_url("t").unwrap(),
+        DeltaOptions::standalone().unwrap(),
+    )
+    .unwrap();
     sink.commit(flush(0, 10)).await.unwrap();
     disk.no_space_below(FsPath::new("/lake"), NoSpace::Device);
     let full = store.put(&"x".into(), "x".into()).await.unwrap_err();

@@ -11,6 +11,7 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Schema as ArrowSchema};
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
+use forebay_flow::Ctx;
 use forebay_pipeline::query::{Config, Encoder, ErrorKind, Format, QueryEngine, QueryError};
 
 use crate::rows::good;
@@ -19,7 +20,7 @@ const LONG: Duration = Duration::from_secs(60);
 
 fn engine(memory_bytes: usize) -> QueryEngine {
     let config = Config { memory_bytes, spill: None };
-    QueryEngine::new(&config, tokio::runtime::Handle::current()).unwrap()
+    QueryEngine::new(&Ctx::root("test"), &config, tokio::runtime::Handle::current()).unwrap()
 }
 
 fn tables() -> Vec<(String, Arc<dyn TableProvider>)> {
@@ -254,7 +255,7 @@ fn a_query_that_runs_hot_meets_its_deadline_and_dies_when_dropped() {
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let front = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let config = Config { memory_bytes: 64 << 20, spill: None };
-    let engine = QueryEngine::new(&config, queries.handle().clone()).unwrap();
+    let engine = QueryEngine::new(&Ctx::root("test"), &config, queries.handle().clone()).unwrap();
     front.block_on(async {
         let mut stream = engine.query(ENDLESS, tables(), Duration::from_millis(300)).await.unwrap();
         let error = stream.next().await.unwrap().unwrap_err();

@@ -13,6 +13,7 @@ use delta_kernel::{Engine, Snapshot, SnapshotRef};
 use deltalake::kernel::{Metadata, Transaction, Version};
 use deltalake::logstore::LogStoreRef;
 use forebay_flow::clock;
+use forebay_flow::pool::Pool;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -40,6 +41,8 @@ pub(super) struct Table {
 #[derive(Debug)]
 pub(super) struct Head {
     log: LogStoreRef,
+    /// Where the kernel waits.
+    threads: Pool,
     table: Option<Table>,
     known: HashMap<String, Option<Committed>>,
     /// Something may have been committed past the known version.
@@ -48,8 +51,15 @@ pub(super) struct Head {
 }
 
 impl Head {
-    pub(super) fn new(log: LogStoreRef) -> Self {
-        Self { log, table: None, known: HashMap::new(), unsure: true, checked: clock::now() }
+    pub(super) fn new(log: LogStoreRef, threads: &Pool) -> Self {
+        Self {
+            log,
+            threads: threads.clone(),
+            table: None,
+            known: HashMap::new(),
+            unsure: true,
+            checked: clock::now(),
+        }
     }
 
     pub(super) fn table(&self) -> Option<&Table> {
@@ -105,7 +115,7 @@ impl Head {
         if self.table.is_none() && !self.log.is_delta_table_location().await.map_err(fault)? {
             return Ok(());
         }
-        let snapshot = snapshot(&self.log, None).await?;
+        let snapshot = snapshot(&self.log, &self.threads, None).await?;
         let config = snapshot.table_configuration();
         let metadata = config.metadata().clone();
         schema::check_appendable(config.protocol(), &metadata)?;
@@ -120,7 +130,7 @@ impl Head {
             return Ok(*known);
         }
         let found = match self.kernel().await? {
-            Some(snapshot) => lookup(&self.log, snapshot, app_id).await?,
+            Some(snapshot) => lookup(&self.log, &self.threads, snapshot, app_id).await?,
             None => None,
         };
         self.known.insert(app_id.to_owned(), found);
@@ -132,7 +142,8 @@ impl Head {
         let Some(table) = &mut self.table else { return Ok(None) };
         let current = table.kernel.as_ref().is_some_and(|kernel| kernel.version() == table.version);
         if !current {
-            table.kernel = Some(snapshot(&self.log, Some(table.version)).await?);
+            let at = Some(table.version);
+            table.kernel = Some(snapshot(&self.log, &self.threads, at).await?);
         }
         Ok(table.kernel.clone())
     }
@@ -222,9 +233,13 @@ fn assemble(end: i64, counter: impl Fn(&str) -> Option<i64>) -> Committed {
 
 /// Reads a snapshot from the newest checkpoint on. Never from an older snapshot: that keeps naming log entries which
 /// the log's cleanup removes.
-async fn snapshot(log: &LogStoreRef, version: Option<Version>) -> Result<SnapshotRef, SinkError> {
+async fn snapshot(
+    log: &LogStoreRef,
+    threads: &Pool,
+    version: Option<Version>,
+) -> Result<SnapshotRef, SinkError> {
     let (engine, root) = (log.engine(None), log.root_url().clone());
-    kernel_work(move || {
+    kernel_work(threads, move || {
         let builder = Snapshot::builder_for(root);
         let builder = match version {
             Some(version) => builder.at_version(version),
@@ -237,11 +252,12 @@ async fn snapshot(log: &LogStoreRef, version: Option<Version>) -> Result<Snapsho
 
 async fn lookup(
     log: &LogStoreRef,
+    threads: &Pool,
     snapshot: SnapshotRef,
     app_id: &str,
 ) -> Result<Option<Committed>, SinkError> {
     let (engine, app_id) = (log.engine(None), app_id.to_owned());
-    kernel_work(move || {
+    kernel_work(threads, move || {
         let read = |id: &str, engine: &dyn Engine| snapshot.get_app_id_version(id, engine);
         let Some(end) = read(&app_id, engine.as_ref())? else { return Ok(None) };
         let mut counters = HashMap::new();
@@ -256,20 +272,27 @@ async fn lookup(
 /// Writes a checkpoint of a snapshot; `None` when somebody else has.
 pub(super) async fn checkpoint(
     log: &LogStoreRef,
+    threads: &Pool,
     snapshot: SnapshotRef,
 ) -> Result<SnapshotRef, SinkError> {
     let engine: Arc<dyn Engine> = log.engine(None);
-    kernel_work(move || snapshot.checkpoint(engine.as_ref(), None).map(|(_, snapshot)| snapshot))
-        .await
+    let work = move || snapshot.checkpoint(engine.as_ref(), None).map(|(_, snapshot)| snapshot);
+    kernel_work(threads, work).await
 }
 
-/// The kernel blocks on its own I/O; it runs on a blocking thread.
+/// The kernel blocks on its own I/O, which runs on the caller's runtime.
 async fn kernel_work<T: Send + 'static>(
+    threads: &Pool,
     work: impl FnOnce() -> delta_kernel::DeltaResult<T> + Send + 'static,
 ) -> Result<T, SinkError> {
-    match tokio::task::spawn_blocking(work).await {
+    let runtime = tokio::runtime::Handle::current();
+    let run = move || {
+        let _inside = runtime.enter();
+        work()
+    };
+    match threads.run(run).await {
         Ok(result) => result.map_err(fault),
-        Err(stopped) => Err(SinkError::Io(stopped.to_string())),
+        Err(stopped) => Err(SinkError::Io(format!("the table's log: {stopped}"))),
     }
 }
 

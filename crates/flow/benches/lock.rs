@@ -1,0 +1,153 @@
+//! Locks against the bare ones they are measured by: `cargo bench -p forebay-flow --bench lock`.
+//!
+//! Free locks on one thread, taken and let go; then two threads on one lock. Every round measures every contestant once,
+//! in an order that turns; the table shows medians, and the median over the rounds of each one's time above the first's
+//! in the same round. Owns nothing.
+#![expect(clippy::unwrap_used, reason = "a bench")]
+
+use std::hint::black_box;
+use std::sync::{Arc, Barrier};
+use std::thread;
+
+use forebay_flow::{Ctx, clock, lock};
+
+const ROUNDS: usize = 15;
+const FREE: u64 = 4_000_000;
+const SHARED: u64 = 4_000_000;
+
+/// Nanoseconds a turn.
+fn timed(turns: u64, work: impl FnOnce()) -> f64 {
+    let began = clock::now();
+    work();
+    (clock::now() - began).as_secs_f64() * 1e9 / turns as f64
+}
+
+/// On a task of flow, where a lock has a holder to write down.
+fn in_task<F: Future<Output = f64> + Send + 'static>(work: F) -> f64 {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let ctx = Ctx::root("bench");
+    runtime.block_on(async { ctx.spawn("bench", work).join().await.unwrap() })
+}
+
+/// A loop over `$take`, an expression that takes `$lock` and gives its guard.
+macro_rules! free {
+    ($new:expr, |$lock:ident| $take:expr) => {
+        || {
+            in_task(async {
+                let $lock = black_box($new);
+                let began = clock::now();
+                for _ in 0..FREE {
+                    *$take += 1;
+                }
+                (clock::now() - began).as_secs_f64() * 1e9 / FREE as f64
+            })
+        }
+    };
+}
+
+/// Two threads, half of the turns each.
+fn shared<L: Send + Sync + 'static>(lock: L, turn: fn(&L)) -> f64 {
+    let (lock, both) = (Arc::new(lock), Barrier::new(2));
+    timed(SHARED, || {
+        let other = Arc::clone(&lock);
+        let half = |lock: &L| {
+            both.wait();
+            (0..SHARED / 2).for_each(|_| turn(lock));
+        };
+        let thread = thread::scope(|scope| {
+            let thread = scope.spawn(|| half(&other));
+            half(&lock);
+            thread.join()
+        });
+        thread.unwrap();
+    })
+}
+
+/// Two tasks on a runtime of two threads, half of the turns each.
+macro_rules! shared_tasks {
+    ($new:expr) => {
+        || {
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+            let lock = Arc::new($new);
+            let ctx = Ctx::root("bench");
+            timed(SHARED, || {
+                runtime.block_on(async {
+                    let task = || {
+                        let lock = Arc::clone(&lock);
+                        ctx.spawn("bench", async move {
+                            for _ in 0..SHARED / 2 {
+                                *lock.lock().await += 1;
+                            }
+                        })
+                    };
+                    let (one, two) = (task(), task());
+                    one.join().await.unwrap();
+                    two.join().await.unwrap();
+                });
+            })
+        }
+    };
+}
+
+type Contestant = (&'static str, fn() -> f64);
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// The first contestant is the measure.
+fn match_up(title: &str, contestants: &[Contestant]) {
+    let mut times = vec![Vec::with_capacity(ROUNDS); contestants.len()];
+    for round in 0..ROUNDS {
+        for turn in 0..contestants.len() {
+            let at = (round + turn) % contestants.len();
+            let (_, run) = contestants[at];
+            times[at].push(run());
+        }
+    }
+    println!("{title}");
+    for ((name, _), own) in contestants.iter().zip(&times) {
+        let above = own.iter().zip(&times[0]).map(|(own, first)| own - first).collect();
+        println!("  {name:<28} {:>8.1} ns  {:>+7.1}", median(own.clone()), median(above));
+    }
+}
+
+fn main() {
+    println!("a lock taken and let go, {ROUNDS} rounds; last column: above the first\n");
+    match_up(
+        "free, blocking",
+        &[
+            ("parking_lot", free!(parking_lot::Mutex::new(0_u64), |lock| lock.lock())),
+            ("std", free!(std::sync::Mutex::new(0_u64), |lock| lock.lock().unwrap())),
+            (
+                "lock::sync::Mutex",
+                free!(lock::sync::Mutex::new("bench", 0_u64), |lock| lock.lock()),
+            ),
+        ],
+    );
+    match_up(
+        "free, async",
+        &[
+            ("tokio", free!(tokio::sync::Mutex::new(0_u64), |lock| lock.lock().await)),
+            ("lock::Mutex", free!(lock::Mutex::new("bench", 0_u64), |lock| lock.lock().await)),
+        ],
+    );
+    match_up(
+        "two threads on one, blocking",
+        &[
+            ("parking_lot", || shared(parking_lot::Mutex::new(0_u64), |lock| *lock.lock() += 1)),
+            ("lock::sync::Mutex", || {
+                shared(lock::sync::Mutex::new("bench", 0_u64), |lock| *lock.lock() += 1)
+            }),
+        ],
+    );
+    match_up(
+        "two tasks on two threads, async",
+        &[
+            ("tokio", shared_tasks!(tokio::sync::Mutex::new(0_u64))),
+            ("lock::Mutex", shared_tasks!(lock::Mutex::new("bench", 0_u64))),
+        ],
+    );
+}

@@ -1,0 +1,134 @@
+//! What the registry costs: `cargo bench -p forebay-flow --bench spawn`.
+//!
+//! Spawning a task and waiting for it, and polling one, with the registry and bare, on a runtime of two threads. Every
+//! round measures every contestant once, in an order that turns; the table shows medians, and the median over the rounds
+//! of each one's time above the first's in the same round. Owns nothing.
+#![expect(clippy::unwrap_used, reason = "a bench")]
+#![expect(clippy::disallowed_methods, reason = "bare tasks are what is measured against")]
+
+use std::future::{Future, poll_fn};
+use std::task::Poll;
+
+use forebay_flow::{Ctx, Scope, clock};
+use tokio::runtime::{Builder, Runtime};
+
+const ROUNDS: usize = 11;
+const COUNT: u64 = 1_000_000;
+/// Tasks alive at once.
+const BATCH: u64 = 1_000;
+
+/// Nanoseconds a piece, on a runtime of its own.
+fn timed(work: impl Future<Output = ()>) -> f64 {
+    let runtime: Runtime = Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let began = clock::now();
+    runtime.block_on(work);
+    (clock::now() - began).as_secs_f64() * 1e9 / COUNT as f64
+}
+
+/// From a task, as programs spawn.
+fn spawning<F: Future<Output = ()> + Send + 'static>(
+    batch: impl Fn() -> F + Send + 'static,
+) -> f64 {
+    timed(async move {
+        let all = async move {
+            for _ in 0..COUNT / BATCH {
+                batch().await;
+            }
+        };
+        tokio::spawn(all).await.unwrap();
+    })
+}
+
+fn spawn_bare() -> f64 {
+    spawning(|| async {
+        let tasks: Vec<_> = (0..BATCH).map(|n| tokio::spawn(async move { n })).collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+    })
+}
+
+fn spawn_owned() -> f64 {
+    let ctx = Ctx::root("bench");
+    spawning(move || {
+        let ctx = ctx.clone();
+        async move {
+            let tasks: Vec<_> = (0..BATCH).map(|n| ctx.spawn("task", async move { n })).collect();
+            for task in tasks {
+                task.await.unwrap();
+            }
+        }
+    })
+}
+
+fn spawn_scoped() -> f64 {
+    let ctx = Ctx::root("bench");
+    spawning(move || {
+        let scope = Scope::new(&ctx, "scope");
+        async move {
+            for _ in 0..BATCH {
+                scope.spawn("task", async {});
+            }
+            scope.ctx().idle().await;
+        }
+    })
+}
+
+/// Is polled so many times, each time by way of the runtime's queue.
+async fn polls(count: u64) {
+    let mut left = count;
+    poll_fn(|cx| {
+        if left == 0 {
+            return Poll::Ready(());
+        }
+        left -= 1;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+fn poll_bare() -> f64 {
+    timed(async { tokio::spawn(polls(COUNT)).await.unwrap() })
+}
+
+fn poll_registered() -> f64 {
+    timed(async { Ctx::root("bench").spawn("task", polls(COUNT)).await.unwrap() })
+}
+
+type Contestant = (&'static str, fn() -> f64);
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// The first contestant is the measure.
+fn match_up(title: &str, contestants: &[Contestant]) {
+    let mut times = vec![Vec::with_capacity(ROUNDS); contestants.len()];
+    for round in 0..ROUNDS {
+        for turn in 0..contestants.len() {
+            let at = (round + turn) % contestants.len();
+            let (_, run) = contestants[at];
+            times[at].push(run());
+        }
+    }
+    println!("{title}");
+    for ((name, _), own) in contestants.iter().zip(&times) {
+        let above = own.iter().zip(&times[0]).map(|(own, first)| own - first).collect();
+        println!("  {name:<28} {:>8.1} ns  {:>+7.1}", median(own.clone()), median(above));
+    }
+}
+
+fn main() {
+    println!("{COUNT} each, {ROUNDS} rounds; last column: above the first\n");
+    match_up(
+        "a task spawned, run, and waited for",
+        &[
+            ("tokio::spawn", spawn_bare),
+            ("Ctx::spawn", spawn_owned),
+            ("Scope::spawn", spawn_scoped),
+        ],
+    );
+    match_up("a poll", &[("tokio::spawn", poll_bare), ("Ctx::spawn", poll_registered)]);
+}

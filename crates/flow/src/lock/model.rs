@@ -1,0 +1,90 @@
+//! The async lock's core under loom: every order of the steps of its takers, within a bound on preemptions.
+//!
+//! Owns nothing. Checked: never two guards at once, no wake lost (loom calls a thread that waits for ever a deadlock), and
+//! whoever gives up, before or after its turn came, leaves nothing behind.
+
+use std::future::poll_fn;
+use std::task::{Poll, Waker};
+
+use loom::future::block_on;
+use loom::sync::Arc;
+use loom::thread;
+
+use super::core::Core;
+
+/// The lock's future, without names and clocks.
+async fn take<T>(core: &Core<T>) -> Box<T> {
+    let mut ticket = None;
+    poll_fn(|cx| {
+        let value = match ticket {
+            None => core.take_or_join(cx.waker()),
+            Some(ticket) => core.poll(ticket, cx.waker()).ok_or(ticket),
+        };
+        match value {
+            Ok(value) => Poll::Ready(value),
+            Err(own) => {
+                ticket = Some(own);
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+fn add(core: &Core<u32>) {
+    let mut value = block_on(take(core));
+    // Were two at this at once, one of the sums would be lost; were the value gone, there would be none.
+    *value += 1;
+    core.put_back(value);
+}
+
+#[test]
+fn takers_exclude_each_other_and_none_waits_for_ever() {
+    loom::model(|| {
+        let core = Arc::new(Core::new(0));
+        let others: Vec<_> = (0..2)
+            .map(|_| {
+                let core = Arc::clone(&core);
+                thread::spawn(move || add(&core))
+            })
+            .collect();
+        add(&core);
+        for other in others {
+            other.join().unwrap();
+        }
+        assert_eq!(core.take().map(|value| *value), Some(3));
+    });
+}
+
+#[test]
+fn one_who_gives_up_hands_its_turn_on() {
+    loom::model(|| {
+        let core = Arc::new(Core::new(0));
+        let held = core.take().unwrap();
+        let ticket = core.take_or_join(Waker::noop()).map(drop).unwrap_err();
+        let (waits, leaves) = (Arc::clone(&core), Arc::clone(&core));
+        // In line behind the one that leaves, or before it has left, or after.
+        let waits = thread::spawn(move || add(&waits));
+        let leaves = thread::spawn(move || leaves.leave(ticket));
+        core.put_back(held);
+        waits.join().unwrap();
+        leaves.join().unwrap();
+        assert_eq!(core.take().map(|value| *value), Some(1), "free, and nobody in line");
+    });
+}
+
+#[test]
+fn one_that_tries_passes_nobody_who_waits() {
+    loom::model(|| {
+        let core = Arc::new(Core::new(0));
+        let held = core.take().unwrap();
+        let ticket = core.take_or_join(Waker::noop()).map(drop).unwrap_err();
+        let tries = Arc::clone(&core);
+        let tries = thread::spawn(move || tries.take().is_none());
+        core.put_back(held);
+        assert!(tries.join().unwrap(), "it is kept for the one in line");
+        let value = core.poll(ticket, Waker::noop()).unwrap();
+        core.put_back(value);
+        assert!(core.take().is_some());
+    });
+}

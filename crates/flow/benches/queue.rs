@@ -39,7 +39,7 @@ struct Race {
 type Contestant = (&'static str, fn(&Race) -> u64);
 
 const CONTESTANTS: [Contestant; 5] = [
-    ("flow", flow),
+    ("flow, recv", flow),
     ("flow, recv_many", flow_many),
     ("tokio mpsc", tokio_mpsc),
     ("async-channel", async_channel),

@@ -1,13 +1,13 @@
 //! Bounded queues: none can be made without a name, a bound and a policy.
 //!
-//! Owns what was accepted until it is received. One lock per queue orders everything, so a close, a cancelled submit and
-//! a racing receiver agree on who has the item: after a submit ends, the item is in the queue or in the caller's hands,
-//! never both, never neither. After [`close`](Queue::close) what was accepted is drained. It never grows past its bound,
-//! and it never hands out an item past its deadline.
+//! Owns what was accepted until it is received. A close, a cancelled submit and a racing receiver agree on who has the
+//! item: after a submit ends, the item is in the queue or in the caller's hands, never both, never neither. After
+//! [`close`](Queue::close) what was accepted is drained. It never grows past its bound, it never hands out an item past its
+//! deadline, and no submit sleeps on after its item is in.
 //!
 //! ```text
 //! submit ─► room? ─yes─────────────────────────► accepted ─► recv
-//!             └─no─► Block: wait in line ──room──►┘    └─► lost: counted, and told to the dead letter and the receipt
+//!             └─no─► Block: wait in line ─let in─►┘    └─► lost: counted, and told to the dead letter and the receipt
 //!                    Reject, Shed: handed back
 //!                    DropNewest: the new is lost · DropOldest: the oldest is lost
 //! ```
@@ -42,6 +42,9 @@
 //! take the smaller. For a pool, two a worker: none idles between jobs, and none waits long. Zero is a rendezvous: the
 //! sender knows that its item was taken up.
 //!
+//! A bound of eight and more lets waiting senders in by a quarter of it, so that a wake is paid once a batch: the larger the
+//! bound, the cheaper the item. Below eight, each is let in alone.
+//!
 //! Where items differ in size, bound the bytes ([`weighted`]): then the bound is a share of the process's memory. Write the
 //! sum into [`Options::why`]; it stands in the queue's row of the [`registry`].
 
@@ -75,7 +78,7 @@ pub use self::registry::{QueueInfo, Registry, registry};
 pub use self::sender::Sender;
 pub use self::submit::{Receipt, Submit, SubmitUntil, SubmitWithin, Unsent};
 
-/// How much a queue may hold, and in what unit.
+/// How much a queue may hold, and in what unit. How to choose it: [module](self#choosing-a-bound).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bound {
     unit: Unit,
@@ -219,6 +222,16 @@ pub fn bounded<T: Send + 'static>(
 }
 
 /// A queue bounded by `bytes`, each item weighing what `weigh` says (asked once, at submit).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// use forebay_flow::queue::{self, Full, SubmitError};
+/// let (tx, _rx) = queue::weighted("bodies", 1 << 20, Full::Reject, |body: &Vec<u8>| body.len());
+/// tx.submit(vec![0; 1 << 19]).await.unwrap();
+/// assert!(matches!(tx.try_submit(vec![0; 1 << 20]), Err(SubmitError::Full(_))));
+/// assert!(matches!(tx.try_submit(vec![0; 2 << 20]), Err(SubmitError::TooHeavy(_))));
+/// # }
+/// ```
 #[must_use]
 pub fn weighted<T: Send + 'static>(
     name: impl Into<Name>,

@@ -1,7 +1,8 @@
 //! The receiving half.
 //!
-//! Owns nothing but its count: when the last receiver goes the queue closes and what lies in it is dropped and counted.
-//! A dropped receive loses nothing: an item leaves the queue only in the poll that returns it.
+//! Owns nothing but its seat, from which the queue knows how many receivers there are and which tasks they serve: when the
+//! last receiver goes the queue closes and what lies in it is dropped and counted. A dropped receive loses nothing: an item
+//! leaves the queue only in the poll that returns it.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -55,8 +56,8 @@ impl<T> Receiver<T> {
 
     /// The oldest item; `None` once the queue is closed and drained.
     ///
-    /// It yields to the runtime now and then, as Tokio's own primitives do, so that a queue that is never empty does not
-    /// starve other tasks.
+    /// It yields to the runtime after some 200 items at the latest, as Tokio's own primitives do, so that a queue that is
+    /// never empty does not starve other tasks.
     ///
     /// # Cancel safety
     /// Nothing is lost: an item leaves the queue only in the poll that returns it, and a wake meant for this receiver is
@@ -65,8 +66,22 @@ impl<T> Receiver<T> {
         Recv { line: Line { receiver: self, ticket: None } }
     }
 
-    /// Waits for an item, then moves the oldest `limit` of those there are into `batch`: one lock for all of them. Says how
-    /// many; 0 once the queue is closed and drained (or for a `limit` of 0).
+    /// Waits for an item, then moves the oldest `limit` of those there are to the end of `batch`: one lock for all of them.
+    /// Says how many; 0 once the queue is closed and drained (or for a `limit` of 0).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// use forebay_flow::queue::{self, Bound, Full};
+    /// let (tx, rx) = queue::bounded("rows", Bound::items(8), Full::Block);
+    /// for row in 0..5 {
+    ///     tx.submit(row).await.unwrap();
+    /// }
+    /// let mut batch = Vec::new();
+    /// assert_eq!(rx.recv_many(&mut batch, 3).await, 3);
+    /// assert_eq!(rx.recv_many(&mut batch, 3).await, 2);
+    /// assert_eq!(batch, [0, 1, 2, 3, 4]);
+    /// # }
+    /// ```
     ///
     /// # Cancel safety
     /// As [`Receiver::recv`].

@@ -29,7 +29,22 @@ impl<T> Sender<T> {
     ///
     /// # Cancel safety
     /// A dropped submit has sent the item or drops it with itself; [`Submit::take_back`] gets it out of one that has not
-    /// sent it. It may send while it waits, without being polled.
+    /// sent it. It may send while it waits, without being polled; then it is woken at once.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// use forebay_flow::queue::{self, Bound, Full};
+    /// let (tx, rx) = queue::bounded("jobs", Bound::items(1), Full::Block);
+    /// tx.submit(1).await.unwrap();
+    /// let mut second = tx.submit(2);
+    /// tokio::select! {
+    ///     sent = &mut second => unreachable!("there is no room: {sent:?}"),
+    ///     () = tokio::task::yield_now() => {}
+    /// }
+    /// assert_eq!(second.take_back(), Some(2)); // not sent
+    /// assert_eq!((rx.try_recv(), rx.try_recv()), (Some(1), None));
+    /// # }
+    /// ```
     pub fn submit(&self, item: T) -> Submit<'_, T> {
         Submit::new(&self.queue, self.queue.entry(item))
     }

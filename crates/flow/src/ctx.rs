@@ -327,7 +327,7 @@ enum Link {
     Shielded,
 }
 
-/// The live contexts without parent, for [`tree`].
+/// The live contexts without parent, for [`tree()`].
 static ROOTS: Mutex<BTreeMap<u64, Weak<Node>>> = Mutex::new(BTreeMap::new());
 
 /// One context in the tree. Lock order: a parent's `tree` is never held while a child's is taken, nor the reverse.

@@ -71,7 +71,8 @@ pub struct Config {
     /// How many places are kept, the largest first; 10 by default, [`MAX_TOP`] at most.
     pub places: usize,
     /// How many stacks are kept, the most frequent first; 10 by default, [`MAX_TOP`] at most. With 0 no task is asked for
-    /// its stack; otherwise up to [`dump::MAX_STACKS`] tasks are polled once more at each snapshot.
+    /// its stack; otherwise up to [`dump::MAX_STACKS`] tasks are polled once more at each snapshot, and the program's debug
+    /// information, where it was built with any, is read and stays in memory: of a large program a hundred megabytes.
     pub stacks: usize,
     /// What counts as growth.
     pub growth: Limits,

@@ -5,9 +5,9 @@
 //!
 //! | waits for | ends when | known holders |
 //! |---|---|---|
-//! | a [`lock`](crate::lock) | its holder lets go | the task or thread that took it |
-//! | room in a [`queue`](crate::queue) | any of its receivers takes an item | the tasks that last received |
-//! | [slots](crate::admit::Slots), a [budget](crate::budget)'s bytes | any permit comes back | those who said that they keep theirs |
+//! | a [`lock`] | its holder lets go | the task or thread that took it |
+//! | room in a [`queue`] | any of its receivers takes an item | the tasks that last received |
+//! | [slots](crate::admit::Slots), a [budget]'s bytes | any permit comes back | those who said that they keep theirs |
 //!
 //! Whoever waits for something else (a timer, a socket, another library's lock), or with a deadline of the lock's own, is
 //! taken to go on one day, and so is a holder in no registry, and a permit that nobody said to keep: it may have been

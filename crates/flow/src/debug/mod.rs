@@ -144,8 +144,10 @@ impl Table {
         let widths: Vec<_> = (0..columns).map(width).collect();
         for row in &self.rows {
             let mut line = String::new();
-            for (cell, width) in row.iter().zip(&widths) {
-                let number = cell.starts_with(|first: char| first.is_ascii_digit());
+            for (at, (cell, width)) in row.iter().zip(&widths).enumerate() {
+                let digit = cell.starts_with(|first: char| first.is_ascii_digit());
+                // The last column is for words.
+                let number = digit && at + 1 < columns;
                 line.push_str(&match number {
                     true => format!("{cell:>width$}  "),
                     false => format!("{cell:<width$}  "),

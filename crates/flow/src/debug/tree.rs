@@ -96,12 +96,16 @@ fn node_rows(node: &Node, depth: usize, now: Instant, table: &mut Table, cut: &m
 
 fn branch_rows(branch: &Branch, depth: usize, table: &mut Table, cut: &mut Cut) {
     if cut.take() {
-        let cause = branch.cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default();
+        let cause = branch.cause.as_ref().map(ToString::to_string).unwrap_or_default();
         table.row(vec![
             indented(depth, &branch.name),
             branch.live.to_string(),
             branch.contexts.to_string(),
-            format!("{}{cause}", branch.cancelled),
+            match branch.cancelled {
+                0 => String::new(),
+                1 => cause,
+                more => format!("{more}: {cause}"),
+            },
         ]);
     }
     branch.children.iter().for_each(|child| branch_rows(child, depth + 1, table, cut));

@@ -46,7 +46,7 @@
 //! bound, the cheaper the item. Below eight, each is let in alone.
 //!
 //! Where items differ in size, bound the bytes ([`weighted`]): then the bound is a share of the process's memory. Write the
-//! sum into [`Options::why`]; it stands in the queue's row of the [`registry`].
+//! sum into [`Options::why`]; it stands in the queue's row of the [`registry()`].
 
 mod core;
 mod handle;

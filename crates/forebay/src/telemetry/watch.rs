@@ -13,7 +13,7 @@ use prometheus::proto::MetricFamily;
 use super::{Family, descs};
 
 /// As [`Snapshot::gauges`] names and labels them, with our prefix in the place of theirs.
-const GAUGES: [Family; 7] = [
+const GAUGES: [Family; 6] = [
     Family::gauge("forebay_threads", "Live threads that the toolkit started.", &[]),
     Family::gauge("forebay_task_oldest_seconds", "Age of the oldest live task.", &[]),
     Family::gauge(
@@ -31,11 +31,6 @@ const GAUGES: [Family; 7] = [
         "forebay_tasks_growing",
         "By how much the tasks of a place that only ever grows have grown: a leak.",
         &["place"],
-    ),
-    Family::gauge(
-        "forebay_tasks_by_stack",
-        "Live tasks, by where they stand; the most frequent.",
-        &["stack", "leaf"],
     ),
 ];
 
@@ -62,7 +57,9 @@ impl Watch {
         let sigquit = sigquit::dump_to_stderr(ctx)
             .inspect_err(|error| tracing::warn!(%error, "SIGQUIT will write no dump"));
         Watch {
-            snapshots: Periodic::new(Config::default()),
+            // To read a stack is to read the program's debug information, which then stays in memory: 150 MB of it. Who
+            // wants to see where tasks stand asks `/debug/tasks?stacks=4`, and pays when asking.
+            snapshots: Periodic::new(Config { stacks: 0, ..Config::default() }),
             _sigquit: sigquit.ok(),
             _deadlocks: deadlock::watch(ctx, deadlock::EVERY, deadlock::warn),
         }

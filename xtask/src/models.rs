@@ -136,7 +136,8 @@ fn binary(cargo: &mut Command) -> Result<PathBuf> {
 /// The names of the tests that passed; an error where none ran.
 fn passed(said: &str) -> Result<Vec<String>> {
     let name = |line: &str| Some(line.strip_prefix("test ")?.strip_suffix(" ... ok")?.to_owned());
-    let passed: Vec<String> = said.lines().filter_map(name).collect();
+    let mut passed: Vec<String> = said.lines().filter_map(name).collect();
+    passed.sort();
     if passed.is_empty() {
         bail!("no test ran:\n{said}");
     }

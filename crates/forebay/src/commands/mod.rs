@@ -52,10 +52,10 @@ pub(crate) fn check(settings: &Settings) -> anyhow::Result<ExitCode> {
     }
     let mut out = std::io::stdout().lock();
     writeln!(out, "memory\n{}\n\nqueues", Sum::of(&loaded.config))?;
-    writeln!(out, "  {:<20} {:>18}  {:<24}  who waits", "queue", "bound", "when full")?;
+    writeln!(out, "  {:<20} {:>18}  {:<31}  who waits", "queue", "bound", "when full")?;
     for queue in queues::table(&loaded.config) {
         let (bound, policy) = (queue.bound_text(), queue.policy);
-        writeln!(out, "  {:<20} {bound:>18}  {policy:<24}  {}", queue.name, queue.who_waits)?;
+        writeln!(out, "  {:<20} {bound:>18}  {policy:<31}  {}", queue.name, queue.who_waits)?;
         writeln!(
             out,
             "  {:<20} {:>18}  fails so: {}; why: {}",

@@ -147,6 +147,7 @@ impl Engine {
 }
 
 /// Threads of one stage. A worker of the transform ends with a panic and is restarted by its pool.
+#[track_caller]
 fn pool(ctx: &Ctx, name: &'static str, workers: usize, ends: bool) -> Result<Pool, OpenError> {
     Pool::builder(name, workers, Bound::items(2 * workers))
         .why(POOL_WHY)

@@ -5,11 +5,15 @@
 //! in the same round. Owns nothing.
 #![expect(clippy::unwrap_used, reason = "a bench")]
 
+mod duel;
+
 use std::hint::black_box;
 use std::sync::{Arc, Barrier};
 use std::thread;
 
 use forebay_flow::{Ctx, clock, lock};
+
+use self::duel::match_up;
 
 const ROUNDS: usize = 15;
 const FREE: u64 = 4_000_000;
@@ -90,33 +94,10 @@ macro_rules! shared_tasks {
     };
 }
 
-type Contestant = (&'static str, fn() -> f64);
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-/// The first contestant is the measure.
-fn match_up(title: &str, contestants: &[Contestant]) {
-    let mut times = vec![Vec::with_capacity(ROUNDS); contestants.len()];
-    for round in 0..ROUNDS {
-        for turn in 0..contestants.len() {
-            let at = (round + turn) % contestants.len();
-            let (_, run) = contestants[at];
-            times[at].push(run());
-        }
-    }
-    println!("{title}");
-    for ((name, _), own) in contestants.iter().zip(&times) {
-        let above = own.iter().zip(&times[0]).map(|(own, first)| own - first).collect();
-        println!("  {name:<28} {:>8.1} ns  {:>+7.1}", median(own.clone()), median(above));
-    }
-}
-
 fn main() {
     println!("a lock taken and let go, {ROUNDS} rounds; last column: above the first\n");
     match_up(
+        ROUNDS,
         "free, blocking",
         &[
             ("parking_lot", free!(parking_lot::Mutex::new(0_u64), |lock| lock.lock())),
@@ -128,6 +109,7 @@ fn main() {
         ],
     );
     match_up(
+        ROUNDS,
         "free, async",
         &[
             ("tokio", free!(tokio::sync::Mutex::new(0_u64), |lock| lock.lock().await)),
@@ -135,6 +117,7 @@ fn main() {
         ],
     );
     match_up(
+        ROUNDS,
         "two threads on one, blocking",
         &[
             ("parking_lot", || shared(parking_lot::Mutex::new(0_u64), |lock| *lock.lock() += 1)),
@@ -144,6 +127,7 @@ fn main() {
         ],
     );
     match_up(
+        ROUNDS,
         "two tasks on two threads, async",
         &[
             ("tokio", shared_tasks!(tokio::sync::Mutex::new(0_u64))),

@@ -123,102 +123,67 @@ where
     }
 }
 
-fn flow(race: &Race) -> u64 {
-    let each = race.each;
-    let (tx, rx) = queue::bounded::<u64>("bench", Bound::items(BOUND), Full::Block);
-    let consumer = async move {
-        let mut sum = 0;
-        while let Some(n) = rx.recv().await {
-            sum += n;
+/// A contestant: how its channel is made, how all items are summed up, and how one is sent.
+macro_rules! contestant {
+    ($name:ident, $channel:expr, |$rx:ident| $sum:expr, |$tx:ident, $n:ident| $send:expr) => {
+        fn $name(race: &Race) -> u64 {
+            let each = race.each;
+            let ($tx, $rx) = $channel;
+            run(race, async move { $sum }, move || {
+                let $tx = $tx.clone();
+                async move {
+                    for $n in 0..each {
+                        $send.await.unwrap();
+                    }
+                }
+            })
         }
-        sum
     };
-    run(race, consumer, move || {
-        let tx = tx.clone();
-        async move {
-            for n in 0..each {
-                tx.submit(n).await.unwrap();
-            }
-        }
-    })
 }
 
-fn flow_many(race: &Race) -> u64 {
-    let each = race.each;
-    let (tx, rx) = queue::bounded::<u64>("bench", Bound::items(BOUND), Full::Block);
-    let consumer = async move {
-        let (mut sum, mut batch) = (0, Vec::with_capacity(BOUND));
-        while rx.recv_many(&mut batch, BOUND).await > 0 {
-            sum += batch.drain(..).sum::<u64>();
+/// Sums up what comes one by one, while it does.
+macro_rules! sum_of {
+    ($some:pat = $recv:expr => $n:ident) => {{
+        let mut sum = 0;
+        while let $some = $recv.await {
+            sum += $n;
         }
         sum
-    };
-    run(race, consumer, move || {
-        let tx = tx.clone();
-        async move {
-            for n in 0..each {
-                tx.submit(n).await.unwrap();
-            }
-        }
-    })
+    }};
 }
 
-fn tokio_mpsc(race: &Race) -> u64 {
-    let each = race.each;
-    let (tx, mut rx) = mpsc::channel::<u64>(BOUND);
-    let consumer = async move {
-        let mut sum = 0;
-        while let Some(n) = rx.recv().await {
-            sum += n;
-        }
-        sum
-    };
-    run(race, consumer, move || {
-        let tx = tx.clone();
-        async move {
-            for n in 0..each {
-                tx.send(n).await.unwrap();
-            }
-        }
-    })
+contestant!(flow, our_queue(), |rx| sum_of!(Some(n) = rx.recv() => n), |tx, n| tx.submit(n));
+contestant!(flow_many, our_queue(), |rx| sum_of_batches(rx).await, |tx, n| tx.submit(n));
+contestant!(
+    tokio_mpsc,
+    mpsc::channel::<u64>(BOUND),
+    |rx| {
+        let mut rx = rx;
+        sum_of!(Some(n) = rx.recv() => n)
+    },
+    |tx, n| tx.send(n)
+);
+contestant!(
+    async_channel,
+    async_channel::bounded::<u64>(BOUND),
+    |rx| sum_of!(Ok(n) = rx.recv() => n),
+    |tx, n| tx.send(n)
+);
+contestant!(
+    flume,
+    flume::bounded::<u64>(BOUND),
+    |rx| sum_of!(Ok(n) = rx.recv_async() => n),
+    |tx, n| tx.send_async(n)
+);
+
+fn our_queue() -> (queue::Sender<u64>, queue::Receiver<u64>) {
+    queue::bounded("bench", Bound::items(BOUND), Full::Block)
 }
 
-fn async_channel(race: &Race) -> u64 {
-    let each = race.each;
-    let (tx, rx) = async_channel::bounded::<u64>(BOUND);
-    let consumer = async move {
-        let mut sum = 0;
-        while let Ok(n) = rx.recv().await {
-            sum += n;
-        }
-        sum
-    };
-    run(race, consumer, move || {
-        let tx = tx.clone();
-        async move {
-            for n in 0..each {
-                tx.send(n).await.unwrap();
-            }
-        }
-    })
-}
-
-fn flume(race: &Race) -> u64 {
-    let each = race.each;
-    let (tx, rx) = flume::bounded::<u64>(BOUND);
-    let consumer = async move {
-        let mut sum = 0;
-        while let Ok(n) = rx.recv_async().await {
-            sum += n;
-        }
-        sum
-    };
-    run(race, consumer, move || {
-        let tx = tx.clone();
-        async move {
-            for n in 0..each {
-                tx.send_async(n).await.unwrap();
-            }
-        }
-    })
+async fn sum_of_batches(rx: queue::Receiver<u64>) -> u64 {
+    let (mut sum, mut batch) = (0, Vec::with_capacity(BOUND));
+    while rx.recv_many(&mut batch, BOUND).await > 0 {
+        sum += batch.drain(..).sum::<u64>();
+    }
+    sum
 }

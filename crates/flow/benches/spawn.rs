@@ -6,11 +6,15 @@
 #![expect(clippy::unwrap_used, reason = "a bench")]
 #![expect(clippy::disallowed_methods, reason = "bare tasks are what is measured against")]
 
+mod duel;
+
 use std::future::{Future, poll_fn};
 use std::task::Poll;
 
 use forebay_flow::{Ctx, Scope, clock};
 use tokio::runtime::{Builder, Runtime};
+
+use self::duel::match_up;
 
 const ROUNDS: usize = 11;
 const COUNT: u64 = 1_000_000;
@@ -96,33 +100,10 @@ fn poll_registered() -> f64 {
     timed(async { Ctx::root("bench").spawn("task", polls(COUNT)).await.unwrap() })
 }
 
-type Contestant = (&'static str, fn() -> f64);
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-/// The first contestant is the measure.
-fn match_up(title: &str, contestants: &[Contestant]) {
-    let mut times = vec![Vec::with_capacity(ROUNDS); contestants.len()];
-    for round in 0..ROUNDS {
-        for turn in 0..contestants.len() {
-            let at = (round + turn) % contestants.len();
-            let (_, run) = contestants[at];
-            times[at].push(run());
-        }
-    }
-    println!("{title}");
-    for ((name, _), own) in contestants.iter().zip(&times) {
-        let above = own.iter().zip(&times[0]).map(|(own, first)| own - first).collect();
-        println!("  {name:<28} {:>8.1} ns  {:>+7.1}", median(own.clone()), median(above));
-    }
-}
-
 fn main() {
     println!("{COUNT} each, {ROUNDS} rounds; last column: above the first\n");
     match_up(
+        ROUNDS,
         "a task spawned, run, and waited for",
         &[
             ("tokio::spawn", spawn_bare),
@@ -130,5 +111,5 @@ fn main() {
             ("Scope::spawn", spawn_scoped),
         ],
     );
-    match_up("a poll", &[("tokio::spawn", poll_bare), ("Ctx::spawn", poll_registered)]);
+    match_up(ROUNDS, "a poll", &[("tokio::spawn", poll_bare), ("Ctx::spawn", poll_registered)]);
 }

@@ -5,7 +5,8 @@
 //! One consumer, 1 or 100 producer tasks, bound 64, a Tokio runtime with two workers. The consumer is a task beside the
 //! producers, or it runs in `block_on` on the main thread, where each wake of it goes through the kernel. The rounds of all
 //! contestants take turns, so that a busy moment of the machine meets all of them; the median of the rounds is printed,
-//! with the fastest and the slowest.
+//! with the fastest and the slowest, and beside it the median of its share of the time that tokio's mpsc took in the same
+//! round.
 #![expect(clippy::unwrap_used, reason = "a bench")]
 #![expect(
     clippy::disallowed_methods,
@@ -20,6 +21,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 const BOUND: usize = 64;
+/// Whose time the others' is set beside.
+const YARDSTICK: &str = "tokio mpsc";
 
 /// Where the consumer runs.
 #[derive(Clone, Copy)]
@@ -41,7 +44,7 @@ type Contestant = (&'static str, fn(&Race) -> u64);
 const CONTESTANTS: [Contestant; 5] = [
     ("flow, recv", flow),
     ("flow, recv_many", flow_many),
-    ("tokio mpsc", tokio_mpsc),
+    (YARDSTICK, tokio_mpsc),
     ("async-channel", async_channel),
     ("flume", flume),
 ];
@@ -73,27 +76,37 @@ fn compare(items: u64, rounds: u64, consumer: Consumer, producers: u64, only: &s
     let contestants: Vec<_> =
         CONTESTANTS.into_iter().filter(|(name, _)| name.starts_with(only)).collect();
     let mut taken = vec![Vec::new(); contestants.len()];
-    for round in 0..=rounds {
-        for ((name, run), taken) in contestants.iter().zip(&mut taken) {
+    for round in 0..=rounds as usize {
+        for turn in 0..contestants.len() {
+            let at = (round + turn) % contestants.len();
+            let (name, run) = contestants[at];
             let began = Instant::now();
             let sum = run(&race);
             let passed = began.elapsed();
-            assert_eq!(
-                sum,
-                producers * (each * (each - 1) / 2),
-                "{name}: nothing lost, nothing twice"
-            );
+            let each_sum = each * (each - 1) / 2;
+            assert_eq!(sum, producers * each_sum, "{name}: nothing lost, nothing twice");
             // The first round warms up.
             if round > 0 {
-                taken.push(passed.as_nanos() as u64 / items);
+                taken[at].push(passed.as_nanos() as f64 / items as f64);
             }
         }
     }
-    for ((name, _), mut taken) in contestants.into_iter().zip(taken) {
-        taken.sort_unstable();
-        let (fastest, slowest) = (taken[0], taken[taken.len() - 1]);
-        println!("  {name:<16} {:>5}  ({fastest} to {slowest})", taken[taken.len() / 2]);
+    let yardstick = contestants.iter().position(|(name, _)| *name == YARDSTICK);
+    for ((name, _), own) in contestants.iter().zip(&taken) {
+        let (fastest, own_median, slowest) = spread(own.clone());
+        print!("  {name:<16} {own_median:>5.0}  ({fastest:.0} to {slowest:.0})");
+        if let Some(beside) = yardstick.map(|at| &taken[at]) {
+            let ratios = own.iter().zip(beside).map(|(own, beside)| own / beside).collect();
+            print!("{:>8.2} of {YARDSTICK}", spread(ratios).1);
+        }
+        println!();
     }
+}
+
+/// The least, the median and the greatest.
+fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
+    values.sort_by(f64::total_cmp);
+    (values[0], values[values.len() / 2], values[values.len() - 1])
 }
 
 /// Runs `consumer` and a `producer()` for each, until the consumer ends.

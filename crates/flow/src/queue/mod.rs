@@ -62,6 +62,7 @@ mod policy;
 mod receiver;
 mod registry;
 mod sender;
+mod spin;
 mod submit;
 mod sync;
 

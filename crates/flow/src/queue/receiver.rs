@@ -11,9 +11,9 @@ use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
-use super::core::{After, Both, Front, Queue};
+use super::core::{After, Back, Both, Front, Queue};
 use super::outlet::Look;
 use super::sync::MutexGuard;
 use crate::tasks;
@@ -171,30 +171,53 @@ impl<'a, T> Line<'a, T> {
         &mut self,
         cx: &mut Context<'_>,
         front: MutexGuard<'a, Front<T>>,
-        take: impl FnOnce(&Queue<T>, &mut Both<'_, T>, &mut After<T>) -> Option<R>,
+        mut take: impl FnMut(&Queue<T>, &mut Both<'_, T>, &mut After<T>) -> Option<R>,
+    ) -> Poll<Option<R>> {
+        let queue = &self.receiver.queue;
+        let (mut spins, waits_already) = (false, self.ticket.is_some());
+        let waker = |back: &Back<T>| {
+            spins = !waits_already && back.receiving.is_empty() && queue.spin.is_due();
+            if spins { queue.spin.waker() } else { cx.waker() }
+        };
+        let mut polled = self.take_or_wait(queue.both_from(front), &mut take, waker);
+        if spins {
+            queue.spin.watch();
+            polled = self.take_or_wait(queue.both(), &mut take, |_| cx.waker());
+            queue.spin.ended(polled.is_ready());
+        }
+        if polled.is_pending() {
+            tasks::note_wait("queue", &queue.name);
+        }
+        polled
+    }
+
+    /// As [`poll_take`](Self::poll_take); `waker` says what is to be called when there is something.
+    fn take_or_wait<'w, R>(
+        &mut self,
+        mut both: Both<'_, T>,
+        take: &mut impl FnMut(&Queue<T>, &mut Both<'_, T>, &mut After<T>) -> Option<R>,
+        waker: impl FnOnce(&Back<T>) -> &'w Waker,
     ) -> Poll<Option<R>> {
         let queue = &self.receiver.queue;
         let mut after = After::nothing();
-        let mut both = queue.both_from(front);
         let taken = take(queue, &mut both, &mut after);
         let back = &mut both.back;
-        if taken.is_some() || back.closed {
+        let ended = taken.is_some() || back.closed;
+        if ended {
             if let Some(ticket) = self.ticket.take() {
                 back.receiving.leave(ticket);
             }
-            drop(both);
-            queue.settle(after);
-            return Poll::Ready(taken);
-        }
-        match self.ticket {
-            Some(ticket) if back.receiving.still_waits(ticket, cx.waker()) => {}
-            Some(_) => self.ticket = Some(back.receiving.join_first(1, cx.waker().clone(), ())),
-            None => self.ticket = Some(back.receiving.join(1, cx.waker().clone())),
+        } else {
+            let waker = waker(back);
+            match self.ticket {
+                Some(ticket) if back.receiving.still_waits(ticket, waker) => {}
+                Some(_) => self.ticket = Some(back.receiving.join_first(1, waker.clone(), ())),
+                None => self.ticket = Some(back.receiving.join(1, waker.clone())),
+            }
         }
         drop(both);
         queue.settle(after);
-        tasks::note_wait("queue", &queue.name);
-        Poll::Pending
+        if ended { Poll::Ready(taken) } else { Poll::Pending }
     }
 }
 

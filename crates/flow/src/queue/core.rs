@@ -40,7 +40,6 @@ use super::items::{self, Entry, Items, Line, Tell};
 use super::policy::{Full, Lost, Priority, Shedding};
 use super::receiver::Seat;
 use super::registry::SOMEBODY;
-use super::spin::Spin;
 use super::sync::{MutexGuard, Side};
 use super::{Bound, QueueInfo, Unit};
 use crate::clock::{self, Instant};
@@ -67,8 +66,6 @@ pub struct Queue<T> {
     simple: bool,
     pub(super) front: Side<Front<T>>,
     pub(super) back: Side<Back<T>>,
-    /// Of the receivers.
-    pub(super) spin: Spin,
 }
 
 /// What was decided when the queue was made.
@@ -243,7 +240,6 @@ impl<T> Queue<T> {
             rules,
             front: Side::new(front),
             back: Side::new(back),
-            spin: Spin::new(),
         }
     }
 

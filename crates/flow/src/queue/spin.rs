@@ -22,17 +22,23 @@
 //! as many each time; one that paid is followed by another. So a queue whose other side is slow spins once in a hundred
 //! sleeps, and an idle one not at all.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+#[cfg(not(shuttle))]
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::task::{Wake, Waker};
+use std::thread;
 
+#[cfg(shuttle)]
+use shuttle::sync::atomic::AtomicBool;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// So often is the flag looked at by a processor that does nothing else: some 10 µs, with the pauses between.
-const LOOKS: u32 = if cfg!(shuttle) { 1 } else { 64 };
+const LOOKS: u32 = if cfg!(shuttle) { 3 } else { 64 };
 const PAUSES: u32 = 8;
 /// Then so often by one that lets other threads go first: some 15 µs, or as long as those take.
-const YIELDS: u32 = if cfg!(shuttle) { 2 } else { 32 };
+/// (In a model each look may be followed by anybody's step. Its yield would wake the one that yields, and hide a lost wake.)
+const YIELDS: u32 = if cfg!(shuttle) { 0 } else { 32 };
 /// Once in two to this many waits at least it is tried again.
 const RAREST: u32 = 7;
 
@@ -69,15 +75,17 @@ impl Spin {
         Self { called, waker, rest: AtomicU32::new(0), in_vain: AtomicU32::new(0) }
     }
 
-    /// Whether the caller, about to wait and alone in that, is to spin first. Asked under the lock, and only once a wait.
+    /// Whether the caller, who is about to wait, is to spin first if nobody else waits. Asked once a wait.
     pub(super) fn is_due(&self) -> bool {
-        // Only one waits here at a time, or it is of no consequence: no read-modify-write.
+        if !thread_would_sleep() {
+            return false;
+        }
+        // Of no consequence when off: no read-modify-write.
         let rest = self.rest.load(Ordering::Relaxed);
         if rest > 0 {
             self.rest.store(rest - 1, Ordering::Relaxed);
-            return false;
         }
-        thread_would_sleep()
+        rest == 0
     }
 
     /// What to leave in line before [`watch`](Self::watch), under the same lock.
@@ -102,7 +110,7 @@ impl Spin {
             if called() {
                 return;
             }
-            yield_now();
+            thread::yield_now();
         }
     }
 
@@ -114,15 +122,8 @@ impl Spin {
     }
 }
 
-#[cfg(not(shuttle))]
-use std::thread::yield_now;
-
-#[cfg(shuttle)]
-use shuttle::thread::yield_now;
-
-static SEVERAL_PROCESSORS: LazyLock<bool> = LazyLock::new(|| {
-    std::thread::available_parallelism().is_ok_and(|processors| processors.get() > 1)
-});
+static SEVERAL_PROCESSORS: LazyLock<bool> =
+    LazyLock::new(|| thread::available_parallelism().is_ok_and(|processors| processors.get() > 1));
 
 /// Whether a wait here is a thread's sleep, and what is waited for can come meanwhile: neither in a task, nor where the
 /// tasks run on this very thread, nor on a machine that does one thing at a time.

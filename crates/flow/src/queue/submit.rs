@@ -69,7 +69,10 @@ impl<T> Future for Submit<'_, T> {
         let this = self.get_mut();
         let turn = ready!(this.queue.back.pace.poll_proceed(cx));
         let step = match this.ticket {
-            None => this.queue.submit(&mut this.entry, Some(cx.waker())),
+            None => match this.queue.submit(&mut this.entry, Some(cx.waker())) {
+                Step::Waits(ticket) => this.queue.spin_in_line(ticket, cx.waker(), &mut this.entry),
+                step => step,
+            },
             Some(ticket) => this.queue.resume(ticket, cx.waker(), &mut this.entry),
         };
         if let Step::Waits(ticket) = step {

@@ -246,6 +246,23 @@ async fn a_slow_receiver_lets_in_at_each_receive() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_line_is_let_in_by_the_first_receive_after_a_millisecond_at_whatever_pace_they_come() {
+    for pace in [20, 60, 100, 300, 450, 900, 999, 1_000].map(Duration::from_micros) {
+        let ctx = Ctx::root("t");
+        let (_tx, rx, waiting) = full_with_waiting(&ctx, 400, 1).await;
+        let mut passed = Duration::ZERO;
+        while !waiting[0].is_finished() {
+            assert!(passed < Duration::from_millis(1), "a take each {pace:?}: {passed:?} in line");
+            tokio::time::advance(pace).await;
+            passed += pace;
+            assert!(rx.try_recv().is_some());
+            settle().await;
+        }
+        assert!(passed >= Duration::from_millis(1), "a take each {pace:?}: after {passed:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_waiting_submit_that_is_polled_lets_itself_in_so_none_times_out_while_there_is_room() {
     let ctx = Ctx::root("t");
     let (tx, rx) = queue::bounded("late", Bound::items(64), Full::Block);

@@ -169,6 +169,16 @@ impl<T> SubmitError<T> {
         matches!(self, Self::Full(_) | Self::TimedOut(_) | Self::Shed(_))
     }
 
+    fn without_item(&self) -> SubmitError<()> {
+        match self {
+            Self::Full(_) => SubmitError::Full(()),
+            Self::Closed(_) => SubmitError::Closed(()),
+            Self::TooHeavy(_) => SubmitError::TooHeavy(()),
+            Self::TimedOut(_) => SubmitError::TimedOut(()),
+            Self::Shed(_) => SubmitError::Shed(()),
+        }
+    }
+
     fn text(&self) -> &'static str {
         match self {
             Self::Full(_) => "the queue is full",

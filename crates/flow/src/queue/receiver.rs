@@ -18,7 +18,8 @@ use super::outlet::Look;
 use super::sync::MutexGuard;
 use crate::tasks;
 
-/// Receives from a queue. Clones compete for the items: each goes to exactly one.
+/// Receives from a queue. Clones compete for the items: each goes to exactly one. When all are dropped the queue closes, and
+/// what lies in it is dropped and counted.
 pub struct Receiver<T> {
     queue: Arc<Queue<T>>,
     seat: Arc<Seat>,
@@ -62,7 +63,7 @@ impl<T> Receiver<T> {
     ///
     /// # Cancel safety
     /// Nothing is lost: an item leaves the queue only in the poll that returns it, and a wake meant for this receiver is
-    /// handed to the next.
+    /// handed to the next. So it may stand in a `select!` or a timeout.
     pub fn recv(&self) -> Recv<'_, T> {
         Recv { line: Line { receiver: self, ticket: None } }
     }
@@ -94,7 +95,8 @@ impl<T> Receiver<T> {
         RecvMany { line: Line { receiver: self, ticket: None }, batch, limit }
     }
 
-    /// The oldest item, if there is one now.
+    /// The oldest item, if there is one now. `None` is also what a closed queue says once it is drained:
+    /// [`is_closed`](Queue::is_closed) tells them apart.
     #[must_use]
     pub fn try_recv(&self) -> Option<T> {
         self.seat.note();
@@ -119,7 +121,8 @@ impl<T> Receiver<T> {
         taken
     }
 
-    /// Blocks the calling thread where [`Receiver::recv`] would wait. Never call it from a task.
+    /// Blocks the calling thread where [`Receiver::recv`] would wait, without limit: a close ends it. Never call it from a
+    /// task, whose worker it would block.
     #[must_use]
     pub fn recv_blocking(&self) -> Option<T> {
         crate::thread::block_on(self.recv())

@@ -157,6 +157,12 @@ async fn b82_submit_all_returns_exactly_the_unsent_rest() {
     let (tx, rx) = queue::bounded("all", Bound::items(3), Full::Block);
     let unsent = tx.submit_all(0..8, clock::now() + SEC).await.unwrap_err();
     assert_eq!(unsent.rest, [3, 4, 5, 6, 7]);
+    assert_eq!(unsent.cause(), SubmitError::TimedOut(()));
+    let error: Box<dyn std::error::Error> = unsent.into();
+    assert_eq!(
+        error.to_string(),
+        "the queue stayed full until the deadline: 5 items not submitted"
+    );
     drop(tx);
     let mut got = Vec::new();
     while let Some(n) = rx.recv().await {

@@ -388,6 +388,8 @@ async fn b82_submit_all_says_exactly_what_was_not_sent_when_the_receiver_is_slow
     let sent: Vec<_> = (0..unsent.rest[0]).collect();
     assert_eq!(unsent.rest, (unsent.rest[0]..20).collect::<Vec<_>>());
     assert_eq!(unsent.why, "the queue is closed");
+    assert_eq!(unsent.cause(), SubmitError::Closed(()));
+    assert!(!unsent.cause().may_retry());
     assert_eq!(got.len() as u64 + tx.info().dropped, sent.len() as u64);
     assert_eq!(got, sent[..got.len()]);
 }

@@ -37,13 +37,14 @@ mod channel;
 #[cfg(all(test, loom))]
 mod model;
 mod raw;
+mod slots;
 
 use std::fmt;
 
 pub use self::channel::{Closed, Receiver, Sender, TryPushError, channel};
 pub use self::raw::Tuned;
 #[doc(hidden)]
-pub use self::raw::{Layout, Naive, Uncached, Unpadded};
+pub use self::raw::{Layout, Naive, Uncached, Unfetched, Unpadded};
 
 /// A ring of at most `capacity` items; zero counts as one.
 ///

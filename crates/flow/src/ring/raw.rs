@@ -14,7 +14,8 @@ use std::ops::Deref;
 use super::slots::Slots;
 use crate::sync::{Arc, AtomicUsize, Ordering};
 
-/// How the two indices lie in memory, how often each half reads the other's, and whether it looks ahead. For the bench: users want [`Tuned`].
+/// How the two indices lie in memory, how often each half reads the other's, and whether it looks ahead. For the bench:
+/// users want [`Tuned`].
 pub trait Layout: sealed::Sealed {
     /// Whether a half trusts the other's index as it last saw it, until that says no.
     const CACHED: bool;

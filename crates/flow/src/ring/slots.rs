@@ -17,10 +17,11 @@ pub(super) type Slot<T> = UnsafeCell<MaybeUninit<T>>;
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
-/// How far ahead lines are fetched. Two are too few between cores that are far apart, eight win nothing over four and are
-/// no use to a ring of half a kilobyte.
+/// How far ahead lines are fetched. Fewer bring little when the ring is mostly full, more bring nothing as a rule and are no
+/// use to a ring of half a kilobyte.
 const LINES_AHEAD: usize = 4;
-/// How many lines of the next batch are fetched.
+/// How many lines of the next batch the consumer fetches. The producer fetches none: a copy writes whole lines, for which
+/// the old content need not travel, and fetching it costs a tenth.
 #[cfg(not(loom))]
 const LINES_OF_A_BATCH: usize = 8;
 

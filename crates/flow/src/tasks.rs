@@ -298,6 +298,15 @@ impl Drop for Entered<'_> {
 
 /// Says that the running task is about to pend on `what` called `name`. A repeated wait on the same thing keeps its start.
 pub(crate) fn note_wait(what: &'static str, name: &Arc<str>) {
+    note(what, name, clock::now);
+}
+
+/// As [`note_wait`], for one who knows when it began.
+pub(crate) fn note_wait_since(what: &'static str, name: &Arc<str>, since: Instant) {
+    note(what, name, || since);
+}
+
+fn note(what: &'static str, name: &Arc<str>, since: impl FnOnce() -> Instant) {
     CURRENT.with(|current| {
         let Ok(current) = current.try_borrow() else {
             return;
@@ -309,7 +318,7 @@ pub(crate) fn note_wait(what: &'static str, name: &Arc<str>) {
         let mut wait = record.wait.lock();
         let same = wait.as_ref().is_some_and(|w| w.what == what && Arc::ptr_eq(&w.name, name));
         if !same {
-            *wait = Some(Wait { what, name: Arc::clone(name), since: clock::now() });
+            *wait = Some(Wait { what, name: Arc::clone(name), since: since() });
         }
     });
 }
@@ -320,9 +329,11 @@ fn current() -> Option<Arc<Record>> {
 
 /// The wait that the running task noted is over: the next one, though on the same thing, starts anew.
 pub(crate) fn wait_over() {
-    if let Some(record) = current() {
-        *record.wait.lock() = None;
-    }
+    CURRENT.with(|current| {
+        if let Ok(Some(record)) = current.try_borrow().as_deref() {
+            *record.wait.lock() = None;
+        }
+    });
 }
 
 /// Runs `block`, which blocks this thread. Whatever runs here shows as waiting on `what` called `name` meanwhile.

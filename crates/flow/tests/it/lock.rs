@@ -464,10 +464,12 @@ mod checked {
         waiter.join().await.unwrap();
         holder.join().await.unwrap();
         let reports = told.take();
-        let [Report::LongWait { lock, who, waited, holder, held_at, held }] = &reports[..] else {
+        let [Report::LongWait { lock, who, waited, holder, held_at, held, others }] = &reports[..]
+        else {
             panic!("{reports:?}")
         };
         assert_eq!((lock.lock, *waited, *held), ("a", 100 * MS, 150 * MS));
+        assert!(others.is_empty());
         assert_eq!((held_at.line(), lock.taken_at.line()), (line + 2, line + 6));
         assert!(who.starts_with("long/waiter (spawned at "), "{who}");
         assert!(holder.starts_with("long/holder (spawned at "), "{holder}");

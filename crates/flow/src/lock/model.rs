@@ -88,3 +88,114 @@ fn one_that_tries_passes_nobody_who_waits() {
         assert!(core.take().is_some());
     });
 }
+
+/// The reader-writer core.
+mod rw {
+    use super::*;
+    use crate::lock::holders::Access;
+    use crate::lock::rwcore::{Core, Got};
+
+    async fn take<T>(core: &Core<T>, access: Access) -> Got<T> {
+        let mut ticket = None;
+        poll_fn(|cx| {
+            let got = match ticket {
+                None => core.take_or_join(access, cx.waker()),
+                Some(ticket) => core.poll(ticket, access, cx.waker()).ok_or(ticket),
+            };
+            match got {
+                Ok(got) => Poll::Ready(got),
+                Err(own) => {
+                    ticket = Some(own);
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    fn give_back<T>(core: &Core<T>, got: Got<T>) {
+        match got {
+            Got::Read(shared) => core.put_back_shared(shared),
+            Got::Write(taken) => core.put_back(taken),
+        }
+    }
+
+    fn add(core: &Core<u32>) {
+        let Got::Write(mut taken) = block_on(take(core, Access::Write)) else {
+            panic!("asked to write")
+        };
+        *taken.value += 1;
+        core.put_back(taken);
+    }
+
+    fn read(core: &Core<u32>) -> u32 {
+        let Got::Read(shared) = block_on(take(core, Access::Read)) else { panic!("asked to read") };
+        // Were a writer at it, the box would be empty.
+        let value = *shared.as_deref().unwrap();
+        core.put_back_shared(shared);
+        value
+    }
+
+    #[test]
+    fn writers_exclude_all_and_none_waits_for_ever() {
+        loom::model(|| {
+            let core = Arc::new(Core::new(0));
+            let (reads, writes) = (Arc::clone(&core), Arc::clone(&core));
+            let reads = thread::spawn(move || read(&reads));
+            let writes = thread::spawn(move || add(&writes));
+            add(&core);
+            assert!(reads.join().unwrap() <= 2);
+            writes.join().unwrap();
+            assert_eq!(read(&core), 2);
+            assert!(core.take(Access::Write).is_some(), "free");
+        });
+    }
+
+    #[test]
+    fn two_readers_leave_and_the_writer_is_woken_by_the_last() {
+        loom::model(|| {
+            let core = Arc::new(Core::new(0));
+            let [one, two] = [(); 2].map(|()| core.take(Access::Read).unwrap());
+            let (writes, leaves) = (Arc::clone(&core), Arc::clone(&core));
+            let writes = thread::spawn(move || add(&writes));
+            let leaves = thread::spawn(move || give_back(&leaves, one));
+            give_back(&core, two);
+            writes.join().unwrap();
+            leaves.join().unwrap();
+            assert_eq!(read(&core), 1);
+        });
+    }
+
+    #[test]
+    fn a_writer_that_gives_up_frees_the_reader_behind_it() {
+        loom::model(|| {
+            let core = Arc::new(Core::new(0));
+            let held = core.take(Access::Read).unwrap();
+            let ticket = core.take_or_join(Access::Write, Waker::noop()).map(drop).unwrap_err();
+            let (reads, leaves) = (Arc::clone(&core), Arc::clone(&core));
+            let reads = thread::spawn(move || read(&reads));
+            let leaves = thread::spawn(move || leaves.leave(ticket, Access::Write));
+            give_back(&core, held);
+            reads.join().unwrap();
+            leaves.join().unwrap();
+            assert!(core.take(Access::Write).is_some(), "free, and nobody in line");
+        });
+    }
+
+    #[test]
+    fn a_reader_that_gives_up_frees_the_writer_behind_it() {
+        loom::model(|| {
+            let core = Arc::new(Core::new(0));
+            let held = core.take(Access::Write).unwrap();
+            let ticket = core.take_or_join(Access::Read, Waker::noop()).map(drop).unwrap_err();
+            let (writes, leaves) = (Arc::clone(&core), Arc::clone(&core));
+            let writes = thread::spawn(move || add(&writes));
+            // Before its turn came, or after.
+            let leaves = thread::spawn(move || leaves.leave(ticket, Access::Read));
+            give_back(&core, held);
+            writes.join().unwrap();
+            leaves.join().unwrap();
+            assert_eq!(read(&core), 1);
+        });
+    }
+}

@@ -1,7 +1,7 @@
 //! The lock whose guard may be held across an await.
 //!
 //! Owns the value and the line of waiters (see [`super::core`]); what is known of it lives in its [`Head`]. It never
-//! spins, and it never lets a newcomer pass one who waits.
+//! spins, and nobody who waits is passed without end.
 
 use std::fmt;
 use std::future::Future;
@@ -10,6 +10,7 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use super::core::Core;
 use super::holders::Access;
@@ -18,7 +19,14 @@ use super::waiting::{Asking, owner};
 use super::{LockError, Patience};
 use crate::clock::Instant;
 
-/// A mutual exclusion whose guard may be held across an await. Those who wait are served in the order they came.
+/// For so long one in line lets itself be passed. Longer than a switch of tasks takes, shorter than anybody notices.
+const PATIENCE: Duration = Duration::from_micros(500);
+
+/// A mutual exclusion whose guard may be held across an await.
+///
+/// Those who wait are served in the order they came. A task that runs and finds the lock free may pass them: to hand it from
+/// one to the next would take a switch of tasks for each turn. But whoever has waited for half a millisecond, and finds
+/// itself passed when it is woken, has the lock kept for it the next time. So it is nobody's fate to be passed for ever.
 ///
 /// The value is kept in a box of its own, so that any size of it is as cheap to lock.
 ///
@@ -60,7 +68,7 @@ impl<T> Mutex<T> {
         Self { core: Core::new(value), head: Head::new(name, Kind::Mutex, Location::caller()) }
     }
 
-    /// Waits until it is this caller's turn. It waits without limit: where the holder may be stuck, prefer
+    /// Waits for the lock. It waits without limit: where the holder may be stuck, prefer
     /// [`Mutex::lock_until`].
     ///
     /// A task that waits for a lock of which it holds the guard waits for ever, unless the guard is in another branch of
@@ -108,7 +116,7 @@ impl<T> Mutex<T> {
         }
     }
 
-    /// The guard, if the lock is free and nobody waits for it.
+    /// The guard, if the lock is free and not kept for one who has waited for long.
     #[must_use]
     #[track_caller]
     pub fn try_lock(&self) -> Option<Guard<'_, T>> {
@@ -205,7 +213,7 @@ impl<'a, T> Lock<'a, T> {
     fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Guard<'a, T>> {
         let core = &self.lock.core;
         let value = match self.asking.ticket() {
-            Some(ticket) => core.poll(ticket, cx.waker()),
+            Some(ticket) => core.poll(ticket, cx.waker(), || self.asking.has_waited(PATIENCE)),
             None => match core.take_or_join(cx.waker()) {
                 Ok(value) => Some(value),
                 Err(ticket) => {

@@ -8,12 +8,14 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
+use std::time::Duration;
 
 use tokio::time::Sleep;
 
 use super::holders::Access;
 use super::place::{FREE, Head, UNKNOWN, Waiting};
 use super::{LockError, Patience, checks, waits};
+use crate::clock;
 use crate::tasks;
 
 /// One who asks for a lock, and what is known of that.
@@ -55,6 +57,12 @@ impl<'a> Asking<'a> {
     #[inline]
     pub(super) fn ticket(&self) -> Option<u64> {
         self.wait.as_ref().map(|wait| wait.ticket)
+    }
+
+    /// Whether it has waited for so long.
+    pub(super) fn has_waited(&self, limit: Duration) -> bool {
+        let began = self.wait.as_ref().map(|wait| wait.waiting.since);
+        began.is_some_and(|began| clock::now().saturating_duration_since(began) >= limit)
     }
 
     /// It has joined the line.

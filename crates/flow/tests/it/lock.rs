@@ -56,7 +56,7 @@ async fn takers_exclude_each_other_on_many_threads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiters_are_served_in_order_and_a_newcomer_passes_none() {
+async fn waiters_are_served_in_the_order_they_came() {
     let ctx = Ctx::root("order");
     let lock = Arc::new(Mutex::new("line", Vec::new()));
     let held = lock.lock().await;
@@ -68,11 +68,62 @@ async fn waiters_are_served_in_order_and_a_newcomer_passes_none() {
         .collect();
     sleep(MS).await;
     drop(held);
-    assert!(lock.try_lock().is_none(), "it is the first waiter's turn");
     for waiter in waiters {
         waiter.join().await.unwrap();
     }
     assert_eq!(Arc::into_inner(lock).unwrap().into_inner(), Some(vec![0, 1, 2, 3, 4]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newcomer_passes_one_who_waits_but_not_for_long() {
+    let lock = Mutex::new("passed", ());
+    let held = lock.lock().await;
+    let mut first = pin!(lock.lock());
+    let mut second = pin!(lock.lock());
+    assert!(poll_once(first.as_mut()).is_pending());
+    assert!(poll_once(second.as_mut()).is_pending());
+    drop(held);
+    let passes = lock.try_lock().expect("the lock is free, though the first was woken");
+    assert!(poll_once(first.as_mut()).is_pending());
+    drop(passes);
+    let passes = lock.try_lock().expect("it has not waited for long");
+    tokio::time::advance(MS).await;
+    assert!(poll_once(first.as_mut()).is_pending());
+    drop(passes);
+    assert!(lock.try_lock().is_none(), "it is kept for the first");
+    let Poll::Ready(guard) = poll_once(first.as_mut()) else { panic!("it was its turn") };
+    assert!(poll_once(second.as_mut()).is_pending());
+    drop(guard);
+    assert!(lock.try_lock().is_none(), "the second found itself passed, after as long");
+    assert!(poll_once(second.as_mut()).is_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_takes_the_lock_again_and_again_starves_nobody() {
+    let ctx = Ctx::root("greedy");
+    let lock = Arc::new(Mutex::new("greedy", 0));
+    let takes = Arc::clone(&lock);
+    let greedy = ctx.spawn("greedy", async move {
+        loop {
+            *takes.lock().await += 1;
+            let _held = takes.lock().await;
+            sleep(10 * MS).await; // and takes it again at once
+        }
+    });
+    sleep(MS).await;
+    let began = clock::now();
+    let waiters: Vec<_> = (0..3)
+        .map(|_| {
+            let lock = Arc::clone(&lock);
+            ctx.spawn("waiter", async move { drop(lock.lock().await) })
+        })
+        .collect();
+    for waiter in waiters {
+        waiter.join().await.unwrap();
+    }
+    let waited = clock::now() - began;
+    assert!(waited <= 60 * MS, "each was passed once at most: {waited:?}");
+    greedy.abort();
 }
 
 #[tokio::test]

@@ -15,13 +15,19 @@
 //! ```
 //!
 //! To hand the lock from each to the next costs a switch of tasks for every turn. So it is let go, the first in line is
-//! woken, and whoever runs may have it meanwhile; the first is not woken again before it has looked. One that finds itself
-//! passed and says that it is due has the lock kept for it when it is next put back. Among those in line the order stands.
+//! woken, and whoever runs may have it meanwhile. That ends in two ways. After [`PASSES`] the lock is kept for the first,
+//! though it has not looked: it may be behind the very task that passes it, on the same thread, and would not before that
+//! one pends. And one that looks, finds itself passed and says that it is due, has it kept when it is next put back. Among
+//! those in line the order stands.
 
 use std::task::Waker;
 
 use crate::sync::Mutex;
 use crate::wait::WaitList;
+
+/// So many in a row may have the lock while the first in line is woken and has not looked. A switch of tasks costs about as
+/// much as these do, where they do little.
+pub(super) const PASSES: u8 = 32;
 
 pub(super) struct Core<T> {
     state: Mutex<State<T>>,
@@ -39,8 +45,8 @@ struct State<T> {
 enum First {
     /// It is woken when the value is put back.
     Asleep,
-    /// It was woken and has not looked since.
-    Woken,
+    /// It was woken and has not looked since, while so many passed it.
+    Woken(u8),
     /// It was passed for long enough: the value is kept for it when put back.
     Due,
     /// The value is for it, who is no longer in line and has not looked since.
@@ -55,15 +61,19 @@ impl<T> State<T> {
     /// The value is here and nobody's: sees to the first in line.
     fn let_go(&mut self) -> Option<Waker> {
         match self.first {
-            First::Woken | First::Kept => None,
-            First::Due => {
+            First::Kept => None,
+            First::Woken(passed) if passed < PASSES => {
+                self.first = First::Woken(passed + 1);
+                None
+            }
+            First::Due | First::Woken(_) => {
                 let first = self.line.grant_first();
                 self.first = if first.is_some() { First::Kept } else { First::Asleep };
                 first
             }
             First::Asleep => {
                 let first = self.line.first_waker()?;
-                self.first = First::Woken;
+                self.first = First::Woken(0);
                 Some(first)
             }
         }

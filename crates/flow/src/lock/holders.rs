@@ -45,10 +45,15 @@ const NOWHERE: u32 = u32::MAX;
 /// Who reads, and who waits to write.
 #[derive(Default)]
 pub(super) struct Readers {
-    slots: [AtomicU64; SLOTS],
+    slots: [Slot; SLOTS],
     rest: Mutex<Rest>,
     writers: Mutex<Writers>,
 }
+
+/// On a cache line of its own: readers on two cores do not take it from each other.
+#[derive(Default)]
+#[repr(align(64))]
+struct Slot(AtomicU64);
 
 /// By place; a place left is used again.
 #[derive(Default)]
@@ -81,7 +86,7 @@ impl Readers {
         for n in 0..SLOTS as u64 {
             // The remainder is below SLOTS.
             let at = (by.wrapping_add(n) % SLOTS as u64) as usize;
-            let slot = &self.slots[at];
+            let Slot(slot) = &self.slots[at];
             if slot.load(Ordering::Relaxed) == FREE {
                 slot.store(by, Ordering::Relaxed);
                 return at as u32;
@@ -112,7 +117,9 @@ impl Readers {
     #[inline]
     pub(super) fn leave(&self, place: u32, by: u64) {
         match self.slots.get(place as usize) {
-            Some(slot) if slot.load(Ordering::Relaxed) == by => slot.store(FREE, Ordering::Relaxed),
+            Some(Slot(slot)) if slot.load(Ordering::Relaxed) == by => {
+                slot.store(FREE, Ordering::Relaxed);
+            }
             Some(_) => (),
             None if place == NOWHERE => (),
             None => self.leave_rest(place - SLOTS as u32),
@@ -133,13 +140,14 @@ impl Readers {
 
     /// Whether `who` is written down as a reader.
     pub(super) fn reads(&self, who: u64) -> bool {
-        self.slots.iter().any(|slot| slot.load(Ordering::Relaxed) == who)
+        self.slots.iter().any(|Slot(slot)| slot.load(Ordering::Relaxed) == who)
             || self.rest.lock().ids.contains(&who)
     }
 
     /// Everyone who is written down.
     pub(super) fn all(&self) -> Vec<u64> {
-        let mut all: Vec<_> = self.slots.iter().map(|slot| slot.load(Ordering::Acquire)).collect();
+        let mut all: Vec<_> =
+            self.slots.iter().map(|Slot(slot)| slot.load(Ordering::Acquire)).collect();
         all.extend(&self.rest.lock().ids);
         all.retain(|id| *id != FREE);
         all
@@ -202,7 +210,7 @@ mod tests {
         let readers = Readers::default();
         // As if both had seen the place free.
         let (lost, kept) = (readers.enter(8), 16);
-        readers.slots[lost as usize].store(kept, Ordering::Relaxed);
+        readers.slots[lost as usize].0.store(kept, Ordering::Relaxed);
         readers.leave(lost, 8);
         assert_eq!(readers.all(), [kept]);
         readers.leave(lost, kept);

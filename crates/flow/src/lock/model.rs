@@ -10,7 +10,7 @@ use loom::future::block_on;
 use loom::sync::Arc;
 use loom::thread;
 
-use super::core::Core;
+use super::core::{Core, PASSES};
 
 /// The lock's future, without names and clocks.
 async fn take<T>(core: &Core<T>, due: bool) -> Box<T> {
@@ -101,6 +101,28 @@ fn one_that_is_due_is_passed_by_nobody() {
         assert!(tries.join().unwrap(), "it is kept for the one in line");
         let value = core.poll(ticket, Waker::noop(), || false).unwrap();
         core.put_back(value);
+        assert!(core.take().is_some());
+    });
+}
+
+#[test]
+fn one_that_was_passed_often_has_it_kept_though_it_never_looked() {
+    loom::model(|| {
+        let core = Arc::new(Core::new(0));
+        let held = core.take().unwrap();
+        let ticket = core.take_or_join(Waker::noop()).map(drop).unwrap_err();
+        core.put_back(held);
+        for _ in 0..PASSES {
+            let passes = core.take().unwrap();
+            core.put_back(passes);
+        }
+        let passes = core.take().unwrap();
+        let looks = Arc::clone(&core);
+        // Before it is kept, or after.
+        let looks = thread::spawn(move || looks.poll(ticket, Waker::noop(), || false));
+        core.put_back(passes);
+        let value = looks.join().unwrap().or_else(|| core.poll(ticket, Waker::noop(), || false));
+        core.put_back(value.unwrap());
         assert!(core.take().is_some());
     });
 }

@@ -25,8 +25,8 @@ const PATIENCE: Duration = Duration::from_micros(500);
 /// A mutual exclusion whose guard may be held across an await.
 ///
 /// Those who wait are served in the order they came. A task that runs and finds the lock free may pass them: to hand it from
-/// one to the next would take a switch of tasks for each turn. But whoever has waited for half a millisecond, and finds
-/// itself passed when it is woken, has the lock kept for it the next time. So it is nobody's fate to be passed for ever.
+/// one to the next would take a switch of tasks for each turn. But only some times: when 32 have passed the first in line
+/// since it was woken, or when that one finds itself passed and has waited for half a millisecond, the lock is kept for it.
 ///
 /// The value is kept in a box of its own, so that any size of it is as cheap to lock.
 ///

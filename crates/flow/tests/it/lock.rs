@@ -83,10 +83,12 @@ async fn a_newcomer_passes_one_who_waits_but_not_for_long() {
     assert!(poll_once(first.as_mut()).is_pending());
     assert!(poll_once(second.as_mut()).is_pending());
     drop(held);
-    let passes = lock.try_lock().expect("the lock is free, though the first was woken");
+    // The lock is free, though the first was woken.
+    let passes = lock.try_lock().unwrap();
     assert!(poll_once(first.as_mut()).is_pending());
     drop(passes);
-    let passes = lock.try_lock().expect("it has not waited for long");
+    // The first has not waited for long.
+    let passes = lock.try_lock().unwrap();
     tokio::time::advance(MS).await;
     assert!(poll_once(first.as_mut()).is_pending());
     drop(passes);
@@ -96,6 +98,44 @@ async fn a_newcomer_passes_one_who_waits_but_not_for_long() {
     drop(guard);
     assert!(lock.try_lock().is_none(), "the second found itself passed, after as long");
     assert!(poll_once(second.as_mut()).is_ready());
+}
+
+#[tokio::test]
+async fn one_that_is_woken_and_not_polled_is_passed_some_times_only() {
+    let lock = Mutex::new("passed", ());
+    let held = lock.lock().await;
+    let mut first = Box::pin(lock.lock());
+    let mut second = Box::pin(lock.lock());
+    assert!(poll_once(first.as_mut()).is_pending());
+    assert!(poll_once(second.as_mut()).is_pending());
+    drop(held);
+    let passed = (0..100).take_while(|_| lock.try_lock().is_some()).count();
+    assert_eq!(passed, 33, "the last of them leaves it kept");
+    drop(first); // and goes to the second, woken now
+    let passed = (0..100).take_while(|_| lock.try_lock().is_some()).count();
+    assert_eq!(passed, 33);
+    assert!(poll_once(second.as_mut()).is_ready());
+    assert!(lock.try_lock().is_some());
+}
+
+/// The one that passes and the one that is passed may share a thread: then only the first can end it.
+#[tokio::test(flavor = "current_thread")]
+async fn a_task_that_never_pends_by_itself_lets_the_next_have_its_turn() {
+    let ctx = Ctx::root("busy");
+    let lock = Arc::new(Mutex::new("busy", 0));
+    let held = lock.lock().await;
+    let (waits, takes) = (Arc::clone(&lock), Arc::clone(&lock));
+    let waiter = ctx.spawn("waiter", async move { *waits.lock().await });
+    tokio::task::yield_now().await;
+    let busy = ctx.spawn("busy", async move {
+        for _ in 0..10_000 {
+            *takes.lock().await += 1;
+        }
+    });
+    drop(held);
+    let turns_before = waiter.join().await.unwrap();
+    assert!(turns_before < 100, "{turns_before}");
+    busy.join().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -128,7 +128,7 @@
 //! | `make(chan T)` | a bound of zero |
 //! | `select` with `default` | `try_submit`, `try_recv`; `tokio::select!` over the waiting ones, which are cancel safe |
 //! | `singleflight`, `semaphore.Weighted`, `rate.Limiter` | [`flight::Flight`], [`admit::Slots`], [`admit::Rate`] |
-//! | `sync.Mutex` with go-deadlock | [`lock`] |
+//! | `sync.Mutex` and `sync.RWMutex` with go-deadlock | [`lock`]: `Mutex` and `RwLock`, blocking and async |
 //! | goleak; SIGQUIT's dump; `/debug/pprof/goroutine` | [`leak`]; `sigquit`; `debug` |
 //!
 //! Two things differ. A task is cancelled from outside at any await, so what it holds there must be good to drop: each

@@ -28,7 +28,7 @@ mod spares;
 
 pub(crate) use self::here::{
     blocked, clear_thread_wait, current_id, current_or_thread_id, current_owner,
-    mark_thread_waiting, next_id, note_wait, wait_over,
+    mark_thread_waiting, next_id, note_wait, note_wait_since, wait_over,
 };
 pub(crate) use self::record::{Orders, Record, Registered};
 pub(crate) use self::spares::give_back;

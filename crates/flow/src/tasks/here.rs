@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::record::{Record, Wait};
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::ctx::Node;
 
 /// A thread takes so many ids at a time, so that threads that spawn do not pass one counter back and forth.
@@ -122,9 +122,18 @@ fn with_record<R>(look: impl FnOnce(&Here, &Record) -> R) -> Option<R> {
 
 /// Says that the running task is about to pend on `what` called `name`. A repeated wait on the same thing keeps its start.
 pub(crate) fn note_wait(what: &'static str, name: &Arc<str>) {
+    note(what, name, clock::now);
+}
+
+/// As [`note_wait`], for one who knows when it began.
+pub(crate) fn note_wait_since(what: &'static str, name: &Arc<str>, since: Instant) {
+    note(what, name, || since);
+}
+
+fn note(what: &'static str, name: &Arc<str>, since: impl FnOnce() -> Instant) {
     with_record(|here, record| {
         here.noted.set(true);
-        record.note(what, name);
+        record.note(what, name, since);
     });
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::here::{self, Outer};
 use super::spares;
 use super::{Glance, Kind, Name, State, TaskInfo, Waits};
-use crate::clock::{self, Coarse, Instant, Stamp};
+use crate::clock::{Coarse, Instant, Stamp};
 use crate::ctx::Node;
 use crate::orphans;
 use crate::stacks::Captured;
@@ -151,11 +151,16 @@ impl Record {
     }
 
     /// It is about to pend on `what` called `name`. A repeated wait on the same thing keeps its start.
-    pub(super) fn note(&self, what: &'static str, name: &Arc<str>) {
+    pub(super) fn note(
+        &self,
+        what: &'static str,
+        name: &Arc<str>,
+        since: impl FnOnce() -> Instant,
+    ) {
         let mut wait = self.wait.lock();
         let same = wait.as_ref().is_some_and(|w| w.what == what && Arc::ptr_eq(&w.name, name));
         if !same {
-            *wait = Some(Wait { what, name: Arc::clone(name), since: clock::now() });
+            *wait = Some(Wait { what, name: Arc::clone(name), since: since() });
         }
     }
 

@@ -16,7 +16,9 @@ use tokio::time::Sleep;
 use super::life::{Life, LifeId};
 use super::machine::{Action, Answer, Event, Machine, Ticket};
 use super::plan::{Claim, Plan, PlanCell};
-use super::report::{Directive, ExitContext, ExitReason, ExitReport, GaveUp, StuckReport, Why};
+use super::report::{
+    Directive, ExitContext, ExitReason, ExitReport, GaveUp, GiveUpReason, StuckReport,
+};
 use super::requests::Asked;
 use super::shared::{Request, Shared, Told, View, What};
 use super::spec::{Body, Spec};
@@ -63,13 +65,13 @@ pub(super) async fn run(
     claim: Arc<Claim>,
     ctx: Ctx,
 ) -> Result<Ended, GaveUp> {
-    let gave_up = |why| GaveUp { supervisor: ctx.path(), child: None, why };
+    let gave_up = |reason| GaveUp { supervisor: ctx.path(), child: None, reason };
     if let Some((field, problem)) = plan.fault() {
-        return Err(gave_up(Why::BadSpec { field, problem }));
+        return Err(gave_up(GiveUpReason::BadSpec { field, problem }));
     }
     let shared = Arc::clone(&claim.0);
     let Some(next) = shared.begin() else {
-        return Err(gave_up(Why::AlreadyRunning));
+        return Err(gave_up(GiveUpReason::AlreadyRunning));
     };
     // From here on its drop ends the run.
     let children = std::mem::take(&mut plan.children);
@@ -96,7 +98,7 @@ pub(super) async fn run(
         ctx: ctx.clone(),
         _claim: claim,
     };
-    if let Some(ended) = engine.init().await.map_err(|error| gave_up(Why::Init(error)))? {
+    if let Some(ended) = engine.init().await.map_err(|error| gave_up(GiveUpReason::Init(error)))? {
         return Ok(ended);
     }
     engine.boot(next, children);

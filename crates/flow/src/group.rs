@@ -12,18 +12,16 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::panic::Location;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
 use crate::clock::Instant;
 use crate::ctx::{Cause, Ctx, Stopped};
-use crate::pool::{Panic, panic};
+use crate::panic::{self, Panic};
 use crate::tasks::Name;
 
 /// Why a task of a group did not give what it should.
@@ -41,7 +39,7 @@ impl<E: fmt::Display> fmt::Display for GroupError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Failed(error) => write!(f, "a task of the group failed: {error}"),
-            Self::Panicked(message) => write!(f, "a task of the group panicked: {message}"),
+            Self::Panicked(panic) => write!(f, "a task of the group panicked: {panic}"),
             Self::Stopped(stopped) => write!(f, "the group was stopped: {stopped}"),
         }
     }
@@ -208,7 +206,7 @@ impl<T: Send + 'static, E: Send + 'static> Group<T, E> {
     {
         let (ctx, failed) = (self.ctx.clone(), Arc::clone(&self.failed));
         let task = async move {
-            let result = match ctx.run(caught(fut)).await {
+            let result = match ctx.run(panic::catch_async(fut)).await {
                 Ok(Ok(Ok(value))) => Ok(value),
                 Ok(Ok(Err(error))) => Err((GroupError::Failed(error), "a task failed")),
                 Ok(Err(panic)) => Err((GroupError::Panicked(panic), "a task panicked")),
@@ -286,15 +284,6 @@ impl<T, E> fmt::Debug for Group<T, E> {
     }
 }
 
-async fn caught<F: Future>(fut: F) -> Result<F::Output, Panic> {
-    let mut fut = pin!(fut);
-    poll_fn(|cx| match panic::catch(|| fut.as_mut().poll(cx)) {
-        Ok(polled) => polled.map(Ok),
-        Err(panic) => Poll::Ready(Err(panic)),
-    })
-    .await
-}
-
 /// What became of a part of a fan-out that gave no result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Missing {
@@ -311,7 +300,7 @@ impl fmt::Display for Missing {
         match self {
             Self::Unfinished => f.write_str("not finished in time"),
             Self::NotStarted => f.write_str("not started in time"),
-            Self::Panicked(message) => write!(f, "panicked: {message}"),
+            Self::Panicked(panic) => write!(f, "panicked: {panic}"),
         }
     }
 }
@@ -401,7 +390,7 @@ where
             let handle = place.map(|place| {
                 let (own, fut) = (ctx.clone(), part(key.clone(), ctx.clone()));
                 let task = async move {
-                    let ended = own.run(caught(fut)).await;
+                    let ended = own.run(panic::catch_async(fut)).await;
                     drop(place);
                     ended
                 };

@@ -156,7 +156,7 @@
 
 // In the order of use: each may use only those above it.
 mod backoff;
-mod panics;
+mod panic;
 mod stacks;
 
 pub mod clock;
@@ -221,4 +221,5 @@ pub use backoff::Backoff;
 pub use clock::{Clock, Instant};
 pub use ctx::{Cause, Ctx, Stopped};
 pub use group::{Group, GroupError, fan_out};
+pub use panic::Panic;
 pub use spawn::{Abandoned, Scope, Task, TaskError};

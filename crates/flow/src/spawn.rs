@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use crate::clock::Instant;
 use crate::ctx::{Cause, Ctx};
 use crate::orphans;
-use crate::panics;
+use crate::panic::{self, Panic};
 use crate::stacks;
 use crate::tasks::{self, Kind, Name, Record, Registered};
 
@@ -28,11 +28,8 @@ pub(crate) const ABORT_GRACE: Duration = Duration::from_secs(1);
 /// Why a task or thread has no result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TaskError {
-    /// It panicked; the message is what the panic carried.
-    Panicked {
-        /// What the panic carried.
-        message: String,
-    },
+    /// It panicked.
+    Panicked(Panic),
     /// It was aborted: by its handle's drop, by its scope, or by a supervisor's last word.
     Cancelled(Cause),
 }
@@ -40,7 +37,7 @@ pub enum TaskError {
 impl fmt::Display for TaskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Panicked { message } => write!(f, "panicked: {message}"),
+            Self::Panicked(panic) => write!(f, "panicked: {panic}"),
             Self::Cancelled(cause) => write!(f, "cancelled: {cause}"),
         }
     }
@@ -107,7 +104,7 @@ impl<T> Future for Task<T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let joined = std::task::ready!(Pin::new(&mut self.handle).poll(cx));
         Poll::Ready(joined.map_err(|error| match error.try_into_panic() {
-            Ok(payload) => TaskError::Panicked { message: panics::message(payload.as_ref()) },
+            Ok(payload) => TaskError::Panicked(Panic::caught_elsewhere(payload)),
             Err(_) => TaskError::Cancelled(self.record.owner().cause().unwrap_or(Cause::Dropped)),
         }))
     }
@@ -257,9 +254,9 @@ impl Scope {
         let name = name.into();
         let (panicked, ctx, label) = (Arc::clone(&self.panicked), self.ctx.clone(), name.clone());
         let guarded = async move {
-            if let Err(message) = panics::catch_async(fut).await {
+            if let Err(panic) = panic::catch_async(fut).await {
                 panicked.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(scope = %ctx.path(), task = %label, %message, "task panicked");
+                tracing::error!(scope = %ctx.path(), task = %label, %panic, "task panicked");
             }
         };
         drop(self.ctx.spawn_unowned(name, Location::caller(), guarded));

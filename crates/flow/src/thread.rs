@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::clock;
 use crate::ctx::{Cause, Ctx};
-use crate::panics;
+use crate::panic::{self, Panic};
 use crate::spawn::TaskError;
 use crate::tasks::{self, Kind, Name, Registered};
 
@@ -24,7 +24,7 @@ use crate::tasks::{self, Kind, Name, Registered};
 #[derive(Debug)]
 pub struct Thread<T> {
     ctx: Ctx,
-    result: oneshot::Receiver<Result<T, String>>,
+    result: oneshot::Receiver<Result<T, Panic>>,
     handle: Option<thread::JoinHandle<()>>,
 }
 
@@ -70,10 +70,10 @@ impl<T> Drop for Thread<T> {
     }
 }
 
-fn settle<T>(result: Result<Result<T, String>, oneshot::error::RecvError>) -> Result<T, TaskError> {
+fn settle<T>(result: Result<Result<T, Panic>, oneshot::error::RecvError>) -> Result<T, TaskError> {
     match result {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(message)) => Err(TaskError::Panicked { message }),
+        Ok(Err(panic)) => Err(TaskError::Panicked(panic)),
         Err(_) => Err(TaskError::Cancelled(Cause::Terminated)),
     }
 }
@@ -111,7 +111,7 @@ where
     let handle = thread::Builder::new().name(os_name).spawn(move || {
         let outcome = {
             let _run = registered.enter();
-            panics::catch(move || f(inner))
+            panic::catch(move || f(inner))
         };
         drop(registered);
         // Nobody may be waiting any more; then the result is dropped.

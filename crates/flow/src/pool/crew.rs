@@ -372,7 +372,7 @@ impl<J: Send + 'static> Crew<J> {
             queued: queue.items
                 + self.returned_len.load(Ordering::SeqCst)
                 + taken.saturating_sub(busy),
-            blocked: queue.waiters,
+            waiters: queue.waiters,
             submitted: queue.sent + self.refused.load(Ordering::Acquire),
             dropped: queue.dropped + queue.shed,
             done: sum.done,

@@ -67,7 +67,7 @@ impl<T> JoinHandle<T> {
     /// Waits for the result.
     ///
     /// # Errors
-    /// As [`Pool::run`](super::Pool::run).
+    /// As [`ThreadPool::run`](super::ThreadPool::run).
     ///
     /// # Cancel safety
     /// Dropped, it drops the handle, which cancels the job if it is still queued.
@@ -79,7 +79,7 @@ impl<T> JoinHandle<T> {
     /// job needs.
     ///
     /// # Errors
-    /// As [`Pool::run`](super::Pool::run).
+    /// As [`ThreadPool::run`](super::ThreadPool::run).
     pub fn join_blocking(self) -> Result<T, PoolError> {
         crate::thread::block_on(self)
     }
@@ -272,7 +272,7 @@ impl<T: Send + 'static, F: FnOnce() -> T + Send> ThreadWork for Called<T, F> {
         let result = panic::catch(f);
         let ran = if result.is_ok() { Ran::Done } else { Ran::Panicked };
         count(ran);
-        line.tell(result.map_err(|message: Panic| PoolError::Panicked { message }));
+        line.tell(result.map_err(|panic: Panic| PoolError::Panicked(panic)));
         ran
     }
 }

@@ -1,4 +1,4 @@
-//! Worker pools on a bounded queue: [`Pool`] on threads of its own for CPU work, [`TaskPool`] on tasks for async work.
+//! Worker pools on a bounded queue: [`ThreadPool`] on threads of its own for CPU work, [`TaskPool`] on tasks for async work.
 //!
 //! Owns its workers, its queue and its counts. Every job handed in ends in exactly one count: done, failed, panicked, timed
 //! out, cancelled, dropped or abandoned; [`PoolStats`] adds up. It never interrupts a job but at an await, and never lets
@@ -19,7 +19,7 @@
 //! Workers: for CPU work on threads as many as cores. For waiting on tasks, by Little's law, jobs a second times seconds a
 //! job takes: 2,000 requests a second of 50 ms each keep 100 workers busy. The queue: for threads twice the workers, so
 //! that none idles between jobs and none waits long; else what the workers finish within the wait a caller accepts. The
-//! line before a full queue: [`Builder::max_blocked`]. Stuck threads: [`Builder::max_stuck`].
+//! line before a full queue: [`Builder::max_waiting`]. Stuck threads: [`Builder::max_stuck`].
 //!
 //! # Cancel safety
 //!
@@ -61,7 +61,6 @@ mod job;
 #[cfg(all(test, shuttle))]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod model;
-pub(crate) mod panic;
 mod roster;
 mod slot;
 mod sync;
@@ -75,26 +74,24 @@ use std::time::Duration;
 
 use self::crew::{Crew, Source};
 pub use self::job::{JoinHandle, Outcome};
-pub use self::panic::Panic;
 pub use self::tasks::TaskPool;
-pub use self::threads::Pool;
+pub use self::threads::ThreadPool;
 use crate::backoff::Backoff;
 use crate::ctx::Ctx;
+use crate::panic::{self, Panic};
 use crate::queue::{self, Bound, Full, Lost, Sender, SubmitError};
 use crate::tasks::Name;
 
 /// Why a job has no result.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PoolError {
     /// No room in the queue: nothing ran. A later retry may succeed.
     Full,
     /// The pool is stopping: nothing ran.
     Stopped,
-    /// The job panicked.
-    Panicked {
-        /// What the panic carried: displays as its text, keeps the stack ([`Panic::stack`]).
-        message: Panic,
-    },
+    /// The job panicked: its text, payload and stack.
+    Panicked(Panic),
     /// Not finished by the deadline. It may have run.
     TimedOut,
     /// The pool was stopped before the job could finish, or even start.
@@ -106,7 +103,7 @@ impl fmt::Display for PoolError {
         match self {
             Self::Full => f.write_str("the pool's queue is full"),
             Self::Stopped => f.write_str("the pool is stopped"),
-            Self::Panicked { message } => write!(f, "the job panicked: {message}"),
+            Self::Panicked(panic) => write!(f, "the job panicked: {panic}"),
             Self::TimedOut => f.write_str("the job did not finish by its deadline"),
             Self::Cancelled => f.write_str("the job was cancelled"),
         }
@@ -127,6 +124,7 @@ impl PoolError {
 
 /// What a drain achieved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Drained {
     /// Jobs that ended while draining.
     pub finished: u64,
@@ -137,6 +135,7 @@ pub struct Drained {
 /// A pool's figures. At rest, and with `queued` and `busy` at any time but for a moment:
 /// `submitted = done + failed + panicked + timed_out + cancelled + dropped + abandoned + queued + busy`.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PoolStats {
     /// The pool's name.
     pub name: String,
@@ -148,8 +147,8 @@ pub struct PoolStats {
     pub busy: usize,
     /// Jobs accepted and not started.
     pub queued: usize,
-    /// Submitters waiting for room.
-    pub blocked: usize,
+    /// Submitters waiting for room now.
+    pub waiters: usize,
     /// Jobs handed in so far, those included that the queue's policy dropped; not those refused.
     pub submitted: u64,
     /// Jobs that returned.
@@ -178,11 +177,11 @@ pub struct PoolStats {
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-/// use forebay_flow::{Ctx, pool::Pool, queue::Bound};
+/// use forebay_flow::{Ctx, pool::Builder, queue::Bound};
 /// let ctx = Ctx::root("app");
-/// let pool = Pool::builder("transform", 2, Bound::items(4)).under(&ctx).panic_ends_worker(true).threads().unwrap();
+/// let pool = Builder::new("resize", 2, Bound::items(4)).under(&ctx).panic_ends_worker(true).threads().unwrap();
 /// assert_eq!(pool.run(|| 1 + 1).await, Ok(2));
-/// assert!(pool.run(|| panic!("guilty row")).await.is_err());
+/// assert!(pool.run(|| panic!("a broken picture")).await.is_err());
 /// # }
 /// ```
 #[derive(Debug)]
@@ -195,18 +194,23 @@ pub struct Builder {
     backoff: Backoff,
     job_timeout: Option<Duration>,
     full: Full,
-    max_blocked: usize,
+    max_waiting: usize,
     max_stuck: Option<usize>,
     why: &'static str,
 }
 
 /// How many may wait for room in a pool's queue unless its maker says otherwise.
-const MAX_BLOCKED: usize = 1 << 16;
+const MAX_WAITING: usize = 1 << 16;
 
 impl Builder {
-    fn new(name: Name, workers: usize, bound: Bound) -> Self {
+    /// A pool of `workers`, one at least, whose queue holds `bound`. [`Builder::threads`] or [`Builder::tasks`] starts it.
+    ///
+    /// # Choosing a bound
+    /// See the [module](self#choosing-a-bound).
+    #[must_use]
+    pub fn new(name: impl Into<Name>, workers: usize, bound: Bound) -> Self {
         Self {
-            name,
+            name: name.into(),
             workers,
             bound,
             ctx: None,
@@ -214,7 +218,7 @@ impl Builder {
             backoff: Backoff::default(),
             job_timeout: None,
             full: Full::Block,
-            max_blocked: MAX_BLOCKED,
+            max_waiting: MAX_WAITING,
             max_stuck: None,
             why: "two jobs a worker: none idles between jobs, none waits long",
         }
@@ -282,11 +286,11 @@ impl Builder {
     /// How many may wait for room under [`Full::Block`]; 65,536 unless said. One more is answered `Full` at once.
     ///
     /// # Choosing a bound
-    /// Each waits with its job in hand, so this is the second half of the queue's bound: `bound + max_blocked` jobs are
+    /// Each waits with its job in hand, so this is the second half of the queue's bound: `bound + max_waiting` jobs are
     /// in memory. Choose what the pool can work off within its callers' patience. Zero: nobody waits.
     #[must_use]
-    pub fn max_blocked(mut self, submitters: usize) -> Self {
-        self.max_blocked = submitters;
+    pub fn max_waiting(mut self, submitters: usize) -> Self {
+        self.max_waiting = submitters;
         self
     }
 
@@ -306,7 +310,7 @@ impl Builder {
         let refused = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&refused);
         let (jobs, queue) = queue::Options::new(self.name.clone(), self.bound, self.full)
-            .max_waiting(self.max_blocked)
+            .max_waiting(self.max_waiting)
             .dead_letter(move |job, lost| {
                 if lost == Lost::Newest {
                     count.fetch_add(1, Ordering::AcqRel);

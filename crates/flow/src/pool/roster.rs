@@ -64,7 +64,7 @@ impl<J: Send + 'static> Crew<J> {
         panic: Option<&super::Panic>,
     ) -> Duration {
         if let Some(message) = panic {
-            tracing::error!(pool = %self.what, %message, "a worker panicked outside of a job");
+            tracing::error!(pool = %self.what, panic = %message, "a worker panicked outside of a job");
             self.lost(place);
         }
         self.restarts.fetch_add(1, Ordering::AcqRel);

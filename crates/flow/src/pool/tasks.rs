@@ -23,7 +23,7 @@ use super::slot::Ran;
 use super::{Builder, Drained, End, PoolError, PoolStats, panic};
 use crate::clock::{self, Instant};
 use crate::ctx::Cause;
-use crate::queue::Sender;
+use crate::queue::{Bound, Sender};
 use crate::spawn::ABORT_GRACE;
 use crate::tasks::Name;
 
@@ -162,7 +162,7 @@ async fn run(
             Ok(Poll::Ready(ran)) => return Poll::Ready((ran, None)),
             Ok(Poll::Pending) => {}
             Err(message) => {
-                return Poll::Ready((Ran::Panicked, Some(PoolError::Panicked { message })));
+                return Poll::Ready((Ran::Panicked, Some(PoolError::Panicked(message))));
             }
         }
         if !waited {
@@ -194,6 +194,19 @@ async fn run(
 }
 
 impl TaskPool {
+    /// A pool of `workers` tasks, one at least, whose queue holds `bound`. [`Builder`] has more to say about it.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    ///
+    /// # Choosing a bound
+    /// As many workers as jobs are under way at once, by Little's law: see the [module](super#choosing-a-bound).
+    #[track_caller]
+    #[must_use]
+    pub fn new(name: impl Into<Name>, workers: usize, bound: Bound) -> Self {
+        Builder::new(name, workers, bound).tasks()
+    }
+
     fn hire(&self) {
         let Inner { crew, runtime, location, .. } = &*self.inner;
         let _runtime = runtime.enter();
@@ -207,7 +220,7 @@ impl TaskPool {
     ///
     /// # Errors
     /// `Stopped`, `Panicked`, `Cancelled`; `Full` when as many wait for room as may
-    /// ([`Builder::max_blocked`]); `TimedOut` past the pool's job timeout, which starts with the job.
+    /// ([`Builder::max_waiting`]); `TimedOut` past the pool's job timeout, which starts with the job.
     ///
     /// # Cancel safety
     /// Dropping this future cancels the job unless it runs already; then it finishes and its result is dropped. It waits

@@ -32,7 +32,7 @@ use crate::thread;
 
 /// A pool of threads. Clones share it; when the last is dropped, queued jobs are abandoned and the threads end.
 #[derive(Clone)]
-pub struct Pool {
+pub struct ThreadPool {
     inner: Arc<Inner>,
 }
 
@@ -48,11 +48,11 @@ impl Builder {
     /// # Errors
     /// When the system refuses a thread; those already started end.
     #[track_caller]
-    pub fn threads(self) -> io::Result<Pool> {
+    pub fn threads(self) -> io::Result<ThreadPool> {
         let location = Location::caller();
         let (crew, jobs) = self.crew::<ThreadJob>();
         // Dropped on the way out, it ends the threads that did start.
-        let pool = Pool { inner: Arc::new(Inner { crew, jobs, location }) };
+        let pool = ThreadPool { inner: Arc::new(Inner { crew, jobs, location }) };
         pool.hire()?;
         pool.watch()?;
         Ok(pool)
@@ -191,36 +191,17 @@ fn replace(
     (!crew.ctx.is_cancelled()).then(|| crew.hire_into(roster))
 }
 
-impl Pool {
-    /// A pool of `workers` threads, one at least, whose queue holds `bound`.
+impl ThreadPool {
+    /// A pool of `workers` threads, one at least, whose queue holds `bound`. [`Builder`] has more to say about it.
     ///
     /// # Errors
     /// When the system refuses a thread.
     ///
     /// # Choosing a bound
-    /// As many workers as cores, and a queue of twice that: see the [module](super).
+    /// As many workers as cores, and a queue of twice that: see the [module](super#choosing-a-bound).
     #[track_caller]
-    pub fn threads(name: impl Into<Name>, workers: usize, bound: Bound) -> io::Result<Self> {
-        Builder::new(name.into(), workers, bound).threads()
-    }
-
-    /// A pool of `workers` tasks, one at least, whose queue holds `bound`.
-    ///
-    /// # Panics
-    /// Outside of a Tokio runtime.
-    ///
-    /// # Choosing a bound
-    /// As many workers as jobs are under way at once, by Little's law: see the [module](super).
-    #[track_caller]
-    #[must_use]
-    pub fn tasks(name: impl Into<Name>, workers: usize, bound: Bound) -> super::TaskPool {
-        Builder::new(name.into(), workers, bound).tasks()
-    }
-
-    /// A pool with more to say about it.
-    #[must_use]
-    pub fn builder(name: impl Into<Name>, workers: usize, bound: Bound) -> Builder {
-        Builder::new(name.into(), workers, bound)
+    pub fn new(name: impl Into<Name>, workers: usize, bound: Bound) -> io::Result<Self> {
+        Builder::new(name, workers, bound).threads()
     }
 
     fn hire(&self) -> io::Result<()> {
@@ -239,12 +220,12 @@ impl Pool {
     /// Runs `f` on a worker, waiting for room.
     ///
     /// # Errors
-    /// `Stopped`, `Panicked`, `Cancelled`; `Full` when as many wait for room as may ([`Builder::max_blocked`]);
+    /// `Stopped`, `Panicked`, `Cancelled`; `Full` when as many wait for room as may ([`Builder::max_waiting`]);
     /// `TimedOut` past the pool's job timeout, which starts with the job.
     ///
     /// # Cancel safety
     /// Dropping this future cancels the job unless it runs already; then it finishes and its result is dropped. It waits
-    /// without limit: prefer [`Pool::run_within`].
+    /// without limit: prefer [`ThreadPool::run_within`].
     pub async fn run<T, F>(&self, f: F) -> Result<T, PoolError>
     where
         F: FnOnce() -> T + Send + 'static,
@@ -255,7 +236,7 @@ impl Pool {
         handle.await
     }
 
-    /// Hands `f` in if there is room now. The handle is told as [`Pool::run`] would be.
+    /// Hands `f` in if there is room now. The handle is told as [`ThreadPool::run`] would be.
     ///
     /// # Errors
     /// `Full` or `Stopped`; nothing ran.
@@ -272,7 +253,7 @@ impl Pool {
     /// Runs `f`, waiting for room and result until `deadline`.
     ///
     /// # Errors
-    /// `TimedOut`, and those of [`Pool::run`].
+    /// `TimedOut`, and those of [`ThreadPool::run`].
     ///
     /// # Cancel safety
     /// Past the deadline, or when dropped, a queued job is cancelled; a running one finishes and its result is dropped.
@@ -291,7 +272,7 @@ impl Pool {
     /// thread, nor from a job of the same pool, which would wait for itself when all workers do so.
     ///
     /// # Errors
-    /// As [`Pool::run`].
+    /// As [`ThreadPool::run`].
     pub fn run_blocking<T, F>(&self, f: F) -> Result<T, PoolError>
     where
         F: FnOnce() -> T + Send + 'static,
@@ -318,7 +299,7 @@ impl Pool {
         self.inner.crew.submit(&self.inner.jobs, job::loose(f)).await
     }
 
-    /// As [`Pool::submit`], without waiting.
+    /// As [`ThreadPool::submit`], without waiting.
     ///
     /// # Errors
     /// `Full` or `Stopped`; nothing ran.
@@ -344,7 +325,7 @@ impl Pool {
     /// `Cancelled`, those running are left to themselves.
     ///
     /// # Cancel safety
-    /// Dropped, it leaves the pool closed and draining, without the deadline: call it again, or [`Pool::stop`].
+    /// Dropped, it leaves the pool closed and draining, without the deadline: call it again, or [`ThreadPool::stop`].
     ///
     /// # Choosing the deadline
     /// The queue's bound over the rate at which the workers finish, plus the longest job.
@@ -373,8 +354,8 @@ impl Drop for Inner {
     }
 }
 
-impl fmt::Debug for Pool {
+impl fmt::Debug for ThreadPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("stats", &self.stats()).finish()
+        f.debug_struct("ThreadPool").field("stats", &self.stats()).finish()
     }
 }

@@ -24,7 +24,7 @@ use super::shared::{Request, Shared, Told, View, What};
 use super::spec::{Body, Spec};
 use crate::clock;
 use crate::ctx::{Cause, Ctx};
-use crate::panics;
+use crate::panic;
 use crate::spawn::ABORT_GRACE;
 
 /// How a supervisor ended, if well.
@@ -123,7 +123,7 @@ impl Engine {
         };
         let own = self.ctx.unheard_child("init");
         let inner = own.clone();
-        let running = panics::catch_async(async move { init(inner).await });
+        let running = panic::catch_async(async move { init(inner).await });
         let ended = self.ctx.run(running).await;
         own.kill(Cause::Terminated);
         // What does not end after an abort cannot be waited for; the leak check names it.
@@ -386,9 +386,9 @@ impl Engine {
             tracing::debug!(%supervisor, %child, %reason, will_restart, "child ended");
         }
         if let Some(hook) = &self.plan.on_exit
-            && let Err(message) = panics::catch(|| hook(report))
+            && let Err(panic) = panic::catch(|| hook(report))
         {
-            tracing::error!(%supervisor, %message, "the exit hook panicked");
+            tracing::error!(%supervisor, %panic, "the exit hook panicked");
         }
     }
 
@@ -396,9 +396,9 @@ impl Engine {
         let StuckReport { supervisor, child, silent, will_stop } = report;
         tracing::error!(%supervisor, %child, ?silent, will_stop, "child missed its heartbeat");
         if let Some(hook) = &self.plan.on_stuck
-            && let Err(message) = panics::catch(|| hook(report))
+            && let Err(panic) = panic::catch(|| hook(report))
         {
-            tracing::error!(%supervisor, %message, "the hook for stuck children panicked");
+            tracing::error!(%supervisor, %panic, "the hook for stuck children panicked");
         }
     }
 }

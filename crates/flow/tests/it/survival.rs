@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use forebay_flow::pool::{Pool, PoolError, PoolStats};
+use forebay_flow::pool::{self, PoolError, PoolStats};
 use forebay_flow::queue::{Bound, Full};
 use forebay_flow::{Cause, Ctx, Stopped, clock, leak};
 
@@ -58,7 +58,7 @@ pub fn hush() {
 fn reconciles(stats: &PoolStats) {
     let ended = stats.done + stats.failed + stats.panicked + stats.timed_out + stats.cancelled;
     assert_eq!(stats.submitted, ended + stats.dropped + stats.abandoned, "{stats:#?}");
-    assert_eq!((stats.busy, stats.queued, stats.blocked, stats.live), (0, 0, 0, 0), "{stats:#?}");
+    assert_eq!((stats.busy, stats.queued, stats.waiters, stats.live), (0, 0, 0, 0), "{stats:#?}");
 }
 
 /// The jobs by their ends as the jobs themselves saw it, beside the pool's figures.
@@ -123,7 +123,7 @@ async fn a_pool_survives_a_million_jobs_that_panic_hang_overflow_and_are_cancell
     let (jobs, workers) = size();
     let began = clock::now();
     let ctx = Ctx::root("survival");
-    let pool = Pool::builder("survival", workers, Bound::items(4 * workers))
+    let pool = pool::Builder::new("survival", workers, Bound::items(4 * workers))
         .under(&ctx)
         .full(Full::DropNewest)
         .job_timeout(DEADLINE)
@@ -190,7 +190,7 @@ async fn b87_a_pool_of_threads_survives_loops_and_sleeps_that_never_look_up() {
     hush();
     let jobs: u64 = 2_000;
     let ctx = Ctx::root("survival");
-    let pool = Pool::builder("stuck", 16, Bound::items(64))
+    let pool = pool::Builder::new("stuck", 16, Bound::items(64))
         .under(&ctx)
         .job_timeout(DEADLINE)
         .max_stuck(32)

@@ -33,6 +33,15 @@ use crate::wait::wake_all;
 type Running<V> = Pin<Box<dyn Future<Output = V> + Send>>;
 
 /// The calls under way. Cloning shares them.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// use forebay_flow::flight::Flight;
+/// let flight = Flight::new("schemas");
+/// let fetch = || flight.run("orders", || async { tokio::task::yield_now().await; 7 });
+/// assert_eq!(tokio::join!(fetch(), fetch()), (Ok(7), Ok(7))); // one call, two results
+/// # }
+/// ```
 pub struct Flight<K, V> {
     inner: Arc<Inner<K, V>>,
 }
@@ -77,15 +86,6 @@ where
     /// Joins the call of `key` that is under way, or starts one with `make`, and waits for its result. `make` itself runs
     /// under a lock: it should do no more than build the future. Errors of the call's own travel in `V`, behind an `Arc`
     /// where they cannot be cloned.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-    /// use forebay_flow::flight::Flight;
-    /// let flight = Flight::new("schemas");
-    /// let fetch = || flight.run("orders", || async { tokio::task::yield_now().await; 7 });
-    /// assert_eq!(tokio::join!(fetch(), fetch()), (Ok(7), Ok(7))); // one call, two results
-    /// # }
-    /// ```
     ///
     /// # Errors
     /// The [`Panic`] of the call, for every caller.

@@ -26,6 +26,7 @@ use crate::tasks::Name;
 
 /// Why a task of a group did not give what it should.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum GroupError<E> {
     /// The task returned this error.
     Failed(E),
@@ -224,7 +225,7 @@ impl<T: Send + 'static, E: Send + 'static> Group<T, E> {
         self.tasks.push_back(handle);
     }
 
-    /// How many tasks it took so far.
+    /// How many tasks it took so far, ended or not.
     #[must_use]
     pub fn len(&self) -> usize {
         self.tasks.len()
@@ -286,6 +287,7 @@ impl<T, E> fmt::Debug for Group<T, E> {
 
 /// What became of a part of a fan-out that gave no result.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Missing {
     /// It ran when the deadline passed, or the context was cancelled, and was dropped at its next await.
     Unfinished,

@@ -68,6 +68,7 @@ impl Default for Limits {
 
 /// A count that keeps growing.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Growing<K> {
     /// Whose count.
     pub key: K,

@@ -20,6 +20,16 @@ use crate::spawn::TaskError;
 use crate::tasks::{self, Kind, Name, Registered};
 
 /// A running thread. Dropping the handle cancels the thread's context and does not wait.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// use forebay_flow::{Ctx, thread};
+/// let sum = thread::spawn(&Ctx::root("app"), "sum", |ctx| {
+///     (1..=10).take_while(|_| !ctx.is_cancelled()).sum::<u32>() // it looks, for nobody can stop it
+/// });
+/// assert_eq!(sum.unwrap().join().await, Ok(55));
+/// # }
+/// ```
 #[must_use = "dropping the handle cancels the thread's context"]
 #[derive(Debug)]
 pub struct Thread<T> {
@@ -41,10 +51,13 @@ impl<T> Thread<T> {
         self.handle.as_ref().is_none_or(thread::JoinHandle::is_finished)
     }
 
-    /// Waits for the thread's result without blocking the runtime. Dropping this future cancels the thread's context.
+    /// Waits for the thread's result without blocking the runtime. It waits without limit, for a thread cannot be stopped.
     ///
     /// # Errors
     /// [`TaskError::Panicked`] when the thread panicked.
+    ///
+    /// # Cancel safety
+    /// Dropped, it drops the handle, which cancels the thread's context; the result is lost.
     pub async fn join(mut self) -> Result<T, TaskError> {
         let result = (&mut self.result).await;
         settle(result)
@@ -78,7 +91,8 @@ fn settle<T>(result: Result<Result<T, Panic>, oneshot::error::RecvError>) -> Res
     }
 }
 
-/// Starts a thread named `name` under `ctx`; `f` gets a context of its own, a child of `ctx`.
+/// Starts a thread named `name` under `ctx`; `f` gets a context of its own, a child of `ctx`, and should look at it often: it
+/// cannot be stopped otherwise. For many short jobs use a [`pool`](crate::pool::ThreadPool).
 ///
 /// # Errors
 /// When the system refuses a thread.

@@ -42,7 +42,7 @@ use std::time::Duration;
 use crate::clock::{self, Instant};
 use crate::ctx::{Ctx, Stopped};
 use crate::dump::{self, Dump, Group, Stack};
-use crate::growth::{Detector, Growing, Limits};
+use crate::growth::{self, Detector, Growing};
 use crate::latest::{Latest, Reader};
 use crate::tasks::{Kind, Name, State};
 
@@ -75,7 +75,7 @@ pub struct Config {
     /// information, where it was built with any, is read and stays in memory: of a large program a hundred megabytes.
     pub stacks: usize,
     /// What counts as growth.
-    pub growth: Limits,
+    pub growth: growth::Config,
 }
 
 impl Default for Config {
@@ -85,7 +85,7 @@ impl Default for Config {
             settled_after: Duration::from_secs(60),
             places: 10,
             stacks: 10,
-            growth: Limits::default(),
+            growth: growth::Config::default(),
         }
     }
 }

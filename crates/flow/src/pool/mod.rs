@@ -242,7 +242,7 @@ impl Builder {
 
     /// The pause before a dead worker restarts.
     ///
-    /// # Choosing it
+    /// # Choosing a bound
     /// Long enough that a job which kills its worker each time does not keep a core busy with restarts; short beside the
     /// time the queue's jobs can wait.
     #[must_use]

@@ -293,7 +293,7 @@ impl TaskPool {
     /// Sets the number of workers, one at least. New ones start at once and take what waits; surplus ones end when they
     /// are between jobs, so nothing is interrupted. Does nothing once the pool stops.
     ///
-    /// # Choosing the number
+    /// # Choosing a bound
     /// As when it is made: jobs a second times seconds a job. The queue's bound stays as it is.
     pub fn resize(&self, workers: usize) {
         self.inner.crew.want(workers);
@@ -306,7 +306,7 @@ impl TaskPool {
     /// # Cancel safety
     /// Dropped, it leaves the pool closed and draining, without the deadline: call it again, or [`TaskPool::stop`].
     ///
-    /// # Choosing the deadline
+    /// # Choosing a bound
     /// The queue's bound over the rate at which the workers finish, plus the longest job.
     ///
     /// # Panics

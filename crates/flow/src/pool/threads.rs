@@ -314,6 +314,9 @@ impl ThreadPool {
     /// Sets the number of workers, one at least. New ones start at once and take what waits; surplus ones end when they
     /// are between jobs. Does nothing once the pool stops.
     ///
+    /// # Choosing a bound
+    /// As when it is made: as many as cores. The queue's bound stays as it is.
+    ///
     /// # Errors
     /// When the system refuses a thread: the pool then has fewer workers than asked for; a later resize tries again.
     pub fn resize(&self, workers: usize) -> io::Result<()> {
@@ -327,7 +330,7 @@ impl ThreadPool {
     /// # Cancel safety
     /// Dropped, it leaves the pool closed and draining, without the deadline: call it again, or [`ThreadPool::stop`].
     ///
-    /// # Choosing the deadline
+    /// # Choosing a bound
     /// The queue's bound over the rate at which the workers finish, plus the longest job.
     ///
     /// # Panics

@@ -43,15 +43,15 @@ const STACKS: usize = 8;
 pub struct Leaks {
     /// Live tasks and threads, with where they were spawned.
     pub tasks: Vec<TaskInfo>,
-    /// Shares from which bytes are still out.
-    pub permits: Vec<ShareInfo>,
+    /// The watched shares from which bytes are still out.
+    pub shares: Vec<ShareInfo>,
     /// Where the first few of the idle tasks stand; empty after [`Checker::look`].
     pub stacks: Vec<Stack>,
 }
 
 impl fmt::Display for Leaks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} tasks and {} shares leaked", self.tasks.len(), self.permits.len())?;
+        write!(f, "{} tasks and {} shares leaked", self.tasks.len(), self.shares.len())?;
         for task in self.tasks.iter().take(LISTED) {
             let kind = match task.kind {
                 Kind::Task => "task",
@@ -68,7 +68,7 @@ impl fmt::Display for Leaks {
         if let Some(more @ 1..) = self.tasks.len().checked_sub(LISTED) {
             write!(f, "\n  and {more} tasks more")?;
         }
-        for share in &self.permits {
+        for share in &self.shares {
             write!(f, "\n  {} bytes of {}/{}", share.used, share.budget, share.share)?;
         }
         Ok(())
@@ -206,12 +206,12 @@ impl Checker {
         tasks.retain(|task| {
             !self.before.contains(&task.id) && !self.ignored.iter().any(|ignore| ignore(task))
         });
-        let permits: Vec<_> =
+        let shares: Vec<_> =
             self.shares.iter().map(budget::info).filter(|share| share.used > 0).collect();
-        if tasks.is_empty() && permits.is_empty() {
+        if tasks.is_empty() && shares.is_empty() {
             return Ok(());
         }
-        Err(Leaks { tasks, permits, stacks: Vec::new() })
+        Err(Leaks { tasks, shares, stacks: Vec::new() })
     }
 }
 
@@ -226,7 +226,7 @@ async fn retry<P: Future>(
         let Err(leaks) = look() else {
             return Ok(());
         };
-        let now = leaks.tasks.len() + leaks.permits.len();
+        let now = leaks.tasks.len() + leaks.shares.len();
         let pause_ms = match PAUSES_MS.get(looks) {
             Some(pause_ms) => *pause_ms,
             None if now < left && looks < MAX_LOOKS => PAUSES_MS[PAUSES_MS.len() - 1],
@@ -259,7 +259,7 @@ mod tests {
         }
         let (budget, share) = (String::new(), String::new());
         let one = ShareInfo { budget, share, capacity: 1, used: 1, peak: 1, waiters: 0 };
-        Err(Leaks { tasks: Vec::new(), permits: vec![one; count], stacks: Vec::new() })
+        Err(Leaks { tasks: Vec::new(), shares: vec![one; count], stacks: Vec::new() })
     }
 
     /// Whether a check ends well that sees so many leaks at its first look, its second, and so on; how often it looked, and

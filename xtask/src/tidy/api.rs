@@ -65,7 +65,7 @@ fn items(text: &str) -> String {
         } else if code == "#[non_exhaustive]" || code == "#[doc(hidden)]" {
             marks.push_str(code);
             marks.push(' ');
-        } else if code.starts_with("pub ") {
+        } else if code.starts_with("pub ") && !code.contains('$') {
             if let Some(owner) = owner.take_if(|_| line.starts_with(' ')) {
                 found.push_str(&format!("  {owner}\n"));
             }
@@ -95,14 +95,19 @@ fn joined<'a>(first: &str, lines: &mut impl Iterator<Item = &'a str>) -> String 
     let mut whole = first.trim().to_owned();
     // A field ends with a comma, and so may a line of arguments.
     let field = first.starts_with("    pub") && first.ends_with(',') && !first.contains("fn ");
-    while !field && !whole.ends_with(['{', '}', ';']) {
+    let ends: &[char] = if first.starts_with("pub use") { &[';'] } else { &['{', '}', ';'] };
+    while !field && !whole.ends_with(ends) {
         let Some(next) = lines.next() else { break };
-        if !whole.ends_with('(') {
+        if !whole.ends_with(['(', '{']) {
             whole.push(' ');
         }
         whole.push_str(next.trim());
     }
-    whole.trim_end_matches(['{', ',', ';', ' ']).replace(", )", ")").replace("(mut self", "(self")
+    whole
+        .trim_end_matches(['{', ',', ';', ' '])
+        .replace(", )", ")")
+        .replace(", }", "}")
+        .replace("(mut self", "(self")
 }
 
 #[cfg(test)]
@@ -155,7 +160,10 @@ impl<T> Queue<T> {
 
 #[cfg(all(test, loom))]
 mod model;
-pub use row::Row;
+pub use row::{
+    Row,
+    Rows,
+};
 
 #[cfg(test)]
 mod tests {
@@ -174,7 +182,7 @@ a.rs
       pub name: String
   impl<T> Queue<T>
       pub fn add(self, item: T) -> Result<(), T> where T: Send
-  pub use row::Row
+  pub use row::{Row, Rows}
 ";
 
     fn of(text: &str) -> String {

@@ -5,7 +5,7 @@
 //! [`Slots`](super::Slots) as well, after the bulkhead's. It never holds more keys, or more waiters for one, than it was given.
 //!
 //! # Choosing a bound
-//! `per_key` is what one tenant may have at once: less than the whole. `waiting` is what still has a chance to be served
+//! `per_key` is what one tenant may have at once: less than the whole. `max_waiting` is what still has a chance to be served
 //! in time, about as many. `keys` is how many tenants are served at once; it bounds the memory.
 //!
 //! # Cancel safety
@@ -28,7 +28,7 @@ pub struct Config {
     /// How many may be in at once for one key; with zero nobody gets in.
     pub per_key: usize,
     /// How many may wait for one key; those beyond are refused at once.
-    pub waiting: usize,
+    pub max_waiting: usize,
     /// How many keys may be in use at once; a new one beyond is refused at once.
     pub keys: usize,
 }
@@ -61,7 +61,7 @@ impl std::error::Error for Refused {}
 ///
 /// ```
 /// use forebay_flow::admit::bulkhead::{Bulkhead, Config, Refused};
-/// let config = Config { per_key: 1, waiting: 0, keys: 100 };
+/// let config = Config { per_key: 1, max_waiting: 0, keys: 100 };
 /// let tenants = Bulkhead::new("tenants", config);
 /// let _one = tenants.try_enter("a").unwrap();
 /// assert_eq!(tenants.try_enter("a").map(drop), Err(Refused::Full));
@@ -97,10 +97,13 @@ impl<K: Hash + Eq + Clone> Bulkhead<K> {
     ///
     /// # Cancel safety
     /// A dropped wait gives its place up.
+    ///
+    /// # Panics
+    /// As [`Ctx::run`].
     pub async fn enter(&self, ctx: &Ctx, key: K) -> Result<Entry<K>, Refused> {
         ctx.run(async {
-            let Config { per_key, waiting, .. } = self.inner.config;
-            let (lease, slots) = self.lease(key, per_key.saturating_add(waiting))?;
+            let Config { per_key, max_waiting, .. } = self.inner.config;
+            let (lease, slots) = self.lease(key, per_key.saturating_add(max_waiting))?;
             match slots.acquire(1).await {
                 Ok(permit) => Ok(Entry { permit, lease }),
                 Err(_) => Err(Refused::Full), // a limit of zero lets nobody in

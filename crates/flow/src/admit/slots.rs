@@ -83,6 +83,9 @@ impl Slots {
     ///
     /// # Cancel safety
     /// A dropped wait gives its place up.
+    ///
+    /// # Panics
+    /// As [`Ctx::run`].
     pub async fn acquire(&self, ctx: &Ctx, weight: u64) -> Result<Permit, SlotError> {
         Ok(ctx.run(self.share.acquire(weight)).await.map_err(SlotError::Stopped)??)
     }
@@ -115,6 +118,9 @@ impl Slots {
     ///
     /// # Cancel safety
     /// A dropped wait gives its place up; afterwards, that of `work`.
+    ///
+    /// # Panics
+    /// As [`Ctx::run`].
     pub async fn with<F: Future>(
         &self,
         ctx: &Ctx,

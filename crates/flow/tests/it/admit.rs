@@ -348,7 +348,7 @@ async fn b67_a_peers_retry_after_is_honoured_to_the_moment_and_within_the_cap() 
 // Bulkhead
 
 fn bulkhead() -> Bulkhead<&'static str> {
-    Bulkhead::new("tenants", bulkhead::Config { per_key: 2, waiting: 1, keys: 2 })
+    Bulkhead::new("tenants", bulkhead::Config { per_key: 2, max_waiting: 1, keys: 2 })
 }
 
 #[tokio::test(start_paused = true)]

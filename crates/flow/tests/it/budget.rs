@@ -141,7 +141,7 @@ async fn an_outstanding_permit_is_a_leak() {
     let (ctx, share) = (Ctx::root("t"), Budget::new("m", 10).share("s", 10).unwrap());
     let permit = share.acquire(4).await.unwrap();
     let leaks = Checker::under(&ctx).share(&share).look().unwrap_err();
-    assert_eq!((leaks.permits[0].share.as_str(), leaks.permits[0].used), ("s", 4));
+    assert_eq!((leaks.shares[0].share.as_str(), leaks.shares[0].used), ("s", 4));
     drop(permit);
     leak::Checker::under(&ctx).share(&share).check().await.unwrap();
 }

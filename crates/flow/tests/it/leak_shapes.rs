@@ -86,7 +86,7 @@ async fn b90_holding_a_finished_requests_data() {
     });
     let leaks = Checker::under(&ctx).share(&share).check().await.unwrap_err();
     assert_eq!(only(&leaks, "keeps", line), "");
-    assert_eq!(leaks.permits[0].used, 300);
+    assert_eq!(leaks.shares[0].used, 300);
     drop(keeper);
     Checker::under(&ctx).share(&share).check().await.unwrap();
 }

@@ -70,17 +70,16 @@ mod threads;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use self::crew::{Crew, Source};
+use self::crew::{Crew, Losses, Source};
 pub use self::job::{JoinHandle, Outcome};
 pub use self::panic::Panic;
 pub use self::tasks::TaskPool;
 pub use self::threads::Pool;
 use crate::backoff::Backoff;
 use crate::ctx::Ctx;
-use crate::queue::{self, Bound, Full, Lost, Sender, SubmitError};
+use crate::queue::{self, Bound, Full, Sender, SubmitError};
 use crate::tasks::Name;
 
 /// Why a job has no result.
@@ -303,15 +302,14 @@ impl Builder {
             Some(ctx) => ctx.child(self.name.clone()),
             None => Ctx::root(self.name.clone()),
         };
-        let refused = Arc::new(AtomicU64::new(0));
-        let count = Arc::clone(&refused);
+        let lost = Arc::new(Losses::default());
+        let count = Arc::clone(&lost);
         let (jobs, queue) = queue::Options::new(self.name.clone(), self.bound, self.full)
             .max_waiting(self.max_blocked)
             .dead_letter(move |job, lost| {
-                if lost == Lost::Newest {
-                    count.fetch_add(1, Ordering::AcqRel);
-                }
-                drop(job);
+                count.count(lost);
+                // Whoever submitted the job in whose favour it goes is no party to its panic.
+                drop(panic::catch(move || drop(job)));
             })
             .why(self.why)
             .build();
@@ -324,7 +322,7 @@ impl Builder {
             job_timeout: self.job_timeout,
             max_stuck: self.max_stuck.unwrap_or(workers),
         };
-        let source = Source { queue, rendezvous: self.bound.limit() == 0, refused };
+        let source = Source { queue, rendezvous: self.bound.limit() == 0, lost };
         (Crew::new(settings, ctx, source), jobs)
     }
 }

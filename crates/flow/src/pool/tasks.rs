@@ -80,10 +80,6 @@ async fn supervise(seat: Seat<TaskJob>) {
         let pause = crew.died(place, &mut failures, born, panicked.as_ref());
         let _cut_short = tokio::time::timeout(pause, crew.hurry.cancelled()).await;
     }
-    if crew.ctx.is_cancelled() {
-        // Nobody else may be left to answer the queued jobs' callers.
-        crew.stop(Cause::Shutdown);
-    }
 }
 
 async fn catch_async<F: Future>(fut: F) -> Result<F::Output, super::Panic> {
@@ -125,7 +121,7 @@ async fn work(crew: &Crew<TaskJob>, place: &Arc<Place>) -> End {
                 crew.give_back(place, &mut batch);
             }
         }
-        if place.slot.is_left() && !crew.serves_on(place) {
+        if crew.is_replaced(place) {
             return End::Replaced;
         }
         match short {
@@ -152,6 +148,7 @@ async fn run(
 ) -> (Ran, bool) {
     if !job.wanted() {
         place.slot.end(Ran::Cancelled);
+        crew.let_go([job]);
         return (Ran::Cancelled, false);
     }
     let limit = crew.set.job_timeout.map(|limit| clock::now() + limit);
@@ -184,11 +181,14 @@ async fn run(
     })
     .await;
     let (ran, error) = ended;
-    let cut_short = error.is_some();
+    // Counted before it is told: who has the result sees it in the figures.
     place.slot.end(ran);
-    job.as_mut().answer(error);
-    if cut_short && panic::catch_again(move || drop(job)).is_err() {
-        tracing::error!(pool = %crew.set.name, "a job panicked again while it was dropped");
+    let told = panic::catch_again(move || {
+        job.as_mut().answer(error);
+        drop(job);
+    });
+    if told.is_err() {
+        tracing::error!(pool = %crew.what, "a job, or a result that nobody took, panicked while it was dropped");
     }
     (ran, waited)
 }

@@ -86,10 +86,6 @@ fn supervise(seat: &Seat<ThreadJob>) {
         let pause = crew.died(place, &mut failures, born, panicked.as_ref());
         thread::block_on_for(crew.hurry.cancelled(), pause);
     }
-    if crew.ctx.is_cancelled() {
-        // Nobody else may be left to answer the queued jobs' callers.
-        crew.stop(Cause::Shutdown);
-    }
 }
 
 fn work(crew: &Crew<ThreadJob>, place: &Arc<Place>) -> End {
@@ -99,7 +95,7 @@ fn work(crew: &Crew<ThreadJob>, place: &Arc<Place>) -> End {
     while thread::block_on(crew.next(place, cancelled.as_mut(), 1, &mut batch)) {
         let Some(job) = batch.pop_front() else { continue };
         let ran = run(crew, place, job);
-        if place.slot.is_left() && !crew.serves_on(place) {
+        if crew.is_replaced(place) {
             return End::Replaced;
         }
         if ran == Ran::Panicked && crew.set.panic_ends_worker {
@@ -118,13 +114,21 @@ fn run(crew: &Crew<ThreadJob>, place: &Place, job: ThreadJob) -> Ran {
             caller: job.caller(),
         });
     }
-    job.run(&mut |ran| {
-        if watched {
-            *place.job.lock() = None;
-        }
-        // Counted before it is told: who has the result sees it in the figures.
-        place.slot.end(ran);
-    })
+    let mut ended = Ran::Panicked;
+    let told = panic::catch(|| {
+        job.run(&mut |ran| {
+            ended = ran;
+            if watched {
+                *place.job.lock() = None;
+            }
+            // Counted before it is told: who has the result sees it in the figures.
+            place.slot.end(ran);
+        });
+    });
+    if told.is_err() {
+        tracing::error!(pool = %crew.what, "a result that nobody took panicked while it was dropped");
+    }
+    ended
 }
 
 /// Looks after the jobs' timeouts until no worker is left.
@@ -138,15 +142,15 @@ fn watch(crew: &Arc<Crew<ThreadJob>>, limit: Duration, location: &'static Locati
         {
             let mut roster = crew.roster.lock();
             for place in roster.workers.clone() {
-                let due = match &*place.job.lock() {
-                    Some(current) => current.began_nanos.saturating_add(limit),
-                    None => continue,
-                };
+                // Held until it is decided: as long as the job stands there, its worker has not come to count it.
+                let job = place.job.lock();
+                let Some(current) = &*job else { continue };
+                let due = current.began_nanos.saturating_add(limit);
                 if due > now {
                     next = next.min(due);
                     continue;
                 }
-                late.extend(expire(crew, &place));
+                late.extend(expire(crew, &place, current));
                 hired.extend(replace(crew, &mut roster, &place));
             }
         }
@@ -166,10 +170,8 @@ fn watch(crew: &Arc<Crew<ThreadJob>>, limit: Duration, location: &'static Locati
     }
 }
 
-/// Counts the job as timed out, unless it just ended; gives who waits for it.
-fn expire(crew: &Crew<ThreadJob>, place: &Place) -> Option<Arc<dyn Answer>> {
-    let job = place.job.lock();
-    let current = job.as_ref()?;
+/// Counts the job as timed out, unless it was counted already; gives who waits for it.
+fn expire(crew: &Crew<ThreadJob>, place: &Place, current: &Current) -> Option<Arc<dyn Answer>> {
     let jobs = place.slot.leave_if(current.seen);
     crew.timed_out(jobs);
     current.caller.clone().filter(|_| jobs > 0)

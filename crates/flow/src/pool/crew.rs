@@ -7,17 +7,16 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 use tokio::sync::Notify;
 
 use super::bed::Bed;
 use super::roster::{Place, Roster};
 use super::slot::{Counts, Sum};
+use super::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, fence};
 use super::{Drained, PoolError, PoolStats, Settings, panic};
 use crate::clock::{self, Instant};
 use crate::ctx::{Cause, Ctx};
@@ -292,7 +291,7 @@ impl<J: Send + 'static> Crew<J> {
     }
 
     /// Takes no more jobs; the accepted ones are still run.
-    fn close(&self) {
+    pub(super) fn close(&self) {
         self.queue.close();
         self.hurry.cancel(Cause::Shutdown);
         self.bed.wake_all();
@@ -328,15 +327,21 @@ impl<J: Send + 'static> Crew<J> {
         let before = self.sum();
         self.close();
         if !self.empty(deadline).await {
-            self.stop(Cause::Shutdown);
-            if let Some(grace) = grace {
-                self.ctx.kill(Cause::Shutdown);
-                let _ended = self.empty(clock::now() + grace).await;
-            }
-            self.leave_running_behind();
+            let gone = grace.map(|grace| self.empty(clock::now() + grace));
+            self.give_up(gone).await;
         }
         let after = self.sum();
         Drained { finished: after.ended() - before.ended(), abandoned: after.abandoned }
+    }
+
+    /// Abandons what is left. What runs is aborted if it can be waited for until it is `gone`.
+    pub(super) async fn give_up(&self, gone: Option<impl Future<Output = bool>>) {
+        self.stop(Cause::Shutdown);
+        if let Some(gone) = gone {
+            self.ctx.kill(Cause::Shutdown);
+            let _all = gone.await;
+        }
+        self.leave_running_behind();
     }
 
     /// Waits until no worker is on the roster.

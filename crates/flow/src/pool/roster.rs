@@ -4,15 +4,13 @@
 //! must start the worker, or drop its [`Seat`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-
-use parking_lot::Mutex;
 
 use super::bed::Rest;
 use super::crew::Crew;
 use super::job::Current;
 use super::slot::Slot;
+use super::sync::{AtomicBool, Mutex, Ordering};
 use crate::clock::{self, Instant};
 use crate::ctx::Cause;
 

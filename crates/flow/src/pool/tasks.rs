@@ -66,7 +66,7 @@ impl Builder {
     }
 }
 
-async fn supervise(seat: Seat<TaskJob>) {
+pub(super) async fn supervise(seat: Seat<TaskJob>) {
     let Seat { crew, place } = &seat;
     let mut failures = 0;
     loop {
@@ -288,7 +288,8 @@ impl TaskPool {
     }
 
     /// Takes no more jobs, finishes the accepted ones until `deadline`, then abandons the rest: those queued are answered
-    /// `Cancelled`, those running are aborted.
+    /// `Cancelled`, those running are aborted. One that ends all the same, in the poll it is in, counts as what it was. One
+    /// that reaches no await is left behind after one second.
     ///
     /// # Cancel safety
     /// Dropped, it leaves the pool closed and draining, without the deadline: call it again, or [`TaskPool::stop`].

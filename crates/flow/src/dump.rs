@@ -124,8 +124,10 @@ pub async fn gather() -> Dump {
 pub(crate) async fn gather_settled(age: Duration) -> Dump {
     let mut census = Census::new(age);
     for records in tasks::shards() {
-        for slice in records.chunks(SLICE) {
-            slice.iter().for_each(|record| census.add(record.glance()));
+        // Let go as they are looked at, too: a whole shard's at once would take as long as to list them.
+        let mut records = records.into_iter();
+        while records.len() > 0 {
+            records.by_ref().take(SLICE).for_each(|record| census.add(record.glance()));
             tokio::task::yield_now().await;
         }
     }

@@ -7,7 +7,7 @@
 //! are not in it, because an idle task shows its stack only when it is polled: see [`dump::Dump::add_stacks`].
 //!
 //! ```text
-//! SIGQUIT ─► handler: one byte ─► socket ─► thread: dump::take, deadlock::find ─► stderr
+//! SIGQUIT ─► handler: one byte ─► socket ─► thread: dump::take ─► stderr, deadlock::find ─► stderr
 //! ```
 
 use std::fs::File;
@@ -66,20 +66,22 @@ fn answer(mut asked: UnixStream, mut stderr: File) {
         match asked.read(&mut signals) {
             Ok(0) => return, // the guard is gone
             // A stderr that nobody can write to is no reason to stop: it may be back.
-            Ok(_) => drop(stderr.write_all(text().as_bytes())),
+            Ok(_) => drop(write(&mut stderr)),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => return,
         }
     }
 }
 
-fn text() -> String {
-    let mut text = format!("SIGQUIT: {}\n", dump::take());
+/// The dump at once, and what takes a second and a third look below it: who wants the dump does not wait for those.
+fn write(stderr: &mut File) -> io::Result<()> {
+    stderr.write_all(format!("SIGQUIT: {}\n", dump::take()).as_bytes())?;
+    let mut rest = String::new();
     for cycle in deadlock::find() {
-        text.push_str(&format!("{cycle}\n\n"));
+        rest.push_str(&format!("{cycle}\n\n"));
     }
-    text.push_str("end of dump\n");
-    text
+    rest.push_str("end of dump\n");
+    stderr.write_all(rest.as_bytes())
 }
 
 impl Drop for OnSigquit {

@@ -111,14 +111,14 @@ fn text(status: u16, body: String) -> Reply {
 /// One page in the format that was asked for.
 struct Page {
     text: String,
-    json: Option<Value>,
+    json: Option<String>,
 }
 
 impl Page {
     fn new(format: Format, text: impl FnOnce() -> String, json: impl FnOnce() -> Value) -> Self {
         match format {
             Format::Text => Self { text: text(), json: None },
-            Format::Json => Self { text: String::new(), json: Some(json()) },
+            Format::Json => Self { text: String::new(), json: Some(json().to_string()) },
         }
     }
 }

@@ -39,6 +39,26 @@
 //! blocking call in a *task* pool holds a thread of the runtime, and with it the jobs that worker took along (64 at most,
 //! and only if those before were short): such work belongs on threads.
 //!
+//! # The books
+//!
+//! A job is, at each moment, in one place: the queue, the jobs given back, a worker's hands, or a count. Each step from one to
+//! the next is one operation on one word or under one lock, so exactly one party sees itself as the one who took it:
+//!
+//! | step | by | in one operation |
+//! |---|---|---|
+//! | handed in, or dropped by the policy | submitter | the queue's lock |
+//! | taken | worker | the queue's lock, and entered in what the worker holds before it is looked at |
+//! | given back | worker | the lock of those given back, which knows whether the pool has stopped: then abandoned |
+//! | ended | worker | a subtraction from what it holds: after the body is gone, before the caller is told |
+//! | timed out on a thread, left behind | watch, drain | a bit in the same word: if it comes first its setter counts and the worker does not, and the other way round |
+//! | dropped with its worker | the worker's place | the same bit; its counts go over to the pool's under the roster's lock |
+//! | dropped by a stop | whoever takes it out | the queue's lock, after the close |
+//!
+//! So the sum is exact, whatever races. A task pool's counts are also what the bodies themselves saw: a drain aborts what runs
+//! and waits before it counts the rest, so a job that comes to its end all the same is counted by its end. Two kinds of jobs
+//! are counted while they run, and may run on to an end that nobody counts: on threads, those past their timeout or left by a
+//! drain; on tasks, those that reach no await within a second after a drain has aborted them.
+//!
 //! # What a job costs
 //!
 //! `cargo bench -p forebay-flow --bench pool` measures it. A worker takes several short jobs at once, counts them without
@@ -56,6 +76,9 @@ mod bed;
 #[cfg(all(test, loom))]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod bed_model;
+#[cfg(all(test, shuttle))]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod books_model;
 mod crew;
 mod job;
 #[cfg(all(test, shuttle))]
@@ -69,17 +92,16 @@ mod threads;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use self::crew::{Crew, Source};
+use self::crew::{Crew, Losses, Source};
 pub use self::job::{JoinHandle, Outcome};
 pub use self::tasks::TaskPool;
 pub use self::threads::ThreadPool;
 use crate::backoff::Backoff;
 use crate::ctx::Ctx;
 use crate::panic::{self, Panic};
-use crate::queue::{self, Bound, Full, Lost, Sender, SubmitError};
+use crate::queue::{self, Bound, Full, Sender, SubmitError};
 use crate::tasks::Name;
 
 /// Why a job has no result.
@@ -157,13 +179,13 @@ pub struct PoolStats {
     pub failed: u64,
     /// Jobs that panicked.
     pub panicked: u64,
-    /// Jobs that passed the pool's job timeout.
+    /// Jobs that passed the pool's job timeout. On a thread such a job may still run.
     pub timed_out: u64,
     /// Jobs whose caller went away before they started.
     pub cancelled: u64,
     /// Jobs the queue dropped, by its policy.
     pub dropped: u64,
-    /// Jobs left behind by a drain or a drop.
+    /// Jobs left behind by a drain or a drop: never started, cut short, or on a thread perhaps still running.
     pub abandoned: u64,
     /// Workers restarted.
     pub restarts: u64,
@@ -307,15 +329,14 @@ impl Builder {
             Some(ctx) => ctx.child(self.name.clone()),
             None => Ctx::root(self.name.clone()),
         };
-        let refused = Arc::new(AtomicU64::new(0));
-        let count = Arc::clone(&refused);
+        let lost = Arc::new(Losses::default());
+        let count = Arc::clone(&lost);
         let (jobs, queue) = queue::Options::new(self.name.clone(), self.bound, self.full)
             .max_waiting(self.max_waiting)
             .dead_letter(move |job, lost| {
-                if lost == Lost::Newest {
-                    count.fetch_add(1, Ordering::AcqRel);
-                }
-                drop(job);
+                count.count(lost);
+                // Whoever submitted the job in whose favour it goes is no party to its panic.
+                drop(panic::catch(move || drop(job)));
             })
             .why(self.why)
             .build();
@@ -328,7 +349,7 @@ impl Builder {
             job_timeout: self.job_timeout,
             max_stuck: self.max_stuck.unwrap_or(workers),
         };
-        let source = Source { queue, rendezvous: self.bound.limit() == 0, refused };
+        let source = Source { queue, rendezvous: self.bound.limit() == 0, lost };
         (Crew::new(settings, ctx, source), jobs)
     }
 }

@@ -66,7 +66,7 @@ impl Builder {
     }
 }
 
-async fn supervise(seat: Seat<TaskJob>) {
+pub(super) async fn supervise(seat: Seat<TaskJob>) {
     let Seat { crew, place } = &seat;
     let mut failures = 0;
     loop {
@@ -79,10 +79,6 @@ async fn supervise(seat: Seat<TaskJob>) {
         };
         let pause = crew.died(place, &mut failures, born, panicked.as_ref());
         let _cut_short = tokio::time::timeout(pause, crew.hurry.cancelled()).await;
-    }
-    if crew.ctx.is_cancelled() {
-        // Nobody else may be left to answer the queued jobs' callers.
-        crew.stop(Cause::Shutdown);
     }
 }
 
@@ -125,7 +121,7 @@ async fn work(crew: &Crew<TaskJob>, place: &Arc<Place>) -> End {
                 crew.give_back(place, &mut batch);
             }
         }
-        if place.slot.is_left() && !crew.serves_on(place) {
+        if crew.is_replaced(place) {
             return End::Replaced;
         }
         match short {
@@ -152,6 +148,7 @@ async fn run(
 ) -> (Ran, bool) {
     if !job.wanted() {
         place.slot.end(Ran::Cancelled);
+        crew.let_go([job]);
         return (Ran::Cancelled, false);
     }
     let limit = crew.set.job_timeout.map(|limit| clock::now() + limit);
@@ -184,11 +181,14 @@ async fn run(
     })
     .await;
     let (ran, error) = ended;
-    let cut_short = error.is_some();
+    // Counted before it is told: who has the result sees it in the figures.
     place.slot.end(ran);
-    job.as_mut().answer(error);
-    if cut_short && panic::catch_again(move || drop(job)).is_err() {
-        tracing::error!(pool = %crew.set.name, "a job panicked again while it was dropped");
+    let told = panic::catch_again(move || {
+        job.as_mut().answer(error);
+        drop(job);
+    });
+    if told.is_err() {
+        tracing::error!(pool = %crew.what, "a job, or a result that nobody took, panicked while it was dropped");
     }
     (ran, waited)
 }
@@ -301,7 +301,8 @@ impl TaskPool {
     }
 
     /// Takes no more jobs, finishes the accepted ones until `deadline`, then abandons the rest: those queued are answered
-    /// `Cancelled`, those running are aborted.
+    /// `Cancelled`, those running are aborted. One that ends all the same, in the poll it is in, counts as what it was. One
+    /// that reaches no await is left behind after one second.
     ///
     /// # Cancel safety
     /// Dropped, it leaves the pool closed and draining, without the deadline: call it again, or [`TaskPool::stop`].

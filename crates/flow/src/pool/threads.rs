@@ -16,13 +16,13 @@ use std::io;
 use std::panic::Location;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::crew::{Cancelled, Crew};
 use super::job::{self, Answer, Current, JoinHandle, Outcome, ThreadJob};
 use super::roster::{Place, Roster, Seat};
 use super::slot::Ran;
+use super::sync::{Ordering, block_on};
 use super::{Builder, Drained, End, PoolError, PoolStats, panic};
 use crate::clock::{self, Instant};
 use crate::ctx::Cause;
@@ -71,7 +71,7 @@ fn start(
 }
 
 /// The outer frame of a worker's thread: starts the worker again, after a pause, for as long as it dies.
-fn supervise(seat: &Seat<ThreadJob>) {
+pub(super) fn supervise(seat: &Seat<ThreadJob>) {
     let Seat { crew, place } = seat;
     let mut failures = 0;
     loop {
@@ -86,20 +86,16 @@ fn supervise(seat: &Seat<ThreadJob>) {
         let pause = crew.died(place, &mut failures, born, panicked.as_ref());
         thread::block_on_for(crew.hurry.cancelled(), pause);
     }
-    if crew.ctx.is_cancelled() {
-        // Nobody else may be left to answer the queued jobs' callers.
-        crew.stop(Cause::Shutdown);
-    }
 }
 
 fn work(crew: &Crew<ThreadJob>, place: &Arc<Place>) -> End {
     let mut cancelled = pin!(Cancelled::new(crew.ctx.cancelled()));
     let mut batch = VecDeque::new();
     // One at a time: a job may take long, and nobody could take from this thread what it holds.
-    while thread::block_on(crew.next(place, cancelled.as_mut(), 1, &mut batch)) {
+    while block_on(crew.next(place, cancelled.as_mut(), 1, &mut batch)) {
         let Some(job) = batch.pop_front() else { continue };
         let ran = run(crew, place, job);
-        if place.slot.is_left() && !crew.serves_on(place) {
+        if crew.is_replaced(place) {
             return End::Replaced;
         }
         if ran == Ran::Panicked && crew.set.panic_ends_worker {
@@ -118,13 +114,21 @@ fn run(crew: &Crew<ThreadJob>, place: &Place, job: ThreadJob) -> Ran {
             caller: job.caller(),
         });
     }
-    job.run(&mut |ran| {
-        if watched {
-            *place.job.lock() = None;
-        }
-        // Counted before it is told: who has the result sees it in the figures.
-        place.slot.end(ran);
-    })
+    let mut ended = Ran::Panicked;
+    let told = panic::catch(|| {
+        job.run(&mut |ran| {
+            ended = ran;
+            if watched {
+                *place.job.lock() = None;
+            }
+            // Counted before it is told: who has the result sees it in the figures.
+            place.slot.end(ran);
+        });
+    });
+    if told.is_err() {
+        tracing::error!(pool = %crew.what, "a result that nobody took panicked while it was dropped");
+    }
+    ended
 }
 
 /// Looks after the jobs' timeouts until no worker is left.
@@ -132,24 +136,7 @@ fn watch(crew: &Arc<Crew<ThreadJob>>, limit: Duration, location: &'static Locati
     let limit = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
     loop {
         let now = clock::real_nanos();
-        // A job that starts from now on is not due before this.
-        let mut next = now.saturating_add(limit);
-        let (mut late, mut hired) = (Vec::new(), Vec::new());
-        {
-            let mut roster = crew.roster.lock();
-            for place in roster.workers.clone() {
-                let due = match &*place.job.lock() {
-                    Some(current) => current.began_nanos.saturating_add(limit),
-                    None => continue,
-                };
-                if due > now {
-                    next = next.min(due);
-                    continue;
-                }
-                late.extend(expire(crew, &place));
-                hired.extend(replace(crew, &mut roster, &place));
-            }
-        }
+        let Watched { next, late, hired } = look(crew, now, limit);
         for caller in late {
             caller.answer(PoolError::TimedOut);
         }
@@ -166,10 +153,38 @@ fn watch(crew: &Arc<Crew<ThreadJob>>, limit: Duration, location: &'static Locati
     }
 }
 
-/// Counts the job as timed out, unless it just ended; gives who waits for it.
-fn expire(crew: &Crew<ThreadJob>, place: &Place) -> Option<Arc<dyn Answer>> {
-    let job = place.job.lock();
-    let current = job.as_ref()?;
+/// What the watch saw at one look.
+pub(super) struct Watched {
+    /// When the next job may be due.
+    next: u64,
+    /// The callers of jobs that passed their timeout.
+    pub(super) late: Vec<Arc<dyn Answer>>,
+    /// Who shall stand in the place of the stuck.
+    pub(super) hired: Vec<(usize, Seat<ThreadJob>)>,
+}
+
+/// Counts the jobs that passed their timeout by `now`, and replaces their threads.
+pub(super) fn look(crew: &Arc<Crew<ThreadJob>>, now: u64, limit: u64) -> Watched {
+    // A job that starts from now on is not due before this.
+    let mut seen = Watched { next: now.saturating_add(limit), late: Vec::new(), hired: Vec::new() };
+    let mut roster = crew.roster.lock();
+    for place in roster.workers.clone() {
+        // Held until it is decided: as long as the job stands there, its worker has not come to count it.
+        let job = place.job.lock();
+        let Some(current) = &*job else { continue };
+        let due = current.began_nanos.saturating_add(limit);
+        if due > now {
+            seen.next = seen.next.min(due);
+            continue;
+        }
+        seen.late.extend(expire(crew, &place, current));
+        seen.hired.extend(replace(crew, &mut roster, &place));
+    }
+    seen
+}
+
+/// Counts the job as timed out, unless it was counted already; gives who waits for it.
+fn expire(crew: &Crew<ThreadJob>, place: &Place, current: &Current) -> Option<Arc<dyn Answer>> {
     let jobs = place.slot.leave_if(current.seen);
     crew.timed_out(jobs);
     current.caller.clone().filter(|_| jobs > 0)

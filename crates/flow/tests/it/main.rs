@@ -19,6 +19,7 @@ mod leak;
 mod leak_shapes;
 mod lock;
 mod pool;
+mod pool_books;
 mod pool_limits;
 mod queue;
 mod queue_deadlines;

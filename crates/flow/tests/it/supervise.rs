@@ -1,5 +1,6 @@
 //! Strategies, restarts, order.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use forebay_flow::supervise::{
@@ -342,11 +343,14 @@ async fn b43_a_hung_child_is_named_as_unstopped_and_the_supervisor_still_exits()
     let (ctx, rig) = (Ctx::root("t"), Rig::new());
     let release = std::sync::Arc::new(std::sync::Barrier::new(2));
     let hold = std::sync::Arc::clone(&release);
+    let blocks = std::sync::Arc::new(AtomicBool::new(false));
+    let seen = std::sync::Arc::clone(&blocks);
     let hung = Child::new("hung", move |ctx: Ctx| {
-        let hold = std::sync::Arc::clone(&hold);
+        let (hold, blocks) = (std::sync::Arc::clone(&hold), std::sync::Arc::clone(&blocks));
         async move {
             ctx.ready();
             tokio::task::yield_now().await; // lets the supervisor, woken on this thread, run first
+            blocks.store(true, Ordering::Release); // before, an abort would still reach it
             hold.wait(); // blocks its thread: neither a cancel nor an abort reaches it
             Ok::<(), Stopped>(())
         }
@@ -358,7 +362,8 @@ async fn b43_a_hung_child_is_named_as_unstopped_and_the_supervisor_still_exits()
     // Not by a timer: the thread that is blocked may be the one that drove the timers, and no other takes over before
     // something wakes it.
     until_on_thread(|| {
-        handle.children().first().is_some_and(|child| child.state == ChildState::Running)
+        seen.load(Ordering::Acquire)
+            && handle.children().first().is_some_and(|child| child.state == ChildState::Running)
     });
     ctx.cancel(Cause::Shutdown);
     assert_eq!(running.join().await.unwrap(), Ok(()));

@@ -53,7 +53,7 @@ fn start() -> Result<Server, String> {
             Child::new("http", move |ctx| {
                 http::serve(ctx, Arc::clone(&app), Arc::clone(&listener))
             })
-            .waits_for_ready(true),
+            .ready_within(Duration::from_secs(60)),
         );
         std::mem::forget(ctx.spawn("root", root.run(ctx.clone())));
         Ok::<_, String>(address)

@@ -37,7 +37,11 @@ enum Chore {
     /// Everything that must pass before a change lands, cheapest first.
     Ci,
     /// The rules of the house that the compiler does not know.
-    Tidy,
+    Tidy {
+        /// Writes the list of the toolkit's public items anew, `crates/flow/API.txt`, and checks nothing.
+        #[arg(long)]
+        write_api: bool,
+    },
     /// Measures a release build against what this machine can do.
     Bench {
         /// Seconds of load in each scenario.
@@ -94,7 +98,8 @@ fn run(cli: Cli) -> Result<()> {
     match cli.chore {
         Chore::Test { args } => suite::run(&root, &args),
         Chore::Ci => ci::run(&root),
-        Chore::Tidy => tidy::run(&root),
+        Chore::Tidy { write_api: true } => tidy::write_api(&root),
+        Chore::Tidy { write_api: false } => tidy::run(&root),
         Chore::Bench { seconds, json, connections, names } => {
             bench::run(&root, &bench::Plan { seconds, json, connections, names })
         }

@@ -1,13 +1,22 @@
 //! A dump of 100,000 tasks, and what the others feel of it: `cargo bench -p forebay-flow --bench dump`.
 //!
-//! Probes keep polling, spawning and joining on the same two worker threads. Each notes the time between two of its own
-//! steps; the longest is the longest pause. The rows without a dump are the machine's own floor. A machine that is itself
-//! paused by its host has pauses of milliseconds there: then compare how often they pass a millisecond, and see the last
-//! row of each round, where that is taken out: the dump's polls, each as its median over all dumps. Owns nothing.
+//! A dump can make others wait in three ways: it holds a lock of the registry (whoever spawns or ends a task waits), it holds
+//! the lock of a task's own wait (that task waits), and it keeps a thread of the runtime in one poll. A lock is never held
+//! across an await, so its longest poll bounds all three. It is taken in CPU time of its thread: the machine stops every
+//! thread for milliseconds now and then, with a dump and without, and that is not the dump's doing.
+//!
+//! Beside that stands a victim, a thread that does nothing but spawn and end tasks. Of the time between two of its looks,
+//! what it was on the CPU and what it waited for one (the second field of its `schedstat`) is taken out: what is left it
+//! was blocked, and there is nothing to block it but the registry's locks. When the machine takes the CPU from the dump while
+//! it holds one, the victim is blocked until the dump has it back: so what the dump was off the CPU in the same poll is
+//! taken out, too; both figures are shown. A second one beside it would meet it there
+//! without any dump, whenever the machine takes the CPU from the one that holds a lock. Owns nothing.
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a bench beside bare Tokio")]
 
 use std::fmt;
+use std::fs::File;
 use std::future::{Future, poll_fn};
+use std::os::unix::fs::FileExt;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,57 +24,97 @@ use std::time::Duration;
 
 use forebay_flow::queue::{self, Bound, Full};
 use forebay_flow::{Ctx, Task, clock, debug, dump};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, Runtime};
-use tokio::task::yield_now;
 
 const CROWD: usize = 100_000;
-const ROUND: Duration = Duration::from_secs(3);
+const ROUND: Duration = Duration::from_secs(4);
+/// Tasks a victim spawns and ends between two looks at its clocks, which cost as much as some of them.
+const STRIDE: usize = 16;
 
-/// Times between steps, in nanoseconds: counted in sixteenths of powers of two, the longest exactly.
-struct Gaps {
-    counts: Vec<u64>,
-    longest: u64,
-    over_a_millisecond: u64,
+/// A switch of threads is a microsecond of neither.
+const INEXACT: Duration = Duration::from_micros(5);
+
+/// Time this thread was on a CPU.
+fn on_cpu() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-impl Gaps {
-    fn new() -> Self {
-        Self { counts: vec![0; 64 * 16], longest: 0, over_a_millisecond: 0 }
+/// What a thread spends neither on a CPU nor waiting for one.
+struct Blocked {
+    schedstat: Option<File>,
+    wall: clock::Instant,
+    busy: Duration,
+}
+
+impl Blocked {
+    fn start() -> Self {
+        // Not everywhere: without it, the wait for a CPU counts as well.
+        let schedstat = File::open("/proc/thread-self/schedstat").ok();
+        let mut blocked = Self { schedstat, wall: clock::now(), busy: Duration::ZERO };
+        blocked.lap();
+        blocked
     }
 
-    fn note(&mut self, gap: Duration) {
-        let nanos = (gap.as_nanos() as u64).max(16);
-        let power = nanos.ilog2();
-        self.counts[(power * 16) as usize + (nanos >> (power - 4)) as usize - 16] += 1;
-        self.longest = self.longest.max(nanos);
-        self.over_a_millisecond += u64::from(nanos > 1_000_000);
+    fn runnable(&self) -> Duration {
+        let mut text = [0; 64];
+        let read = self.schedstat.as_ref().and_then(|file| file.read_at(&mut text, 0).ok());
+        let text = String::from_utf8_lossy(&text[..read.unwrap_or(0)]);
+        let nanos = text.split_whitespace().nth(1).and_then(|nanos| nanos.parse().ok());
+        Duration::from_nanos(nanos.unwrap_or(0))
     }
 
-    /// In microseconds, the lower edge of the bucket.
-    fn quantile(&self, share: f64) -> f64 {
-        let mut left = (self.counts.iter().sum::<u64>() as f64 * share) as u64;
-        let found = self.counts.iter().position(|count| {
-            let here = *count > left;
-            left = left.saturating_sub(*count);
-            here
-        });
-        let at = found.unwrap();
-        ((16 + at as u64 % 16) << (at as u64 / 16) >> 4) as f64 / 1e3
+    /// Since the last call.
+    fn lap(&mut self) -> Off {
+        // Busy times before the wall's: what passes between is no block.
+        let busy = on_cpu() + self.runnable();
+        let ended = clock::now();
+        let off = Off { began: self.wall, ended, busy: busy - self.busy };
+        (self.wall, self.busy) = (ended, busy);
+        off
     }
 }
 
-impl fmt::Display for Gaps {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:>9} times, p50 {:>8.1} µs, p99.9 {:>8.1} µs, longest {:>8.1} µs, over 1 ms {:>5.1} a second",
-            self.counts.iter().sum::<u64>(),
-            self.quantile(0.5),
-            self.quantile(0.999),
-            self.longest as f64 / 1e3,
-            self.over_a_millisecond as f64 / ROUND.as_secs_f64()
-        )
+/// A while in which a thread was `busy`, and for the rest not.
+struct Off {
+    began: clock::Instant,
+    ended: clock::Instant,
+    busy: Duration,
+}
+
+impl Off {
+    fn lasted(&self) -> Duration {
+        (self.ended - self.began).saturating_sub(self.busy)
     }
+
+    fn meets(&self, other: &Self) -> bool {
+        self.began < other.ended && other.began < self.ended
+    }
+}
+
+/// Who spawned and ended `tasks`, and each time it was blocked for longer than the clocks are inexact.
+struct Victim {
+    tasks: usize,
+    blocked: Vec<Off>,
+}
+
+/// Spawns and ends tasks until told.
+fn victim(over: &AtomicBool) -> Victim {
+    let runtime = Builder::new_current_thread().build().unwrap();
+    let ctx = Ctx::root("victim");
+    runtime.block_on(async {
+        let mut felt = Victim { tasks: 0, blocked: Vec::new() };
+        let mut blocked = Blocked::start();
+        while !over.load(Ordering::Relaxed) {
+            for _ in 0..STRIDE {
+                ctx.spawn("short", async {}).await.unwrap();
+            }
+            felt.tasks += STRIDE;
+            felt.blocked.extend(Some(blocked.lap()).filter(|off| off.lasted() > INEXACT));
+        }
+        felt
+    })
 }
 
 fn crowd(ctx: &Ctx) -> Vec<Task<()>> {
@@ -91,80 +140,95 @@ fn crowd(ctx: &Ctx) -> Vec<Task<()>> {
     all
 }
 
-/// Runs the probes, and `meanwhile` over and over beside them; says what they felt.
+/// Runs the victims, and `dump` over and over beside them; says what they felt.
 fn round<F: Future<Output = ()> + Send + 'static>(
     runtime: &Runtime,
     title: &str,
-    meanwhile: impl Fn() -> F + Send + 'static,
+    dump: impl Fn() -> F + Send + 'static,
 ) {
-    let (ctx, over) = (Ctx::root("probes"), Arc::new(AtomicBool::new(false)));
-    let polling: Vec<_> = (0..2)
-        .map(|_| {
-            let over = Arc::clone(&over);
-            ctx.spawn("polls", async move {
-                let mut gaps = Gaps::new();
-                while !over.load(Ordering::Relaxed) {
-                    let before = clock::now();
-                    yield_now().await;
-                    gaps.note(clock::now() - before);
-                }
-                gaps
-            })
-        })
-        .collect();
-    let spawning = {
-        let (over, ctx) = (Arc::clone(&over), ctx.clone());
-        ctx.clone().spawn("spawns", async move {
-            let mut gaps = Gaps::new();
-            while !over.load(Ordering::Relaxed) {
-                let before = clock::now();
-                ctx.spawn("short", async {}).await.unwrap();
-                gaps.note(clock::now() - before);
-            }
-            gaps
-        })
+    let (ctx, over) = (Ctx::root("dumps"), Arc::new(AtomicBool::new(false)));
+    let victim = {
+        let over = Arc::clone(&over);
+        std::thread::spawn(move || victim(&over))
     };
     let dumping = {
         let over = Arc::clone(&over);
         ctx.spawn("dumps", async move {
-            let (mut answers, mut polls) = (Gaps::new(), Vec::<Vec<Duration>>::new());
+            let (mut answers, mut longest, mut polls) = (Vec::new(), Duration::ZERO, 0);
+            let mut taken_off = Vec::new();
             while !over.load(Ordering::Relaxed) {
                 let before = clock::now();
-                let mut at = 0;
-                let mut dump = pin!(meanwhile());
+                let mut dump = pin!(dump());
                 poll_fn(|cx| {
-                    let before = clock::now();
+                    let (began, before) = (clock::now(), on_cpu());
                     let polled = dump.as_mut().poll(cx);
-                    polls.resize(polls.len().max(at + 1), Vec::new());
-                    polls[at].push(clock::now() - before);
-                    at += 1;
+                    let busy = on_cpu() - before;
+                    let off = Off { began, ended: clock::now(), busy };
+                    taken_off.extend(Some(off).filter(|off| off.lasted() > INEXACT));
+                    longest = longest.max(busy);
+                    polls += 1;
                     polled
                 })
                 .await;
-                answers.note(clock::now() - before);
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                answers.push(clock::now() - before);
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            (answers, polls)
+            answers.sort_unstable();
+            (answers, longest, polls, taken_off)
         })
     };
     std::thread::sleep(ROUND);
     over.store(true, Ordering::Relaxed);
+    let (answers, longest, polls, taken_off) = runtime.block_on(dumping).unwrap();
+    let Victim { tasks, blocked } = victim.join().unwrap();
+    let all: Vec<_> = blocked.iter().map(Off::lasted).collect();
+    let by_dump = |off: &Off| {
+        let meanwhile = taken_off.iter().filter(|other| other.meets(off));
+        off.lasted().saturating_sub(meanwhile.map(Off::lasted).max().unwrap_or_default())
+    };
+    let by_dump: Vec<_> = blocked.iter().map(by_dump).collect();
     println!("{title}");
-    runtime.block_on(async {
-        let (answers, polls) = dumping.await.unwrap();
-        println!("  answers  {answers}");
-        for probe in polling {
-            println!("  polls    {}", probe.await.unwrap());
+    println!(
+        "  {} answers, {:.1?} in the middle, {:.1?} at most",
+        answers.len(),
+        answers[answers.len() / 2],
+        answers[answers.len() - 1]
+    );
+    println!("  its longest poll of {polls}: {longest:.1?} on the CPU");
+    println!("  who spawned and ended {tasks} tasks meanwhile was blocked {} times", all.len());
+    println!("    {}", Spread::of(all));
+    let spread = Spread::of(by_dump);
+    println!("    {spread}, without the machine's pauses");
+    let most = longest.max(spread.most);
+    println!("  longest pause of others: {:.0} µs\n", most.as_secs_f64() * 1e6);
+}
+
+/// Some times in short.
+struct Spread {
+    middle: Duration,
+    p99: Duration,
+    most: Duration,
+    over_a_millisecond: usize,
+}
+
+impl Spread {
+    fn of(mut times: Vec<Duration>) -> Self {
+        times.sort_unstable();
+        let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or_default();
+        Self {
+            middle: at(50),
+            p99: at(99),
+            most: times.last().copied().unwrap_or_default(),
+            over_a_millisecond: times.iter().filter(|time| time.as_micros() > 1000).count(),
         }
-        println!("  spawns   {}", spawning.await.unwrap());
-        let medians = polls.into_iter().map(|mut times| {
-            times.sort_unstable();
-            times[times.len() / 2]
-        });
-        let medians: Vec<_> = medians.collect();
-        let (longest, sum) = (medians.iter().max().unwrap(), medians.iter().sum::<Duration>());
-        println!("  its own  {} polls, {sum:.1?} in all, the longest {longest:.1?}", medians.len());
-    });
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { middle, p99, most, over_a_millisecond: over } = self;
+        write!(f, "{middle:.1?} in the middle, p99 {p99:.1?}, {most:.1?} at most, {over} over 1 ms")
+    }
 }
 
 fn main() {
@@ -175,17 +239,20 @@ fn main() {
     while dump::take().groups[0].count < CROWD / 2 {
         std::thread::sleep(Duration::from_millis(10));
     }
-    println!("{CROWD} tasks at three places, two worker threads\n");
+    println!("{CROWD} tasks at three places, two worker threads, one more that spawns\n");
     round(&runtime, "no dump", || async {});
     round(&runtime, "/debug/tasks", || async {
         let page = debug::respond("/debug/tasks", None).await.unwrap();
         let text = page.body;
         assert!(text.contains("× sends [waiting on room in queue `full`"), "{text}");
     });
-    round(&runtime, "dump::take on a thread for blocking work", || async {
-        let text = tokio::task::spawn_blocking(|| dump::take().to_string()).await.unwrap();
-        assert!(text.contains("× sends [waiting on room in queue `full`"), "{text}");
+    let named = |n| ctx.spawn(format!("named {n}"), std::future::pending::<()>());
+    let many: Vec<_> = (0..2 * dump::MAX_NAMED_GROUPS).map(named).collect();
+    round(&runtime, "/debug/tasks?limit=1000&format=json, a thousand groups more", || async {
+        let page = debug::respond("/debug/tasks", Some("limit=1000&format=json")).await.unwrap();
+        assert!(page.body.matches("\"longest_wait_ms\"").count() == 1000);
     });
+    drop(many);
     round(&runtime, "no dump", || async {});
     drop(crowd);
 }

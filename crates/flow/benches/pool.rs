@@ -7,7 +7,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_flow::pool::Pool;
+use forebay_flow::pool;
 use forebay_flow::queue::Bound;
 use forebay_flow::timer::Timer;
 use forebay_flow::{Ctx, clock};
@@ -33,7 +33,7 @@ impl Job {
 }
 
 async fn flow(workers: usize, job: Job) {
-    let pool = Pool::builder("bench", workers, Bound::items(BOUND)).tasks();
+    let pool = pool::Builder::new("bench", workers, Bound::items(BOUND)).tasks();
     for _ in 0..JOBS {
         match &job {
             Job::Trivial => pool.submit(async {}).await.unwrap(),

@@ -6,8 +6,16 @@ use std::time::Duration;
 
 /// A pause that doubles with each failure in a row.
 ///
+/// ```
+/// use std::time::Duration;
+/// use forebay_flow::Backoff;
+/// let backoff = Backoff { jitter: 0.0, ..Backoff::default() };
+/// assert_eq!([1, 2, 3].map(|failures| backoff.pause(failures).as_millis()), [50, 100, 200]);
+/// ```
+///
+/// # Choosing a bound
 /// `initial` bounds how fast a failing child can spin, `max` how long a recovered dependency goes unnoticed. A child that
-/// ran for `stable_after` starts at `initial` again.
+/// ran for `stable_after` starts at `initial` again: longer than a run that is going to fail anyway takes to do so.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Backoff {
     /// The pause after the first failure.

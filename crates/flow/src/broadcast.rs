@@ -74,6 +74,7 @@ impl<T> Drop for Owner<T> {
 
 /// Counts of one broadcast, as plain data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Stats {
     /// Subscribers that are in now.
     pub subscribers: usize,
@@ -113,7 +114,8 @@ impl fmt::Display for Gone {
 impl std::error::Error for Gone {}
 
 impl<T: Clone + Send> Broadcast<T> {
-    /// A broadcast of `name` whose subscribers each have an outbox of `outbox` items (zero counts as one).
+    /// A broadcast of `name` whose subscribers each have an outbox of `outbox` items (zero counts as one). How to choose it:
+    /// [module](self#choosing-a-bound).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {

@@ -4,7 +4,28 @@
 //! order, so a large acquire is not starved; one that can never fit is refused at once; a cancelled one leaks nothing.
 //! Shares never borrow from each other: a full one cannot starve another.
 //!
-//! Choosing a share: the most that part may hold at once, plus nothing. The shares' sum is the memory the program may use.
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() {
+//! use forebay_flow::budget::{Budget, Exhausted};
+//! let memory = Budget::new("memory", 1 << 30);
+//! let uploads = memory.share("uploads", 1 << 20).unwrap();
+//! let mut permit = uploads.acquire(600_000).await.unwrap();
+//! assert!(uploads.try_acquire(600_000).is_none()); // a later try may succeed
+//! permit.shrink_to(100_000); // what came was smaller: the rest goes back
+//! let body = (vec![0_u8; 100_000], permit); // the permit lives in what it pays for
+//! assert_eq!(uploads.used(), 100_000);
+//! drop(body);
+//! assert_eq!(uploads.used(), 0);
+//! assert_eq!(uploads.acquire(2 << 20).await.map(drop), Err(Exhausted::TooLarge)); // no try will
+//! # }
+//! ```
+//!
+//! # Choosing a bound
+//! A share: the most that its part may hold at once, plus nothing. The total, which the shares never pass: the memory the
+//! program may use, less what nobody counts.
+//!
+//! # Cancel safety
+//! A dropped wait gives its place up, and who waits behind it moves up; a grant that it had not seen goes back.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -38,6 +59,7 @@ struct BudgetInner {
 
 /// Why a share was not made.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ShareError {
     /// The shares would sum to more than the total.
     OverTotal {
@@ -69,7 +91,7 @@ impl fmt::Display for ShareError {
 impl std::error::Error for ShareError {}
 
 impl Budget {
-    /// A budget of `total` bytes.
+    /// A budget of `total` bytes. How to choose it: [module](self#choosing-a-bound).
     #[must_use]
     pub fn new(name: impl Into<Name>, total: u64) -> Self {
         Self { inner: Arc::new(BudgetInner { name: name.into(), total, shares: Mutex::default() }) }
@@ -81,7 +103,7 @@ impl Budget {
         self.inner.total
     }
 
-    /// Cuts off a share of `bytes`. A share is for the life of the budget.
+    /// Cuts off a share of `bytes`, for the life of the budget. How to choose it: [module](self#choosing-a-bound).
     ///
     /// # Errors
     /// [`ShareError`] when the shares would pass the total, or the name is taken.
@@ -163,18 +185,27 @@ impl Share {
         Self { inner: Arc::new(ShareInner::new(&name, Name::Borrowed(""), capacity)) }
     }
 
-    /// Waits for `bytes`, behind those who came before. Cancel safe: a dropped wait gives its place up.
+    /// Waits for `bytes`, behind those who came before. It waits without limit: prefer [`Share::acquire_within`].
     ///
     /// # Errors
-    /// [`Exhausted::TooLarge`] at once when they can never fit. It waits without limit: prefer [`Share::acquire_within`].
+    /// [`Exhausted::TooLarge`] at once when they can never fit.
+    ///
+    /// # Cancel safety
+    /// A dropped wait gives its place up.
     pub async fn acquire(&self, bytes: u64) -> Result<Permit, Exhausted> {
         Acquire { share: &self.inner, bytes, ticket: None }.await
     }
 
-    /// Like [`Share::acquire`], until `deadline`. Cancel safe.
+    /// As [`Share::acquire`], until `deadline` at most.
     ///
     /// # Errors
     /// [`Exhausted`] says which of the two.
+    ///
+    /// # Cancel safety
+    /// A dropped wait gives its place up.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime with a timer.
     pub async fn acquire_within(&self, bytes: u64, deadline: Instant) -> Result<Permit, Exhausted> {
         match tokio::time::timeout_at(deadline, self.acquire(bytes)).await {
             Ok(result) => result,
@@ -294,7 +325,7 @@ impl ShareInner {
         }
         let mut state = self.state.lock();
         state.keep_less(keeper, bytes);
-        debug_assert!(state.used >= bytes, "F5: share `{}` got back more than it lent", self.name);
+        debug_assert!(state.used >= bytes, "share `{}` got back more than it lent", self.name);
         state.used = state.used.saturating_sub(bytes);
         let wakers = state.grant(self.capacity);
         drop(state);
@@ -391,7 +422,7 @@ impl Drop for Acquire<'_> {
     }
 }
 
-/// The right to hold so many bytes. Dropping it returns them.
+/// The right to hold so many bytes, or so many [slots](crate::admit::Slots). Dropping it returns them.
 #[must_use = "dropping the permit returns its bytes"]
 pub struct Permit {
     share: Arc<ShareInner>,
@@ -400,7 +431,7 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// What it holds.
+    /// What it holds, in bytes or slots.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -427,14 +458,14 @@ impl Permit {
         self.keeper = keeper;
     }
 
-    /// Cuts `bytes` off into a permit of its own (at most what this one holds).
+    /// Cuts `bytes` off into a permit of its own (at most what this one holds). Dropped, that one returns them.
     pub fn split(&mut self, bytes: u64) -> Permit {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
         Permit { share: Arc::clone(&self.share), bytes, keeper: self.keeper }
     }
 
-    /// Joins `other` into this one.
+    /// Joins `other` into this one, which so grows: by what [`Share::try_acquire`] got, for instance.
     ///
     /// # Panics
     /// When the other belongs to another share: shares never mix.
@@ -452,24 +483,6 @@ impl Permit {
     /// Returns what is above `bytes`. Never grows.
     pub fn shrink_to(&mut self, bytes: u64) {
         drop(self.bytes.checked_sub(bytes).map(|rest| self.split(rest)));
-    }
-
-    /// Grows to `bytes` in all, if the difference is free now and nobody waits. True when it holds at least `bytes` after.
-    #[must_use]
-    pub fn try_grow(&mut self, bytes: u64) -> bool {
-        let more = bytes.saturating_sub(self.bytes);
-        if more == 0 {
-            return true;
-        }
-        let share = Share { inner: Arc::clone(&self.share) };
-        match share.try_acquire(more) {
-            Some(mut permit) => {
-                permit.keep_as(self.keeper);
-                self.bytes += std::mem::take(&mut permit.bytes);
-                true
-            }
-            None => false,
-        }
     }
 }
 
@@ -490,6 +503,7 @@ impl fmt::Debug for Permit {
 
 /// One live share, as plain data.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ShareInfo {
     /// The budget it was cut from.
     pub budget: String,
@@ -501,11 +515,11 @@ pub struct ShareInfo {
     pub used: u64,
     /// The most that was ever lent at once.
     pub peak: u64,
-    /// How many wait.
+    /// How many wait now.
     pub waiters: usize,
 }
 
-/// Every live share of the process.
+/// Every live share of the process, in the order of making.
 #[must_use]
 pub fn snapshot() -> Vec<ShareInfo> {
     let shares: Vec<_> = REGISTRY.lock().iter().filter_map(Weak::upgrade).collect();

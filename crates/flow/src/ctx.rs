@@ -279,7 +279,7 @@ impl Ctx {
     }
 
     /// As [`Ctx::ready`], with something for whoever asked for the start: the port that was bound, a handle to the child.
-    /// It arrives when the start waits for ready ([`Child::waits_for_ready`](crate::supervise::Child::waits_for_ready)).
+    /// It arrives when the start waits for ready ([`Child::ready_within`](crate::supervise::Child::ready_within)).
     pub fn ready_with<T: Any + Send + Sync>(&self, info: T) {
         self.tell(Sign::Ready(Some(StartInfo(Arc::new(info)))));
     }

@@ -1,13 +1,13 @@
 //! What every task is doing: grouped, in text, and on demand with real stacks.
 //!
-//! Owns nothing but the turn to take stacks. It never stops a task: a dump reads the registry shard by shard, and a stack
+//! Owns nothing but the turn to take stacks. It never stops a task: a dump reads the registry context by context, and a stack
 //! costs its task one spurious poll. It says nothing of tasks that were not started through this crate.
 //!
 //! Three layers, from cheap to dear: the registry (name, place, age, state), what a task waits for when that is one of
-//! our queues or budgets, and the stack of a few idle tasks of each group.
+//! our own primitives, and the stack of a few idle tasks of each group.
 //!
 //! ```text
-//! shard ─lock, list─► records ─glance, a few hundred at a time─► groups ─► sorted ─► stacks of some
+//! context ─lock, list─► records ─glance, a few hundred at a time─► groups ─► sorted ─► stacks of some
 //!                              (and the thread is given up between)
 //! ```
 
@@ -28,7 +28,7 @@ use crate::tasks::{self, Glance, Kind, Name, State};
 /// How long a woken task may take to be polled: what is busy for longer shows as running.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
-/// At most this many stacks at a time, whatever is asked for.
+/// At most this many stacks in one dump, whatever is asked for.
 pub const MAX_STACKS: usize = 64;
 
 /// At most this many stacks of one group.
@@ -79,6 +79,7 @@ pub struct Group {
 
 /// Every task and thread of the process, grouped; the largest group first.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Dump {
     /// How many tasks and threads live.
     pub tasks: usize,
@@ -111,7 +112,10 @@ pub fn take() -> Dump {
 /// other well-behaved task. What is spawned or ends meanwhile may be in it or not.
 ///
 /// # Cancel safety
-/// Cancel safe: it has no effect.
+/// Dropped, it has looked and no more.
+///
+/// # Panics
+/// Outside of a Tokio runtime.
 pub async fn gather() -> Dump {
     gather_settled(Duration::ZERO).await
 }
@@ -120,8 +124,10 @@ pub async fn gather() -> Dump {
 pub(crate) async fn gather_settled(age: Duration) -> Dump {
     let mut census = Census::new(age);
     for records in tasks::slices() {
-        for slice in records.chunks(SLICE) {
-            slice.iter().for_each(|record| census.add(record.glance()));
+        // Let go as they are looked at, too: all listed at once would take as long as to list them.
+        let mut records = records.into_iter();
+        while records.len() > 0 {
+            records.by_ref().take(SLICE).for_each(|record| census.add(record.glance()));
             tokio::task::yield_now().await;
         }
     }
@@ -131,10 +137,10 @@ pub(crate) async fn gather_settled(age: Duration) -> Dump {
 /// As [`gather`], with the stacks of up to `per_group` idle tasks of each group: see [`Dump::add_stacks`].
 ///
 /// # Cancel safety
-/// Cancel safe; tasks that were asked already still get their one poll.
+/// Dropped, it leaves nothing; tasks that were asked already still get their one poll.
 ///
 /// # Panics
-/// Outside of a Tokio runtime with its timer.
+/// Outside of a Tokio runtime with a timer.
 pub async fn with_stacks(per_group: usize) -> Dump {
     let mut dump = gather().await;
     dump.add_stacks(per_group).await;
@@ -150,10 +156,10 @@ impl Dump {
     /// none. One dump of the process takes stacks at a time, the next waits.
     ///
     /// # Cancel safety
-    /// Cancel safe; tasks that were asked already still get their one poll.
+    /// Dropped, it adds no stacks; tasks that were asked already still get their one poll.
     ///
     /// # Panics
-    /// Outside of a Tokio runtime with its timer.
+    /// Outside of a Tokio runtime with a timer.
     pub async fn add_stacks(&mut self, per_group: usize) {
         let idle = self.groups.iter().enumerate().filter(|(_, group)| group.state == State::Idle);
         let ids = idle

@@ -26,13 +26,22 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
-use crate::panics;
+use crate::panic::{self, Panic};
 use crate::tasks::{self, Name};
 use crate::wait::wake_all;
 
 type Running<V> = Pin<Box<dyn Future<Output = V> + Send>>;
 
 /// The calls under way. Cloning shares them.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// use forebay_flow::flight::Flight;
+/// let flight = Flight::new("schemas");
+/// let fetch = || flight.run("orders", || async { tokio::task::yield_now().await; 7 });
+/// assert_eq!(tokio::join!(fetch(), fetch()), (Ok(7), Ok(7))); // one call, two results
+/// # }
+/// ```
 pub struct Flight<K, V> {
     inner: Arc<Inner<K, V>>,
 }
@@ -59,23 +68,8 @@ struct State<V> {
 enum Stage<V> {
     /// The future is `None` while the poller has it in hand.
     Running(Option<Running<V>>),
-    Done(Result<V, Panicked>),
+    Done(Result<V, Panic>),
 }
-
-/// The call panicked; every caller gets this.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Panicked {
-    /// What the panic carried.
-    pub message: Arc<str>,
-}
-
-impl fmt::Display for Panicked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the shared call panicked: {}", self.message)
-    }
-}
-
-impl std::error::Error for Panicked {}
 
 impl<K, V> Flight<K, V>
 where
@@ -93,24 +87,15 @@ where
     /// under a lock: it should do no more than build the future. Errors of the call's own travel in `V`, behind an `Arc`
     /// where they cannot be cloned.
     ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-    /// use forebay_flow::flight::Flight;
-    /// let flight = Flight::new("schemas");
-    /// let fetch = || flight.run("orders", || async { tokio::task::yield_now().await; 7 });
-    /// assert_eq!(tokio::join!(fetch(), fetch()), (Ok(7), Ok(7))); // one call, two results
-    /// # }
-    /// ```
-    ///
     /// # Errors
-    /// [`Panicked`] when the call did.
+    /// The [`Panic`] of the call, for every caller.
     ///
     /// # Panics
     /// When `make` itself does: then there is no call, and only its caller is concerned.
     ///
     /// # Cancel safety
     /// Dropping this future leaves the call to the other callers; the last one's drop drops it.
-    pub async fn run<F>(&self, key: K, make: impl FnOnce() -> F) -> Result<V, Panicked>
+    pub async fn run<F>(&self, key: K, make: impl FnOnce() -> F) -> Result<V, Panic>
     where
         F: Future<Output = V> + Send + 'static,
     {
@@ -201,7 +186,7 @@ struct Joined<'a, K: Hash + Eq, V> {
 impl<K: Hash + Eq, V> Unpin for Joined<'_, K, V> {}
 
 impl<K: Hash + Eq, V: Clone> Future for Joined<'_, K, V> {
-    type Output = Result<V, Panicked>;
+    type Output = Result<V, Panic>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
@@ -220,20 +205,20 @@ impl<K: Hash + Eq, V: Clone> Future for Joined<'_, K, V> {
         };
         state.poller = Some(this.ticket);
         drop(state);
-        let polled = panics::catch(|| future.as_mut().poll(cx));
+        let polled = panic::catch(|| future.as_mut().poll(cx));
         let result = match polled {
             Ok(Poll::Pending) => {
                 this.call.state.lock().stage = Stage::Running(Some(future));
                 return Poll::Pending;
             }
             Ok(Poll::Ready(value)) => Ok(value),
-            Err(message) => Err(Panicked { message: Arc::from(message) }),
+            Err(panic) => Err(panic),
         };
         // What it holds is let go before anybody hears of the end.
-        let dropped = panics::catch(|| drop(future));
+        let dropped = panic::catch(|| drop(future));
         let result = result.and_then(|value| match dropped {
             Ok(()) => Ok(value),
-            Err(message) => Err(Panicked { message: Arc::from(message) }),
+            Err(panic) => Err(panic),
         });
         Inner::remove(&mut this.inner.calls.lock(), &this.key, &this.call);
         let mut state = this.call.state.lock();

@@ -12,22 +12,21 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::panic::Location;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::Instant;
 use crate::ctx::{Cause, Ctx, Stopped};
-use crate::pool::{Panic, panic};
+use crate::panic::{self, Panic};
 use crate::spawn::Unowned;
 use crate::tasks::Name;
 
 /// Why a task of a group did not give what it should.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum GroupError<E> {
     /// The task returned this error.
     Failed(E),
@@ -41,7 +40,7 @@ impl<E: fmt::Display> fmt::Display for GroupError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Failed(error) => write!(f, "a task of the group failed: {error}"),
-            Self::Panicked(message) => write!(f, "a task of the group panicked: {message}"),
+            Self::Panicked(panic) => write!(f, "a task of the group panicked: {panic}"),
             Self::Stopped(stopped) => write!(f, "the group was stopped: {stopped}"),
         }
     }
@@ -208,7 +207,7 @@ impl<T: Send + 'static, E: Send + 'static> Group<T, E> {
     {
         let (ctx, failed) = (self.ctx.clone(), Arc::clone(&self.failed));
         let task = async move {
-            let result = match ctx.run(caught(fut)).await {
+            let result = match ctx.run(panic::catch_async(fut)).await {
                 Ok(Ok(Ok(value))) => Ok(value),
                 Ok(Ok(Err(error))) => Err((GroupError::Failed(error), "a task failed")),
                 Ok(Err(panic)) => Err((GroupError::Panicked(panic), "a task panicked")),
@@ -226,7 +225,7 @@ impl<T: Send + 'static, E: Send + 'static> Group<T, E> {
         self.tasks.push_back(handle);
     }
 
-    /// How many tasks it took so far.
+    /// How many tasks it took so far, ended or not.
     #[must_use]
     pub fn len(&self) -> usize {
         self.tasks.len()
@@ -286,17 +285,9 @@ impl<T, E> fmt::Debug for Group<T, E> {
     }
 }
 
-async fn caught<F: Future>(fut: F) -> Result<F::Output, Panic> {
-    let mut fut = pin!(fut);
-    poll_fn(|cx| match panic::catch(|| fut.as_mut().poll(cx)) {
-        Ok(polled) => polled.map(Ok),
-        Err(panic) => Poll::Ready(Err(panic)),
-    })
-    .await
-}
-
 /// What became of a part of a fan-out that gave no result.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Missing {
     /// It ran when the deadline passed, or the context was cancelled, and was dropped at its next await.
     Unfinished,
@@ -311,7 +302,7 @@ impl fmt::Display for Missing {
         match self {
             Self::Unfinished => f.write_str("not finished in time"),
             Self::NotStarted => f.write_str("not started in time"),
-            Self::Panicked(message) => write!(f, "panicked: {message}"),
+            Self::Panicked(panic) => write!(f, "panicked: {panic}"),
         }
     }
 }
@@ -401,7 +392,7 @@ where
             let handle = place.map(|place| {
                 let (own, fut) = (ctx.clone(), part(key.clone(), ctx.clone()));
                 let task = async move {
-                    let ended = own.run(caught(fut)).await;
+                    let ended = own.run(panic::catch_async(fut)).await;
                     drop(place);
                     ended
                 };

@@ -1,6 +1,6 @@
 //! What only ever grows: a leak seen from outside, by counting.
 //!
-//! Owns, in a [`Detector`], a few numbers for each key it follows: at most [`Limits::keys`] of them, and none for a key
+//! Owns, in a [`Detector`], a few numbers for each key it follows: at most [`Config::keys`] of them, and none for a key
 //! whose count went back to zero. It knows no clock, no task and no place: it is fed one set of counts after another, and
 //! says which of them keep growing. [`crate::snapshot`] feeds it with the tasks of each spawn place.
 //!
@@ -18,14 +18,14 @@
 //!   └───────────────────────────────────────────────┘
 //! ```
 //!
-//! Each count is judged at two paces: from one snapshot to the next, and by the lowest of each [`Limits::slow_pace`]
+//! Each count is judged at two paces: from one snapshot to the next, and by the lowest of each [`Config::slow_pace`]
 //! snapshots. The second finds a leak that a busy place hides: whatever comes and goes above it, the floor rises.
 //!
 //! A ramp that climbs evenly through three snapshots cannot be told from a leak until it ends; it is named until then.
 //!
 //! ```
-//! use forebay_flow::growth::{Detector, Limits};
-//! let mut detector = Detector::new(Limits::default());
+//! use forebay_flow::growth::{Detector, Config};
+//! let mut detector = Detector::new(Config::default());
 //! for leaked in [100, 200, 300] {
 //!     detector.observe([("accept loop", leaked), ("workers", 8)]);
 //! }
@@ -38,7 +38,7 @@ use std::hash::Hash;
 
 /// What counts as growth. The default suits tasks counted every five minutes: it remembers peaks for a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct Config {
     /// The growth that is never worth a word, as a count. On top of it, four times the root of the peak is allowed for
     /// chance.
     ///
@@ -60,7 +60,7 @@ pub struct Limits {
     pub keys: usize,
 }
 
-impl Default for Limits {
+impl Default for Config {
     fn default() -> Self {
         Self { floor: 16, slow_pace: 12, memory: 288, keys: 1024 }
     }
@@ -68,6 +68,7 @@ impl Default for Limits {
 
 /// A count that keeps growing.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Growing<K> {
     /// Whose count.
     pub key: K,
@@ -82,7 +83,7 @@ pub struct Growing<K> {
 /// Follows counts by key, and names those that keep growing. Not shared: one owner feeds it.
 #[derive(Clone, Debug)]
 pub struct Detector<K> {
-    limits: Limits,
+    config: Config,
     followed: HashMap<K, Track>,
     round: u64,
     passed_over: usize,
@@ -123,8 +124,8 @@ struct Peaks {
 impl<K: Clone + Eq + Hash> Detector<K> {
     /// One that has seen nothing yet.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
-        Self { limits, followed: HashMap::new(), round: 0, passed_over: 0 }
+    pub fn new(config: Config) -> Self {
+        Self { config, followed: HashMap::new(), round: 0, passed_over: 0 }
     }
 
     /// Takes the counts of one snapshot, each key once. A key that is not among them counts as zero and is
@@ -134,10 +135,10 @@ impl<K: Clone + Eq + Hash> Detector<K> {
         self.passed_over = 0;
         for (key, count) in counts {
             if let Some(track) = self.followed.get_mut(&key) {
-                track.take(count, self.round, self.limits);
-            } else if self.followed.len() < self.limits.keys {
+                track.take(count, self.round, self.config);
+            } else if self.followed.len() < self.config.keys {
                 let mut track = Track::new();
-                track.take(count, self.round, self.limits);
+                track.take(count, self.round, self.config);
                 self.followed.insert(key, track);
             } else {
                 self.passed_over += 1;
@@ -153,7 +154,7 @@ impl<K: Clone + Eq + Hash> Detector<K> {
         let found = self.followed.iter().filter_map(|(key, track)| {
             let (run, pace) = match (track.fast.named, track.slow.named) {
                 (true, _) => (&track.fast, 1),
-                (false, true) => (&track.slow, self.limits.slow_pace),
+                (false, true) => (&track.slow, self.config.slow_pace),
                 (false, false) => return None,
             };
             let to = run.last.unwrap_or_default();
@@ -176,16 +177,16 @@ impl Track {
         Self { round: 0, fast: Run::default(), slow: Run::default(), low: usize::MAX, lows: 0 }
     }
 
-    fn take(&mut self, count: usize, round: u64, limits: Limits) {
+    fn take(&mut self, count: usize, round: u64, config: Config) {
         self.round = round;
-        self.fast.step(count, limits.floor, limits.memory);
-        if limits.slow_pace < 2 {
+        self.fast.step(count, config.floor, config.memory);
+        if config.slow_pace < 2 {
             return;
         }
         self.low = self.low.min(count);
         self.lows += 1;
-        if self.lows == limits.slow_pace {
-            self.slow.step(self.low, limits.floor, limits.memory / limits.slow_pace);
+        if self.lows == config.slow_pace {
+            self.slow.step(self.low, config.floor, config.memory / config.slow_pace);
             (self.low, self.lows) = (usize::MAX, 0);
         }
     }

@@ -163,7 +163,8 @@ impl<T> Reader<T> {
         self.inner.version.load(Ordering::Acquire) != self.seen
     }
 
-    /// Waits for a value later than the one seen last. Waits for ever when nobody sets one: race it with the context.
+    /// Waits for a value later than the one seen last. It waits for ever when nobody sets one, also when nobody can any more:
+    /// a register does not close. Run it in a context ([`Ctx::run`](crate::Ctx::run)).
     ///
     /// # Cancel safety
     /// Nothing counts as seen until it is returned.

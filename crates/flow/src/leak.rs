@@ -39,18 +39,19 @@ const STACKS: usize = 8;
 
 /// What outlived its owner.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Leaks {
     /// Live tasks and threads, with where they were spawned.
     pub tasks: Vec<TaskInfo>,
-    /// Shares from which bytes are still out.
-    pub permits: Vec<ShareInfo>,
+    /// The watched shares from which bytes are still out.
+    pub shares: Vec<ShareInfo>,
     /// Where the first few of the idle tasks stand; empty after [`Checker::look`].
     pub stacks: Vec<Stack>,
 }
 
 impl fmt::Display for Leaks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} tasks and {} shares leaked", self.tasks.len(), self.permits.len())?;
+        write!(f, "{} tasks and {} shares leaked", self.tasks.len(), self.shares.len())?;
         for task in self.tasks.iter().take(LISTED) {
             let kind = match task.kind {
                 Kind::Task => "task",
@@ -67,7 +68,7 @@ impl fmt::Display for Leaks {
         if let Some(more @ 1..) = self.tasks.len().checked_sub(LISTED) {
             write!(f, "\n  and {more} tasks more")?;
         }
-        for share in &self.permits {
+        for share in &self.shares {
             write!(f, "\n  {} bytes of {}/{}", share.used, share.budget, share.share)?;
         }
         Ok(())
@@ -84,21 +85,52 @@ impl fmt::Debug for Leaks {
 impl std::error::Error for Leaks {}
 
 /// Fails when a task or thread still lives below `root`, after retrying with growing pauses for about a second, and on
-/// while they are getting fewer.
+/// while they are getting fewer: [`Checker::check`] of [`Checker::under`].
 ///
 /// # Errors
 /// [`Leaks`] names the survivors.
+///
+/// # Cancel safety
+/// Dropped, it has looked and no more. Tasks that were asked for their stack still get their one poll.
+///
+/// # Panics
+/// Outside of a Tokio runtime with a timer.
 pub async fn check(root: &Ctx) -> Result<(), Leaks> {
     Checker::under(root).check().await
 }
 
+type Ignore = Box<dyn Fn(&TaskInfo) -> bool + Send + Sync>;
+
 /// A check with a baseline: what lived when it was made is no leak.
-#[derive(Debug)]
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// use forebay_flow::{Ctx, leak::Checker};
+/// let ctx = Ctx::root("test");
+/// let _known = ctx.spawn("known", std::future::pending::<()>());
+/// let here = file!();
+/// let checker = Checker::new().ignore(move |task| task.location.file() != here); // others' tests
+/// checker.look().unwrap();
+/// let _leak = ctx.spawn("known", std::future::pending::<()>()); // by identity, not by name
+/// assert_eq!(checker.look().unwrap_err().tasks.len(), 1);
+/// # }
+/// ```
 pub struct Checker {
     root: Option<Ctx>,
     before: HashSet<u64>,
     shares: Vec<Share>,
-    ignored: Vec<fn(&TaskInfo) -> bool>,
+    ignored: Vec<Ignore>,
+}
+
+impl fmt::Debug for Checker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checker")
+            .field("root", &self.root)
+            .field("before", &self.before.len())
+            .field("shares", &self.shares)
+            .field("ignored", &self.ignored.len())
+            .finish()
+    }
 }
 
 impl Default for Checker {
@@ -135,8 +167,8 @@ impl Checker {
 
     /// Ignores the tasks that `ignore` says yes to: by place, owner, name or kind.
     #[must_use]
-    pub fn ignore(mut self, ignore: fn(&TaskInfo) -> bool) -> Self {
-        self.ignored.push(ignore);
+    pub fn ignore(mut self, ignore: impl Fn(&TaskInfo) -> bool + Send + Sync + 'static) -> Self {
+        self.ignored.push(Box::new(ignore));
         self
     }
 
@@ -147,10 +179,10 @@ impl Checker {
     /// [`Leaks`] names the survivors.
     ///
     /// # Cancel safety
-    /// Cancel safe.
+    /// Dropped, it has looked and no more. Tasks that were asked for their stack still get their one poll.
     ///
     /// # Panics
-    /// Outside of a Tokio runtime with its timer.
+    /// Outside of a Tokio runtime with a timer.
     pub async fn check(&self) -> Result<(), Leaks> {
         let Err(mut leaks) = retry(|| self.look(), pause).await else {
             return Ok(());
@@ -162,7 +194,7 @@ impl Checker {
         Err(leaks)
     }
 
-    /// Looks once.
+    /// Looks once, without waiting and without stacks.
     ///
     /// # Errors
     /// [`Leaks`] names what is alive now.
@@ -174,12 +206,12 @@ impl Checker {
         tasks.retain(|task| {
             !self.before.contains(&task.id) && !self.ignored.iter().any(|ignore| ignore(task))
         });
-        let permits: Vec<_> =
+        let shares: Vec<_> =
             self.shares.iter().map(budget::info).filter(|share| share.used > 0).collect();
-        if tasks.is_empty() && permits.is_empty() {
+        if tasks.is_empty() && shares.is_empty() {
             return Ok(());
         }
-        Err(Leaks { tasks, permits, stacks: Vec::new() })
+        Err(Leaks { tasks, shares, stacks: Vec::new() })
     }
 }
 
@@ -194,7 +226,7 @@ async fn retry<P: Future>(
         let Err(leaks) = look() else {
             return Ok(());
         };
-        let now = leaks.tasks.len() + leaks.permits.len();
+        let now = leaks.tasks.len() + leaks.shares.len();
         let pause_ms = match PAUSES_MS.get(looks) {
             Some(pause_ms) => *pause_ms,
             None if now < left && looks < MAX_LOOKS => PAUSES_MS[PAUSES_MS.len() - 1],
@@ -227,7 +259,7 @@ mod tests {
         }
         let (budget, share) = (String::new(), String::new());
         let one = ShareInfo { budget, share, capacity: 1, used: 1, peak: 1, waiters: 0 };
-        Err(Leaks { tasks: Vec::new(), permits: vec![one; count], stacks: Vec::new() })
+        Err(Leaks { tasks: Vec::new(), shares: vec![one; count], stacks: Vec::new() })
     }
 
     /// Whether a check ends well that sees so many leaks at its first look, its second, and so on; how often it looked, and

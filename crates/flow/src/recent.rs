@@ -54,6 +54,7 @@ struct Numbered<T> {
 
 /// What [`Recent::snapshot`] saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Snapshot<T> {
     /// The events with their numbers, oldest first.
     pub events: Vec<(u64, T)>,
@@ -70,7 +71,7 @@ impl<T> Clone for Recent<T> {
 }
 
 impl<T> Recent<T> {
-    /// A ring of the last `capacity` events (zero counts as one).
+    /// A ring of the last `capacity` events (zero counts as one). How to choose it: [module](self#choosing-a-bound).
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         let slots = (0..capacity.max(1)).map(|_| Mutex::new(None)).collect();

@@ -1,13 +1,13 @@
-//! SIGQUIT (Ctrl-\, `kill -QUIT`) writes a dump of all tasks to stderr, and the program goes on: what Go does, less the exit.
-//! Below the dump stand the tasks that wait for each other, if any do: see [`deadlock`].
+//! SIGQUIT (Ctrl-\, `kill -QUIT`) writes a dump of all tasks to stderr, and the program goes on: what Go does, less the
+//! exit. Below the dump stand the tasks that wait for each other, if any do: see [`deadlock`].
 //!
 //! Owns, between the call and the guard's drop, the signal's handler, a pair of sockets and a thread of its own. The
 //! handler only writes a byte; the thread reads it and takes the dump. Neither needs the runtime, its I/O driver or the
 //! lock of [`std::io::stderr`], so it works when every thread of the runtime is blocked: that is what it is for. Stacks
-//! are not in it, because an idle task shows its stack only when it is polled: see [`dump::with_stacks`].
+//! are not in it, because an idle task shows its stack only when it is polled: see [`dump::Dump::add_stacks`].
 //!
 //! ```text
-//! SIGQUIT ─► handler: one byte ─► socket ─► thread: dump::take, deadlock::find ─► stderr
+//! SIGQUIT ─► handler: one byte ─► socket ─► thread: dump::take ─► stderr, deadlock::find ─► stderr
 //! ```
 
 use std::fs::File;
@@ -35,11 +35,11 @@ const AT_ONCE: usize = 64;
 pub struct OnSigquit {
     handler: SigId,
     asking: UnixStream,
-    thread: Thread<()>,
+    _thread: Thread<()>,
 }
 
-/// From now on SIGQUIT writes [`dump::take`] and [`deadlock::find`] to stderr and does not end the process. The thread that does it is named
-/// `sigquit` and belongs to `ctx`; it ends with the guard, whatever happens to `ctx`.
+/// From now on SIGQUIT writes [`dump::take`] and [`deadlock::find`] to stderr and does not end the process. The thread that
+/// does it is named `sigquit` and belongs to `ctx`; it ends with the guard, whatever happens to `ctx`.
 ///
 /// Each call adds a dump of its own: one per process is enough.
 ///
@@ -57,7 +57,7 @@ pub fn dump_to_stderr(ctx: &Ctx) -> io::Result<OnSigquit> {
     let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
     let thread = thread::spawn(ctx, "sigquit", move |_ctx| answer(asked, stderr))?;
     let handler = low_level::pipe::register(SIGQUIT, asking.try_clone()?)?;
-    Ok(OnSigquit { handler, asking, thread })
+    Ok(OnSigquit { handler, asking, _thread: thread })
 }
 
 fn answer(mut asked: UnixStream, mut stderr: File) {
@@ -66,28 +66,22 @@ fn answer(mut asked: UnixStream, mut stderr: File) {
         match asked.read(&mut signals) {
             Ok(0) => return, // the guard is gone
             // A stderr that nobody can write to is no reason to stop: it may be back.
-            Ok(_) => drop(stderr.write_all(text().as_bytes())),
+            Ok(_) => drop(write(&mut stderr)),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => return,
         }
     }
 }
 
-fn text() -> String {
-    let mut text = format!("SIGQUIT: {}\n", dump::take());
+/// The dump at once, and what takes a second and a third look below it: who wants the dump does not wait for those.
+fn write(stderr: &mut File) -> io::Result<()> {
+    stderr.write_all(format!("SIGQUIT: {}\n", dump::take()).as_bytes())?;
+    let mut rest = String::new();
     for cycle in deadlock::find() {
-        text.push_str(&format!("{cycle}\n\n"));
+        rest.push_str(&format!("{cycle}\n\n"));
     }
-    text.push_str("end of dump\n");
-    text
-}
-
-impl OnSigquit {
-    /// Whether the thread that writes the dumps has ended, which it never does before the guard's drop.
-    #[must_use]
-    pub fn is_over(&self) -> bool {
-        self.thread.is_finished()
-    }
+    rest.push_str("end of dump\n");
+    stderr.write_all(rest.as_bytes())
 }
 
 impl Drop for OnSigquit {

@@ -42,7 +42,7 @@ use std::time::Duration;
 use crate::clock::{self, Instant};
 use crate::ctx::{Ctx, Stopped};
 use crate::dump::{self, Dump, Group, Stack};
-use crate::growth::{Detector, Growing, Limits};
+use crate::growth::{self, Detector, Growing};
 use crate::latest::{Latest, Reader};
 use crate::tasks::{Kind, Name, State};
 
@@ -53,12 +53,12 @@ pub const MAX_TOP: usize = 100;
 const STACKS_PER_GROUP: usize = 4;
 
 /// A place in the program's text where tasks are spawned.
-pub type Place = &'static Location<'static>;
+type Place = &'static Location<'static>;
 
 /// How often to look, and how much to keep.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// The time between two snapshots; five minutes by default, a second at least.
+    /// The time between two snapshots; five minutes by default, a second at least (less counts as that).
     ///
     /// # Choosing a bound
     /// A leak is named at the third snapshot that shows it. Shorter than the load's own swings it takes them for growth.
@@ -75,7 +75,7 @@ pub struct Config {
     /// information, where it was built with any, is read and stays in memory: of a large program a hundred megabytes.
     pub stacks: usize,
     /// What counts as growth.
-    pub growth: Limits,
+    pub growth: growth::Config,
 }
 
 impl Default for Config {
@@ -85,16 +85,17 @@ impl Default for Config {
             settled_after: Duration::from_secs(60),
             places: 10,
             stacks: 10,
-            growth: Limits::default(),
+            growth: growth::Config::default(),
         }
     }
 }
 
 /// The tasks and threads spawned at one place.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PlaceCount {
     /// Where.
-    pub place: Place,
+    pub location: &'static Location<'static>,
     /// The name most of them have.
     pub name: Name,
     /// How many they are.
@@ -105,6 +106,7 @@ pub struct PlaceCount {
 
 /// The tasks that stand at one stack.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct StackCount {
     /// Of its functions and places: the same in every run of one build.
     pub hash: u64,
@@ -129,6 +131,7 @@ impl StackCount {
 
 /// All tasks of the process at one moment, in numbers.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Snapshot {
     /// Counts from 1; 0 stands for "none yet".
     pub number: u64,
@@ -157,11 +160,12 @@ pub struct Snapshot {
     /// The most frequent stacks.
     pub stacks: Vec<StackCount>,
     /// The places whose count keeps growing, the steepest first; as many as `places` at most.
-    pub growing: Vec<Growing<Place>>,
+    pub growing: Vec<Growing<&'static Location<'static>>>,
 }
 
 /// One number for a metrics library: name, labels, value. Names end in their base unit.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Gauge {
     /// `flow_…`
     pub name: &'static str,
@@ -210,7 +214,7 @@ impl Snapshot {
             gauge("flow_tasks_elsewhere", &[], self.elsewhere as f64),
         ];
         gauges.extend(self.places.iter().map(|at| {
-            let place = at.place.to_string();
+            let place = at.location.to_string();
             gauge("flow_tasks_by_place", &[("place", &place), ("name", &at.name)], at.count as f64)
         }));
         gauges.extend(self.growing.iter().map(|at| {
@@ -254,10 +258,10 @@ impl Periodic {
     /// None; the type lets it be a supervised child.
     ///
     /// # Cancel safety
-    /// Cancel safe: the latest snapshot stays.
+    /// Dropped, it takes no more; the latest snapshot stays. A task that was asked for its stack still gets its one poll.
     ///
     /// # Panics
-    /// Outside of a Tokio runtime with its timer.
+    /// Outside of a Tokio runtime with a timer.
     pub async fn run(self, ctx: Ctx) -> Result<(), Infallible> {
         // It ends in one way: when the context does.
         let _ended: Result<Infallible, Stopped> = self.go_on(&ctx).await;
@@ -327,14 +331,14 @@ fn by_place(groups: &[Group]) -> (Vec<PlaceCount>, Vec<(Place, usize)>) {
     let mut places: HashMap<Place, (PlaceCount, usize)> = HashMap::new();
     for group in groups {
         let (at, settled) = places.entry(group.location).or_insert_with(|| {
-            let (place, name) = (group.location, group.name.clone());
-            (PlaceCount { place, name, count: 0, oldest: Duration::ZERO }, 0)
+            let (location, name) = (group.location, group.name.clone());
+            (PlaceCount { location, name, count: 0, oldest: Duration::ZERO }, 0)
         });
         at.count += group.count;
         at.oldest = at.oldest.max(group.oldest);
         *settled += group.settled;
     }
-    places.into_values().map(|(at, settled)| (at.clone(), (at.place, settled))).unzip()
+    places.into_values().map(|(at, settled)| (at.clone(), (at.location, settled))).unzip()
 }
 
 /// The most frequent stacks; those that were asked share their group's count.

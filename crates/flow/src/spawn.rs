@@ -18,7 +18,7 @@ use tokio::task::{JoinError, JoinHandle};
 use crate::clock::Instant;
 use crate::ctx::{Cause, Ctx};
 use crate::orphans;
-use crate::panics;
+use crate::panic::{self, Panic};
 use crate::stacks;
 use crate::tasks::{self, Kind, Name, Orders, Record, Registered};
 
@@ -28,11 +28,8 @@ pub(crate) const ABORT_GRACE: Duration = Duration::from_secs(1);
 /// Why a task or thread has no result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TaskError {
-    /// It panicked; the message is what the panic carried.
-    Panicked {
-        /// What the panic carried.
-        message: String,
-    },
+    /// It panicked.
+    Panicked(Panic),
     /// It was aborted: by its handle's drop, by its scope, or by a supervisor's last word.
     Cancelled(Cause),
 }
@@ -40,7 +37,7 @@ pub enum TaskError {
 impl fmt::Display for TaskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Panicked { message } => write!(f, "panicked: {message}"),
+            Self::Panicked(panic) => write!(f, "panicked: {panic}"),
             Self::Cancelled(cause) => write!(f, "cancelled: {cause}"),
         }
     }
@@ -112,8 +109,7 @@ impl<T> Future for Task<T> {
         let killed = match joined.map_err(JoinError::try_into_panic) {
             Ok(Some(value)) => return Poll::Ready(Ok(value)),
             Err(Ok(payload)) => {
-                let message = panics::message(payload.as_ref());
-                return Poll::Ready(Err(TaskError::Panicked { message }));
+                return Poll::Ready(Err(TaskError::Panicked(Panic::caught_elsewhere(payload))));
             }
             Ok(None) | Err(Err(_)) => {
                 let owner = self.record.as_ref().and_then(|record| record.owner());
@@ -291,9 +287,9 @@ impl Scope {
         let name = name.into();
         let (panicked, ctx, label) = (Arc::clone(&self.panicked), self.ctx.clone(), name.clone());
         let guarded = async move {
-            if let Err(message) = panics::catch_async(fut).await {
+            if let Err(panic) = panic::catch_async(fut).await {
                 panicked.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(scope = %ctx.path(), task = %label, %message, "task panicked");
+                tracing::error!(scope = %ctx.path(), task = %label, %panic, "task panicked");
             }
         };
         drop(self.ctx.spawn_unowned(name, Location::caller(), guarded));

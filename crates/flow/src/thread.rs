@@ -15,16 +15,26 @@ use tokio::sync::oneshot;
 
 use crate::clock;
 use crate::ctx::{Cause, Ctx};
-use crate::panics;
+use crate::panic::{self, Panic};
 use crate::spawn::TaskError;
 use crate::tasks::{self, Kind, Name, Registered};
 
 /// A running thread. Dropping the handle cancels the thread's context and does not wait.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// use forebay_flow::{Ctx, thread};
+/// let sum = thread::spawn(&Ctx::root("app"), "sum", |ctx| {
+///     (1..=10).take_while(|_| !ctx.is_cancelled()).sum::<u32>() // it looks, for nobody can stop it
+/// });
+/// assert_eq!(sum.unwrap().join().await, Ok(55));
+/// # }
+/// ```
 #[must_use = "dropping the handle cancels the thread's context"]
 #[derive(Debug)]
 pub struct Thread<T> {
     ctx: Ctx,
-    result: oneshot::Receiver<Result<T, String>>,
+    result: oneshot::Receiver<Result<T, Panic>>,
     handle: Option<thread::JoinHandle<()>>,
 }
 
@@ -41,10 +51,13 @@ impl<T> Thread<T> {
         self.handle.as_ref().is_none_or(thread::JoinHandle::is_finished)
     }
 
-    /// Waits for the thread's result without blocking the runtime. Dropping this future cancels the thread's context.
+    /// Waits for the thread's result without blocking the runtime. It waits without limit, for a thread cannot be stopped.
     ///
     /// # Errors
     /// [`TaskError::Panicked`] when the thread panicked.
+    ///
+    /// # Cancel safety
+    /// Dropped, it drops the handle, which cancels the thread's context; the result is lost.
     pub async fn join(mut self) -> Result<T, TaskError> {
         let result = (&mut self.result).await;
         settle(result)
@@ -70,15 +83,16 @@ impl<T> Drop for Thread<T> {
     }
 }
 
-fn settle<T>(result: Result<Result<T, String>, oneshot::error::RecvError>) -> Result<T, TaskError> {
+fn settle<T>(result: Result<Result<T, Panic>, oneshot::error::RecvError>) -> Result<T, TaskError> {
     match result {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(message)) => Err(TaskError::Panicked { message }),
+        Ok(Err(panic)) => Err(TaskError::Panicked(panic)),
         Err(_) => Err(TaskError::Cancelled(Cause::Terminated)),
     }
 }
 
-/// Starts a thread named `name` under `ctx`; `f` gets a context of its own, a child of `ctx`.
+/// Starts a thread named `name` under `ctx`; `f` gets a context of its own, a child of `ctx`, and should look at it often: it
+/// cannot be stopped otherwise. For many short jobs use a [`pool`](crate::pool::ThreadPool).
 ///
 /// # Errors
 /// When the system refuses a thread.
@@ -110,7 +124,7 @@ where
     let handle = thread::Builder::new().name(os_name).spawn(move || {
         let outcome = {
             let _run = registered.enter();
-            panics::catch(move || f(inner))
+            panic::catch(move || f(inner))
         };
         drop(registered);
         // Nobody may be waiting any more; then the result is dropped.

@@ -154,7 +154,11 @@ fn supervise(
     let root = Supervisor::new("root", Strategy::RestForOne)
         .on_exit(log_exit)
         .child(pipeline)
-        .child(serve.waits_for_ready(true).shutdown(Shutdown::Deadline(Duration::from_secs(5))))
+        .child(
+            serve
+                .ready_within(Duration::from_secs(60))
+                .shutdown(Shutdown::Deadline(Duration::from_secs(5))),
+        )
         .child(watch.child());
     Ok(tree.spawn("root", root.run(tree.clone())))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use forebay_flow::Ctx;
 use forebay_flow::clock::{self, Instant};
-use forebay_flow::pool::Pool;
+use forebay_flow::pool::{self, ThreadPool};
 use forebay_flow::queue::Bound;
 use forebay_flow::thread::{self, Thread};
 use parking_lot::{Condvar, Mutex};
@@ -29,7 +29,7 @@ pub const READ_WHY: &str = "a lane reads one chunk at a time; who waits holds no
 pub struct Writers {
     shared: Arc<Shared>,
     /// Absent in a simulation, where the caller's thread reads.
-    readers: Option<Pool>,
+    readers: Option<ThreadPool>,
 }
 
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Writers {
         let readers = match threads {
             0 => None,
             _ => Some(
-                Pool::builder("journal-read", READERS, Bound::items(READS_WAITING))
+                pool::Builder::new("journal-read", READERS, Bound::items(READS_WAITING))
                     .why(READ_WHY)
                     .under(ctx)
                     .threads()?,
@@ -100,7 +100,7 @@ impl Writers {
 
     /// The pool that reads; `None` without threads.
     #[must_use]
-    pub fn readers(&self) -> Option<&Pool> {
+    pub fn readers(&self) -> Option<&ThreadPool> {
         self.readers.as_ref()
     }
 

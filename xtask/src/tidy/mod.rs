@@ -3,6 +3,7 @@
 //! Each rule is a pure function from text to [`Finding`]s, so that it is tested on text. A rule
 //! never changes a file.
 
+mod api;
 mod behaviours;
 mod crates;
 mod docs;
@@ -41,6 +42,13 @@ impl fmt::Display for Finding {
     }
 }
 
+/// Writes the list of the toolkit's public items anew.
+pub(crate) fn write_api(root: &Path) -> Result<()> {
+    let files = tracked(root)?;
+    let list = api::list(toolkit_files(root, &files));
+    std::fs::write(root.join(api::LIST), list).context("the list of public items")
+}
+
 /// Checks every rule; prints each breach and fails if there is one.
 pub(crate) fn run(root: &Path) -> Result<()> {
     let files = tracked(root)?;
@@ -55,10 +63,9 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     findings.extend(layers::check(lib, &std::fs::read_to_string(root.join(lib))?, |module| {
         module_files(root, &files, module)
     }));
-    let toolkit = files.iter().filter(|file| file.starts_with("crates/flow"));
-    let texts =
-        toolkit.filter_map(|file| Some((file, std::fs::read_to_string(root.join(file)).ok()?)));
-    findings.extend(behaviours::check(texts));
+    findings.extend(behaviours::check(toolkit_files(root, &files)));
+    let kept = std::fs::read_to_string(root.join(api::LIST)).unwrap_or_default();
+    findings.extend(api::check(&kept, toolkit_files(root, &files)));
     let metadata = metadata(root)?;
     findings.extend(crates::check(&metadata));
     let deny = std::fs::read_to_string(root.join("deny.toml"))?;
@@ -72,6 +79,15 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     }
     eprintln!("tidy: {} files keep the rules", files.len());
     Ok(())
+}
+
+/// The toolkit's files with their text.
+fn toolkit_files<'a>(
+    root: &Path,
+    files: &'a [PathBuf],
+) -> impl Iterator<Item = (&'a PathBuf, String)> {
+    let toolkit = files.iter().filter(|file| file.starts_with("crates/flow"));
+    toolkit.filter_map(|file| Some((file, std::fs::read_to_string(root.join(file)).ok()?)))
 }
 
 fn check_file(root: &Path, file: &Path, text: &str) -> Vec<Finding> {

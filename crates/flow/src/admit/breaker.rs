@@ -31,9 +31,9 @@ use parking_lot::Mutex;
 use crate::clock::{self, Instant};
 use crate::tasks::Name;
 
-/// When to open, for how long, and how to close again.
+/// When to open, for how long, and how to close again. How to choose: [module](self#choosing-a-bound).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BreakerSettings {
+pub struct Config {
     /// How far back outcomes count.
     pub window: Duration,
     /// In how many buckets the window slides; zero counts as one.
@@ -50,7 +50,7 @@ pub struct BreakerSettings {
     pub max_retry_after: Duration,
 }
 
-impl Default for BreakerSettings {
+impl Default for Config {
     fn default() -> Self {
         Self {
             window: Duration::from_secs(10),
@@ -64,9 +64,9 @@ impl Default for BreakerSettings {
     }
 }
 
-/// The three states.
+/// The three states, in the picture of the [module](self).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BreakerState {
+pub enum State {
     /// Calls pass, outcomes are counted.
     Closed,
     /// Calls are refused.
@@ -77,6 +77,7 @@ pub enum BreakerState {
 
 /// Why the state changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reason {
     /// So many of so many calls failed.
     Ratio {
@@ -97,20 +98,21 @@ pub enum Reason {
 
 /// One change of state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Transition {
     /// Counts the changes of this breaker, from 1: hooks of concurrent changes may run in another order.
     pub number: u64,
     /// When.
     pub at: Instant,
     /// The state before.
-    pub from: BreakerState,
+    pub from: State,
     /// The state after.
-    pub to: BreakerState,
+    pub to: State,
     /// Why.
     pub reason: Reason,
 }
 
-/// The call was refused: the breaker is open, or every probe is out.
+/// The call was refused: the breaker is open, or every probe is out. A later retry may succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tripped {
     /// After how long a call may pass; `None` while the probes decide.
@@ -137,18 +139,18 @@ enum Outcome {
 }
 
 #[derive(Debug)]
-enum State {
+enum Stage {
     Closed(Window),
     Open { until: Instant },
     HalfOpen { admitted: u32, succeeded: u32 },
 }
 
-impl State {
-    fn kind(&self) -> BreakerState {
+impl Stage {
+    fn kind(&self) -> State {
         match self {
-            Self::Closed(_) => BreakerState::Closed,
-            Self::Open { .. } => BreakerState::Open,
-            Self::HalfOpen { .. } => BreakerState::HalfOpen,
+            Self::Closed(_) => State::Closed,
+            Self::Open { .. } => State::Open,
+            Self::HalfOpen { .. } => State::HalfOpen,
         }
     }
 }
@@ -156,18 +158,18 @@ impl State {
 /// The state machine, without clock, lock or hook.
 #[derive(Debug)]
 struct Machine {
-    settings: BreakerSettings,
-    state: State,
+    config: Config,
+    state: Stage,
     /// How many changes there were: a pass of an earlier one has no say.
     changes: u64,
 }
 
 impl Machine {
-    fn new(settings: BreakerSettings, now: Instant) -> Self {
-        Self { settings, state: State::Closed(Window::new(&settings, now)), changes: 0 }
+    fn new(config: Config, now: Instant) -> Self {
+        Self { config, state: Stage::Closed(Window::new(&config, now)), changes: 0 }
     }
 
-    fn change(&mut self, now: Instant, to: State, reason: Reason) -> Transition {
+    fn change(&mut self, now: Instant, to: Stage, reason: Reason) -> Transition {
         self.changes += 1;
         let from = std::mem::replace(&mut self.state, to).kind();
         Transition { number: self.changes, at: now, from, to: self.state.kind(), reason }
@@ -176,15 +178,15 @@ impl Machine {
     /// A call wants to pass: the number of the state it passes in, or how long to wait.
     fn admit(&mut self, now: Instant) -> (Result<u64, Tripped>, Option<Transition>) {
         let mut change = None;
-        if let State::Open { until } = self.state {
+        if let Stage::Open { until } = self.state {
             if now < until {
                 return (Err(Tripped { retry_after: Some(until - now) }), None);
             }
-            let half = State::HalfOpen { admitted: 0, succeeded: 0 };
+            let half = Stage::HalfOpen { admitted: 0, succeeded: 0 };
             change = Some(self.change(now, half, Reason::Elapsed));
         }
-        if let State::HalfOpen { admitted, .. } = &mut self.state {
-            if *admitted == self.settings.probes.max(1) {
+        if let Stage::HalfOpen { admitted, .. } = &mut self.state {
+            if *admitted == self.config.probes.max(1) {
                 return (Err(Tripped { retry_after: None }), change);
             }
             *admitted += 1;
@@ -195,42 +197,42 @@ impl Machine {
     /// A call that passed in state number `pass` ended.
     fn report(&mut self, now: Instant, pass: u64, outcome: Outcome) -> Option<Transition> {
         if let Outcome::RetryAfter(after) = outcome {
-            let after = after.min(self.settings.max_retry_after);
+            let after = after.min(self.config.max_retry_after);
             let asked = now + after;
-            if let State::Open { until } = &mut self.state {
+            if let Stage::Open { until } = &mut self.state {
                 *until = asked.max(*until);
                 return None;
             }
-            return Some(self.change(now, State::Open { until: asked }, Reason::RetryAfter(after)));
+            return Some(self.change(now, Stage::Open { until: asked }, Reason::RetryAfter(after)));
         }
         if pass != self.changes {
             return None;
         }
-        let settings = self.settings;
+        let config = self.config;
         match (&mut self.state, outcome) {
-            (State::Closed(window), Outcome::Success | Outcome::Failure) => {
+            (Stage::Closed(window), Outcome::Success | Outcome::Failure) => {
                 window.record(now, matches!(outcome, Outcome::Failure));
                 let (failures, samples) = window.sums();
-                let enough = samples >= settings.min_samples && failures > 0;
+                let enough = samples >= config.min_samples && failures > 0;
                 let bad = failures.saturating_mul(100)
-                    >= samples.saturating_mul(u64::from(settings.failure_percent));
+                    >= samples.saturating_mul(u64::from(config.failure_percent));
                 (enough && bad).then(|| {
-                    let until = now + settings.open_for;
-                    self.change(now, State::Open { until }, Reason::Ratio { failures, samples })
+                    let until = now + config.open_for;
+                    self.change(now, Stage::Open { until }, Reason::Ratio { failures, samples })
                 })
             }
-            (State::HalfOpen { succeeded, .. }, Outcome::Success) => {
+            (Stage::HalfOpen { succeeded, .. }, Outcome::Success) => {
                 *succeeded += 1;
-                (*succeeded == settings.probes.max(1)).then(|| {
-                    let closed = State::Closed(Window::new(&settings, now));
+                (*succeeded == config.probes.max(1)).then(|| {
+                    let closed = Stage::Closed(Window::new(&config, now));
                     self.change(now, closed, Reason::ProbesPassed)
                 })
             }
-            (State::HalfOpen { .. }, Outcome::Failure) => {
-                let until = now + settings.open_for;
-                Some(self.change(now, State::Open { until }, Reason::ProbeFailed))
+            (Stage::HalfOpen { .. }, Outcome::Failure) => {
+                let until = now + config.open_for;
+                Some(self.change(now, Stage::Open { until }, Reason::ProbeFailed))
             }
-            (State::HalfOpen { admitted, .. }, Outcome::Abandoned) => {
+            (Stage::HalfOpen { admitted, .. }, Outcome::Abandoned) => {
                 *admitted -= 1;
                 None
             }
@@ -251,9 +253,9 @@ struct Window {
 }
 
 impl Window {
-    fn new(settings: &BreakerSettings, now: Instant) -> Self {
-        let count = settings.buckets.max(1);
-        let bucket = (settings.window / count).max(Duration::from_nanos(1));
+    fn new(config: &Config, now: Instant) -> Self {
+        let count = config.buckets.max(1);
+        let bucket = (config.window / count).max(Duration::from_nanos(1));
         Self { began: now, bucket, newest: 0, buckets: vec![(0, 0); count as usize].into() }
     }
 
@@ -283,13 +285,13 @@ type Hook = dyn Fn(&Transition) + Send + Sync;
 /// A breaker before one peer. Cloning shares it.
 ///
 /// ```
-/// use forebay_flow::admit::{Breaker, BreakerSettings, BreakerState};
-/// let settings = BreakerSettings { min_samples: 2, ..BreakerSettings::default() };
-/// let breaker = Breaker::new("billing", settings).on_transition(|change| println!("{change:?}"));
+/// use forebay_flow::admit::breaker::{Breaker, Config, State};
+/// let config = Config { min_samples: 2, ..Config::default() };
+/// let breaker = Breaker::new("billing", config).on_transition(|change| println!("{change:?}"));
 /// for _ in 0..2 {
 ///     breaker.admit().unwrap().failure();
 /// }
-/// assert_eq!(breaker.state(), BreakerState::Open);
+/// assert_eq!(breaker.state(), State::Open);
 /// assert!(breaker.admit().unwrap_err().retry_after.is_some());
 /// ```
 #[derive(Clone)]
@@ -322,13 +324,13 @@ impl Inner {
 impl Breaker {
     /// A closed breaker.
     #[must_use]
-    pub fn new(name: impl Into<Name>, settings: BreakerSettings) -> Self {
-        let machine = Mutex::new(Machine::new(settings, clock::now()));
+    pub fn new(name: impl Into<Name>, config: Config) -> Self {
+        let machine = Mutex::new(Machine::new(config, clock::now()));
         Self { inner: Arc::new(Inner { name: name.into(), machine, hook: Mutex::new(None) }) }
     }
 
-    /// Calls `hook` after each change of state, on the thread that caused it and without a lock. It replaces an earlier
-    /// hook.
+    /// Calls `hook` after each change of state, on the thread that caused it and without a lock. There is one hook for all
+    /// clones: it replaces an earlier one.
     #[must_use]
     pub fn on_transition(self, hook: impl Fn(&Transition) + Send + Sync + 'static) -> Self {
         *self.inner.hook.lock() = Some(Arc::new(hook));
@@ -371,7 +373,7 @@ impl Breaker {
 
     /// The state now. An open one whose time is over is open until somebody asks to pass.
     #[must_use]
-    pub fn state(&self) -> BreakerState {
+    pub fn state(&self) -> State {
         self.inner.machine.lock().state.kind()
     }
 }
@@ -403,7 +405,15 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
     }
 }
 
-impl<E: std::error::Error> std::error::Error for CallError<E> {}
+/// It reads as what it holds, so its source is that one's.
+impl<E: std::error::Error> std::error::Error for CallError<E> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Tripped(_) => None,
+            Self::Failed(error) => error.source(),
+        }
+    }
+}
 
 /// The right to make one call. Say how it ended; dropped unsaid it counts as neither.
 #[must_use = "say how the call ended"]

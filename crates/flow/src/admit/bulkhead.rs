@@ -2,10 +2,10 @@
 //!
 //! Owns the slots of each key that is in use, and forgets a key with its last entry and waiter. Keys never share slots, so
 //! the sum over all keys is bounded by the number of keys times the limit: where that is more than the machine bears, take
-//! [`super::Slots`] as well, after the bulkhead's. It never holds more keys, or more waiters for one, than it was given.
+//! [`Slots`](super::Slots) as well, after the bulkhead's. It never holds more keys, or more waiters for one, than it was given.
 //!
 //! # Choosing a bound
-//! `per_key` is what one tenant may have at once: less than the whole. `waiting` is what still has a chance to be served
+//! `per_key` is what one tenant may have at once: less than the whole. `max_waiting` is what still has a chance to be served
 //! in time, about as many. `keys` is how many tenants are served at once; it bounds the memory.
 //!
 //! # Cancel safety
@@ -22,19 +22,20 @@ use crate::budget::{Permit, Share};
 use crate::ctx::{Ctx, Stopped};
 use crate::tasks::Name;
 
-/// The three bounds.
+/// The three bounds. How to choose them: [module](self#choosing-a-bound).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BulkheadSettings {
-    /// How many may be in at once for one key.
+pub struct Config {
+    /// How many may be in at once for one key; with zero nobody gets in.
     pub per_key: usize,
     /// How many may wait for one key; those beyond are refused at once.
-    pub waiting: usize,
+    pub max_waiting: usize,
     /// How many keys may be in use at once; a new one beyond is refused at once.
     pub keys: usize,
 }
 
 /// Why nobody got in.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Refused {
     /// The key is at its limit, and as many wait as may. A later retry may succeed.
     Full,
@@ -59,9 +60,9 @@ impl std::error::Error for Refused {}
 /// Slots by key. Cloning shares them.
 ///
 /// ```
-/// use forebay_flow::admit::{Bulkhead, BulkheadSettings, Refused};
-/// let settings = BulkheadSettings { per_key: 1, waiting: 0, keys: 100 };
-/// let tenants = Bulkhead::new("tenants", settings);
+/// use forebay_flow::admit::bulkhead::{Bulkhead, Config, Refused};
+/// let config = Config { per_key: 1, max_waiting: 0, keys: 100 };
+/// let tenants = Bulkhead::new("tenants", config);
 /// let _one = tenants.try_enter("a").unwrap();
 /// assert_eq!(tenants.try_enter("a").map(drop), Err(Refused::Full));
 /// assert!(tenants.try_enter("b").is_ok());
@@ -72,7 +73,7 @@ pub struct Bulkhead<K: Hash + Eq> {
 
 struct Inner<K> {
     name: Name,
-    settings: BulkheadSettings,
+    config: Config,
     keys: Mutex<HashMap<K, Tenant>>,
 }
 
@@ -85,8 +86,8 @@ struct Tenant {
 impl<K: Hash + Eq + Clone> Bulkhead<K> {
     /// No key in use yet.
     #[must_use]
-    pub fn new(name: impl Into<Name>, settings: BulkheadSettings) -> Self {
-        Self { inner: Arc::new(Inner { name: name.into(), settings, keys: Mutex::default() }) }
+    pub fn new(name: impl Into<Name>, config: Config) -> Self {
+        Self { inner: Arc::new(Inner { name: name.into(), config, keys: Mutex::default() }) }
     }
 
     /// Waits for a place of `key`, in line, until the context is over. A context that is over already takes none.
@@ -96,10 +97,13 @@ impl<K: Hash + Eq + Clone> Bulkhead<K> {
     ///
     /// # Cancel safety
     /// A dropped wait gives its place up.
+    ///
+    /// # Panics
+    /// As [`Ctx::run`].
     pub async fn enter(&self, ctx: &Ctx, key: K) -> Result<Entry<K>, Refused> {
         ctx.run(async {
-            let BulkheadSettings { per_key, waiting, .. } = self.inner.settings;
-            let (lease, slots) = self.lease(key, per_key.saturating_add(waiting))?;
+            let Config { per_key, max_waiting, .. } = self.inner.config;
+            let (lease, slots) = self.lease(key, per_key.saturating_add(max_waiting))?;
             match slots.acquire(1).await {
                 Ok(permit) => Ok(Entry { permit, lease }),
                 Err(_) => Err(Refused::Full), // a limit of zero lets nobody in
@@ -114,14 +118,14 @@ impl<K: Hash + Eq + Clone> Bulkhead<K> {
     /// # Errors
     /// [`Refused::Full`] or [`Refused::TooManyKeys`].
     pub fn try_enter(&self, key: K) -> Result<Entry<K>, Refused> {
-        let (lease, slots) = self.lease(key, self.inner.settings.per_key)?;
+        let (lease, slots) = self.lease(key, self.inner.config.per_key)?;
         let permit = slots.try_acquire(1).ok_or(Refused::Full)?;
         Ok(Entry { permit, lease })
     }
 
     fn lease(&self, key: K, most_users: usize) -> Result<(Lease<K>, Share), Refused> {
         let mut keys = self.inner.keys.lock();
-        if !keys.contains_key(&key) && keys.len() >= self.inner.settings.keys {
+        if !keys.contains_key(&key) && keys.len() >= self.inner.config.keys {
             return Err(Refused::TooManyKeys);
         }
         let users = keys.get(&key).map_or(0, |tenant| tenant.users);
@@ -129,7 +133,7 @@ impl<K: Hash + Eq + Clone> Bulkhead<K> {
             return Err(Refused::Full);
         }
         let tenant = keys.entry(key.clone()).or_insert_with(|| Tenant {
-            slots: Share::unlisted(self.inner.name.clone(), self.inner.settings.per_key as u64),
+            slots: Share::unlisted(self.inner.name.clone(), self.inner.config.per_key as u64),
             users: 0,
         });
         tenant.users += 1;
@@ -154,7 +158,7 @@ impl<K: Hash + Eq> fmt::Debug for Bulkhead<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bulkhead")
             .field("name", &self.inner.name)
-            .field("settings", &self.inner.settings)
+            .field("config", &self.inner.config)
             .finish_non_exhaustive()
     }
 }

@@ -6,7 +6,9 @@
 //! | how much per second? | [`Rate`]: a token bucket |
 //! | how much at once for one tenant? | [`Bulkhead`]: slots by key |
 //! | is the other side well? | [`Breaker`]: closed, open, half-open |
-//! | may it be tried again? | [`Retry`]: full jitter, within a [`RetryBudget`] |
+//! | may it be tried again? | [`Retry`]: full jitter, within a [budget](retry::Budget) |
+//!
+//! What belongs to each, settings, states and errors, is in its module.
 //!
 //! Owns no thread and no task. Each decision is a synchronous step that is handed the time; the async methods only wait
 //! for what the step said. Nothing here queues without a bound of the caller's making, and a grant that nobody took, as its
@@ -19,16 +21,14 @@
 //! # Cancel safety
 //! Every wait here may be dropped at any time: what it had taken is returned, and who waits behind it moves up.
 
-mod breaker;
-mod bulkhead;
-mod rate;
-mod retry;
-mod slots;
+pub mod breaker;
+pub mod bulkhead;
+pub mod rate;
+pub mod retry;
+pub mod slots;
 
-pub use self::breaker::{
-    Breaker, BreakerSettings, BreakerState, CallError, Pass, Reason, Transition, Tripped,
-};
-pub use self::bulkhead::{Bulkhead, BulkheadSettings, Entry, Refused};
-pub use self::rate::{Bucket, NeverEnough, Quota, Rate};
-pub use self::retry::{Exhaustion, GaveUp, Jitter, Retry, RetryBudget, RetrySettings, Verdict};
-pub use self::slots::{SlotError, Slots};
+pub use self::breaker::Breaker;
+pub use self::bulkhead::Bulkhead;
+pub use self::rate::Rate;
+pub use self::retry::Retry;
+pub use self::slots::Slots;

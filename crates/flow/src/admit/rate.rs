@@ -30,7 +30,7 @@ use crate::clock::{self, Instant};
 use crate::tasks::{self, Name};
 use crate::wait::WaitList;
 
-/// So many tokens per period, and at most so many at once.
+/// So many tokens per period, and at most so many at once. How to choose: [module](self#choosing-a-bound).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
     /// Tokens that come in each period. With zero nothing ever comes after the burst.
@@ -85,7 +85,7 @@ impl Bucket {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use forebay_flow::admit::{Bucket, NeverEnough, Quota};
+    /// use forebay_flow::admit::rate::{Bucket, NeverEnough, Quota};
     /// let now = forebay_flow::clock::now();
     /// let mut bucket = Bucket::full(Quota { burst: 2, ..Quota::per_second(3) }, now);
     /// assert_eq!(bucket.take(now, 2), Ok(None));
@@ -127,6 +127,22 @@ impl Bucket {
 }
 
 /// A token bucket with waiters. Cloning shares it.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+/// use std::time::Duration;
+/// use forebay_flow::admit::rate::{Quota, Rate};
+/// use forebay_flow::{Ctx, Stopped, clock};
+/// let (app, rate) = (Ctx::root("app"), Rate::new("mails", Quota::per_second(2)));
+/// let began = clock::now();
+/// for _ in 0..4 {
+///     rate.acquire(1).await.unwrap(); // two at once, then one every half second
+/// }
+/// assert_eq!(clock::now() - began, Duration::from_secs(1));
+/// let soon = app.with_deadline(clock::now() + Duration::from_millis(100)); // whose patience ends earlier
+/// assert_eq!(soon.run(rate.acquire(1)).await, Err(Stopped::DeadlineExceeded));
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Rate {
     inner: Arc<Inner>,
@@ -159,13 +175,17 @@ impl Rate {
         state.line.is_empty() && state.bucket.take(clock::now(), tokens) == Ok(None)
     }
 
-    /// Waits in line until `tokens` are there, and takes them.
+    /// Waits in line until `tokens` are there, and takes them. It waits without limit: run it in a [`Ctx`](crate::Ctx) with a
+    /// deadline where somebody's patience ends.
     ///
     /// # Errors
     /// [`NeverEnough`] at once when they are more than the burst.
     ///
     /// # Cancel safety
     /// Tokens are taken only when this returns; a dropped wait leaves the bucket and the line as if it had not come.
+    ///
+    /// # Panics
+    /// When it has to wait outside of a Tokio runtime with a timer.
     pub async fn acquire(&self, tokens: u32) -> Result<(), NeverEnough> {
         Acquire { inner: &self.inner, tokens, ticket: None, timer: None }.await
     }

@@ -25,9 +25,9 @@ use parking_lot::Mutex;
 use crate::clock;
 use crate::ctx::{Ctx, Stopped};
 
-/// How often and how soon.
+/// How often and how soon. How to choose: [module](self#choosing-a-bound).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RetrySettings {
+pub struct Config {
     /// The ceiling of the first pause; it doubles with each failure.
     pub base: Duration,
     /// The highest ceiling, and the longest pause that a peer may ask for.
@@ -36,8 +36,8 @@ pub struct RetrySettings {
     pub attempts: u32,
 }
 
-impl RetrySettings {
-    /// The longest pause after so many failures in a row (from 1).
+impl Config {
+    /// The ceiling of the pause after so many failures in a row (from 1): the draw goes from zero to this.
     #[must_use]
     pub fn ceiling(&self, failures: u32) -> Duration {
         self.base.saturating_mul(1 << failures.saturating_sub(1).min(31)).min(self.cap)
@@ -76,11 +76,14 @@ impl Default for Jitter {
     }
 }
 
-/// How many retries there may be for so many requests. Cloning shares it.
+/// How many retries there may be for so many requests: one budget for all callers of a peer. Cloning shares it.
+///
+/// [`Retry`] keeps its books by itself; a loop of one's own says [`Budget::request`] once a request and asks
+/// [`Budget::try_retry`] before each further attempt.
 ///
 /// ```
-/// use forebay_flow::admit::RetryBudget;
-/// let budget = RetryBudget::new(10, 0);
+/// use forebay_flow::admit::retry::Budget;
+/// let budget = Budget::new(10, 0);
 /// for _ in 0..20 {
 ///     budget.request();
 /// }
@@ -88,7 +91,7 @@ impl Default for Jitter {
 /// assert!(!budget.try_retry()); // 10 percent of 20
 /// ```
 #[derive(Clone)]
-pub struct RetryBudget {
+pub struct Budget {
     inner: Arc<Balance>,
 }
 
@@ -102,7 +105,7 @@ struct Balance {
 /// What one retry costs, in what a request earns per percent.
 const RETRY: u64 = 100;
 
-impl RetryBudget {
+impl Budget {
     /// `percent` of the requests may be retries, and `reserve` more once. Unused ones are kept, up to the reserve and
     /// those of the last thousand requests, so that a quiet day does not pay for a storm.
     #[must_use]
@@ -134,9 +137,9 @@ impl RetryBudget {
     }
 }
 
-impl fmt::Debug for RetryBudget {
+impl fmt::Debug for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RetryBudget")
+        f.debug_struct("Budget")
             .field("percent", &self.inner.percent)
             .field("available", &self.available())
             .finish_non_exhaustive()
@@ -156,7 +159,8 @@ pub enum Verdict {
 
 /// Why there was no further attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Exhaustion {
+#[non_exhaustive]
+pub enum GiveUpReason {
     /// The judge called the error final.
     Final,
     /// Every attempt was made.
@@ -171,25 +175,26 @@ pub enum Exhaustion {
 
 /// The last error, and why there was no further attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct GaveUp<E> {
     /// The error of the last attempt that ended; none did when the context ended first.
     pub error: Option<E>,
     /// Attempts begun.
     pub attempts: u32,
     /// Why not one more.
-    pub why: Exhaustion,
+    pub reason: GiveUpReason,
 }
 
 impl<E: fmt::Display> fmt::Display for GaveUp<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let why = match &self.why {
-            Exhaustion::Final => "it is final",
-            Exhaustion::Attempts => "every attempt failed",
-            Exhaustion::Budget => "the retry budget is spent",
-            Exhaustion::TooLong => "the pause would have been too long",
-            Exhaustion::Stopped(_) => "the context ended",
+        let reason = match &self.reason {
+            GiveUpReason::Final => "it is final",
+            GiveUpReason::Attempts => "every attempt failed",
+            GiveUpReason::Budget => "the retry budget is spent",
+            GiveUpReason::TooLong => "the pause would have been too long",
+            GiveUpReason::Stopped(_) => "the context ended",
         };
-        write!(f, "gave up after {} attempts: {why}", self.attempts)?;
+        write!(f, "gave up after {} attempts: {reason}", self.attempts)?;
         self.error.as_ref().map_or(Ok(()), |error| write!(f, ": {error}"))
     }
 }
@@ -197,50 +202,53 @@ impl<E: fmt::Display> fmt::Display for GaveUp<E> {
 impl<E: fmt::Debug + fmt::Display> std::error::Error for GaveUp<E> {}
 
 /// The rule for calls of one peer: its settings, its budget, its jitter.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+/// use std::time::Duration;
+/// use forebay_flow::Ctx;
+/// use forebay_flow::admit::retry::{Budget, Config, Jitter, Retry, Verdict};
+/// let config = Config {
+///     base: Duration::from_millis(50),
+///     cap: Duration::from_secs(1),
+///     attempts: 3,
+/// };
+/// let retry = Retry::new(config, Budget::new(10, 5), Jitter::new());
+/// let answer = retry
+///     .run(
+///         &Ctx::root("app"),
+///         |attempt| async move { if attempt < 3 { Err("busy") } else { Ok(attempt) } },
+///         |_error| Verdict::Again,
+///     )
+///     .await;
+/// assert_eq!(answer, Ok(3));
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Retry {
-    settings: RetrySettings,
-    budget: RetryBudget,
+    config: Config,
+    budget: Budget,
     jitter: Mutex<Jitter>,
 }
 
 impl Retry {
     /// Calls within `budget`, which other rules for the same peer share.
     #[must_use]
-    pub fn new(settings: RetrySettings, budget: RetryBudget, jitter: Jitter) -> Self {
-        Self { settings, budget, jitter: Mutex::new(jitter) }
+    pub fn new(config: Config, budget: Budget, jitter: Jitter) -> Self {
+        Self { config, budget, jitter: Mutex::new(jitter) }
     }
 
     /// Makes the first attempt and, as long as `judge`, budget and context allow, further ones. `attempt` gets its number,
     /// from 1; it must be one that may be made twice.
     ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
-    /// use std::time::Duration;
-    /// use forebay_flow::Ctx;
-    /// use forebay_flow::admit::{Jitter, Retry, RetryBudget, RetrySettings, Verdict};
-    /// let settings = RetrySettings {
-    ///     base: Duration::from_millis(50),
-    ///     cap: Duration::from_secs(1),
-    ///     attempts: 3,
-    /// };
-    /// let retry = Retry::new(settings, RetryBudget::new(10, 5), Jitter::new());
-    /// let answer = retry
-    ///     .run(
-    ///         &Ctx::root("app"),
-    ///         |attempt| async move { if attempt < 3 { Err("busy") } else { Ok(attempt) } },
-    ///         |_error| Verdict::Again,
-    ///     )
-    ///     .await;
-    /// assert_eq!(answer, Ok(3));
-    /// # }
-    /// ```
-    ///
     /// # Errors
     /// [`GaveUp`] with the last error and the reason.
     ///
     /// # Cancel safety
-    /// That of `attempt`: the one under way is dropped.
+    /// That of `attempt`: the one under way is dropped. A retry that was paid for and not made is not returned.
+    ///
+    /// # Panics
+    /// When it has to pause outside of a Tokio runtime with a timer.
     pub async fn run<T, E, F>(
         &self,
         ctx: &Ctx,
@@ -259,42 +267,42 @@ impl Retry {
                 Ok(Ok(value)) => return Ok(value),
                 Ok(Err(error)) => error,
                 Err(stopped) => {
-                    let why = Exhaustion::Stopped(stopped);
-                    return Err(GaveUp { error: last, attempts, why });
+                    let reason = GiveUpReason::Stopped(stopped);
+                    return Err(GaveUp { error: last, attempts, reason });
                 }
             };
             let pause = match self.next(ctx, attempts, judge(&error)) {
                 Ok(pause) => pause,
-                Err(why) => return Err(GaveUp { error: Some(error), attempts, why }),
+                Err(reason) => return Err(GaveUp { error: Some(error), attempts, reason }),
             };
             if let Err(stopped) = ctx.run(tokio::time::sleep(pause)).await {
-                let why = Exhaustion::Stopped(stopped);
-                return Err(GaveUp { error: Some(error), attempts, why });
+                let reason = GiveUpReason::Stopped(stopped);
+                return Err(GaveUp { error: Some(error), attempts, reason });
             }
             last = Some(error);
         }
     }
 
     /// The pause before the next attempt, paid for; or why there is none.
-    fn next(&self, ctx: &Ctx, failures: u32, verdict: Verdict) -> Result<Duration, Exhaustion> {
+    fn next(&self, ctx: &Ctx, failures: u32, verdict: Verdict) -> Result<Duration, GiveUpReason> {
         let asked = match verdict {
-            Verdict::Final => return Err(Exhaustion::Final),
+            Verdict::Final => return Err(GiveUpReason::Final),
             Verdict::Again => Duration::ZERO,
             Verdict::After(asked) => asked,
         };
-        if failures >= self.settings.attempts.max(1) {
-            return Err(Exhaustion::Attempts);
+        if failures >= self.config.attempts.max(1) {
+            return Err(GiveUpReason::Attempts);
         }
-        let jitter = self.jitter.lock().up_to(self.settings.ceiling(failures));
+        let jitter = self.jitter.lock().up_to(self.config.ceiling(failures));
         let pause = asked.saturating_add(jitter);
         let too_late = ctx
             .deadline()
             .is_some_and(|deadline| deadline.saturating_duration_since(clock::now()) <= pause);
-        if asked > self.settings.cap || too_late {
-            return Err(Exhaustion::TooLong);
+        if asked > self.config.cap || too_late {
+            return Err(GiveUpReason::TooLong);
         }
         if !self.budget.try_retry() {
-            return Err(Exhaustion::Budget);
+            return Err(GiveUpReason::Budget);
         }
         Ok(pause)
     }

@@ -22,7 +22,7 @@ use crate::tasks::Name;
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
 /// use forebay_flow::Ctx;
-/// use forebay_flow::admit::{SlotError, Slots};
+/// use forebay_flow::admit::slots::{SlotError, Slots};
 /// let (ctx, slots) = (Ctx::root("app"), Slots::new("renders", 4));
 /// let large = slots.acquire(&ctx, 3).await.unwrap();
 /// assert!(slots.try_acquire(2).is_none());
@@ -38,6 +38,7 @@ pub struct Slots {
 
 /// Why slots were not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SlotError {
     /// More than there will ever be: a retry makes no sense.
     TooLarge,
@@ -69,7 +70,7 @@ impl From<Exhausted> for SlotError {
 }
 
 impl Slots {
-    /// So many slots.
+    /// So many slots. A [`Permit`] of theirs counts slots where it says bytes.
     #[must_use]
     pub fn new(name: impl Into<Name>, slots: u64) -> Self {
         Self { share: Share::unlisted(name.into(), slots) }
@@ -82,6 +83,9 @@ impl Slots {
     ///
     /// # Cancel safety
     /// A dropped wait gives its place up.
+    ///
+    /// # Panics
+    /// As [`Ctx::run`].
     pub async fn acquire(&self, ctx: &Ctx, weight: u64) -> Result<Permit, SlotError> {
         Ok(ctx.run(self.share.acquire(weight)).await.map_err(SlotError::Stopped)??)
     }
@@ -93,6 +97,9 @@ impl Slots {
     ///
     /// # Cancel safety
     /// A dropped wait gives its place up.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime with a timer.
     pub async fn acquire_within(
         &self,
         ctx: &Ctx,
@@ -111,6 +118,9 @@ impl Slots {
     ///
     /// # Cancel safety
     /// A dropped wait gives its place up; afterwards, that of `work`.
+    ///
+    /// # Panics
+    /// As [`Ctx::run`].
     pub async fn with<F: Future>(
         &self,
         ctx: &Ctx,

@@ -35,13 +35,14 @@ use crate::queue;
 use crate::spawn::Task;
 use crate::tasks::{self, Kind, Name, TaskInfo, Waits};
 
-/// How often a watch looks, unless told otherwise.
+/// How often a [`watch`] looks where nothing speaks for another pace: every ten seconds.
 pub const EVERY: Duration = Duration::from_secs(10);
 
 /// Some tasks and threads that wait for each other. None of them will ever go on by itself.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Cycle {
-    /// The tasks, each as a rule before the one it waits for; the oldest first. A single one waits for itself.
+    /// The tasks, as a rule each before the one it waits for; the oldest first. A single one waits for itself.
     pub tasks: Vec<Stuck>,
     /// How many tasks more wait for these.
     pub behind: usize,
@@ -73,6 +74,7 @@ pub struct Stuck {
 
 /// Something that a stuck task holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Held {
     /// What it is: ``lock `sessions` ``.
     pub what: String,
@@ -319,7 +321,7 @@ fn stuck(wait: &Waits, holds: &Holds) -> Option<Stuck> {
 /// `every`: [`EVERY`] costs nothing to speak of. A cycle is reported between one and two of them after it closed.
 ///
 /// # Panics
-/// Outside of a Tokio runtime with its timer.
+/// Outside of a Tokio runtime with a timer.
 #[track_caller]
 pub fn watch(ctx: &Ctx, every: Duration, report: impl Fn(&Cycle) + Send + 'static) -> Task<()> {
     let (own, under) = (ctx.clone(), ctx.clone());

@@ -1,4 +1,5 @@
-//! Debug pages for any HTTP server: what every task, queue, lock and supervisor is doing now. Behind the feature `debug-routes`.
+//! Debug pages for any HTTP server: what every task, queue, lock and supervisor is doing now. Behind the feature
+//! `debug-routes`.
 //!
 //! Owns nothing. [`respond`] is a function from a path and a query to a page; [`Routes`] wraps it as a service for axum,
 //! hyper and tower. It changes nothing and stops nobody: a page of 100,000 tasks is gathered between other tasks' turns.
@@ -42,13 +43,14 @@ use serde_json::Value;
 
 use self::query::{Format, Query};
 
-pub use self::routes::{Answer, Routes};
+pub use self::routes::Routes;
 
 /// The most groups or lines that one page shows, whatever its `limit`.
 pub const MAX_SHOWN: usize = 1000;
 
 /// An answer, for any server to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Reply {
     /// 200, or 400 for a query that makes no sense.
     pub status: u16,
@@ -62,10 +64,10 @@ pub struct Reply {
 /// answer 404.
 ///
 /// # Cancel safety
-/// Cancel safe: it changes nothing. Tasks that were asked for their stack still get their one poll.
+/// Dropped, it changes nothing. Tasks that were asked for their stack still get their one poll.
 ///
 /// # Panics
-/// Outside of a Tokio runtime with its timer.
+/// Outside of a Tokio runtime with a timer.
 pub async fn respond(path: &str, query: Option<&str>) -> Option<Reply> {
     let page = path.strip_prefix("/debug").unwrap_or(path).trim_matches('/');
     let known: &[&str] = match page {
@@ -109,14 +111,14 @@ fn text(status: u16, body: String) -> Reply {
 /// One page in the format that was asked for.
 struct Page {
     text: String,
-    json: Option<Value>,
+    json: Option<String>,
 }
 
 impl Page {
     fn new(format: Format, text: impl FnOnce() -> String, json: impl FnOnce() -> Value) -> Self {
         match format {
             Format::Text => Self { text: text(), json: None },
-            Format::Json => Self { text: String::new(), json: Some(json()) },
+            Format::Json => Self { text: String::new(), json: Some(json().to_string()) },
         }
     }
 }

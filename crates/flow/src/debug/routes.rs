@@ -15,9 +15,9 @@ use http_body_util::Full;
 use super::{Reply, respond};
 
 /// A response under way.
-pub type Answer = Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>;
+type Answer = Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>;
 
-/// Serves the debug pages. Stateless: make one wherever one is needed.
+/// Serves the debug pages. It holds nothing: make one wherever one is needed.
 ///
 /// With axum, at `/debug` or nested anywhere (see `examples/debug_routes.rs`):
 ///
@@ -46,7 +46,10 @@ impl Routes {
     /// The response to `request`: a page, 404 where there is none, 405 unless it only asks.
     ///
     /// # Cancel safety
-    /// Cancel safe: see [`respond`].
+    /// As [`respond`].
+    ///
+    /// # Panics
+    /// When awaited outside of a Tokio runtime with a timer.
     #[must_use]
     pub fn answer<B>(self, request: &Request<B>) -> Answer {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {

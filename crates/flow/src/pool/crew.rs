@@ -7,21 +7,20 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 use tokio::sync::Notify;
 
 use super::bed::Bed;
 use super::roster::{Place, Roster};
 use super::slot::{Counts, Sum};
-use super::{Drained, PoolError, PoolStats, Settings};
+use super::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, fence};
+use super::{Drained, PoolError, PoolStats, Settings, panic};
 use crate::clock::{self, Instant};
 use crate::ctx::{Cause, Ctx};
-use crate::queue::{QueueInfo, Receiver, Sender, Submit};
+use crate::queue::{Lost, QueueInfo, Receiver, Sender, Submit};
 use crate::tasks;
 
 pub(super) struct Crew<J> {
@@ -39,8 +38,7 @@ pub(super) struct Crew<J> {
     pub(super) roster: Mutex<Roster>,
     pub(super) live: AtomicUsize,
     pub(super) wanted: AtomicUsize,
-    /// Jobs the queue's policy dropped before they were in it.
-    refused: Arc<AtomicU64>,
+    lost: Arc<Losses>,
     pub(super) restarts: AtomicU64,
     pub(super) base: Counts,
     /// A worker left the roster.
@@ -53,7 +51,24 @@ pub(super) struct Crew<J> {
 pub(super) struct Source<J> {
     pub(super) queue: Receiver<J>,
     pub(super) rendezvous: bool,
-    pub(super) refused: Arc<AtomicU64>,
+    pub(super) lost: Arc<Losses>,
+}
+
+/// Jobs the queue's policy dropped. Counted here and not asked of the queue, which counts a refused one as shed, too.
+#[derive(Default)]
+pub(super) struct Losses {
+    /// Before they were in it.
+    newest: AtomicU64,
+    all: AtomicU64,
+}
+
+impl Losses {
+    pub(super) fn count(&self, lost: Lost) {
+        if lost == Lost::Newest {
+            self.newest.fetch_add(1, Ordering::AcqRel);
+        }
+        self.all.fetch_add(1, Ordering::AcqRel);
+    }
 }
 
 struct Returned<J> {
@@ -77,7 +92,7 @@ impl<J: Send + 'static> Crew<J> {
             roster: Mutex::default(),
             live: AtomicUsize::new(0),
             wanted: AtomicUsize::new(set.workers),
-            refused: source.refused,
+            lost: source.lost,
             restarts: AtomicU64::new(0),
             base: Counts::default(),
             gone: Notify::new(),
@@ -219,7 +234,7 @@ impl<J: Send + 'static> Crew<J> {
         }
         // Left behind between two jobs: the pool is stopping.
         self.abandon(batch.len() as u64);
-        batch.clear();
+        self.let_go(batch.drain(..));
         false
     }
 
@@ -230,14 +245,14 @@ impl<J: Send + 'static> Crew<J> {
         }
         let jobs = batch.len() as u64;
         if !place.slot.give_back(jobs) {
-            batch.clear(); // counted as abandoned
+            self.let_go(batch.drain(..)); // counted as abandoned
             return;
         }
         let mut returned = self.returned.lock();
         if returned.over {
             drop(returned);
             self.abandon(jobs);
-            batch.clear();
+            self.let_go(batch.drain(..));
             return;
         }
         returned.jobs.extend(batch.drain(..));
@@ -253,10 +268,19 @@ impl<J: Send + 'static> Crew<J> {
         if !batch.is_empty() && place.slot.give_back(batch.len() as u64) {
             self.abandon(batch.len() as u64);
         }
-        batch.clear();
+        self.let_go(batch.drain(..));
     }
 
     // Ending.
+
+    /// Drops jobs that nobody runs. What one holds may panic as it goes, and takes no other with it.
+    pub(super) fn let_go(&self, jobs: impl IntoIterator<Item = J>) {
+        for job in jobs {
+            if panic::catch(move || drop(job)).is_err() {
+                tracing::error!(pool = %self.what, "a job panicked while it was dropped");
+            }
+        }
+    }
 
     pub(super) fn abandon(&self, jobs: u64) {
         self.base.abandoned.fetch_add(jobs, Ordering::AcqRel);
@@ -267,14 +291,14 @@ impl<J: Send + 'static> Crew<J> {
     }
 
     /// Takes no more jobs; the accepted ones are still run.
-    fn close(&self) {
+    pub(super) fn close(&self) {
         self.queue.close();
         self.hurry.cancel(Cause::Shutdown);
         self.bed.wake_all();
         self.resized.notify_waiters();
     }
 
-    /// Counts what runs now as abandoned.
+    /// Counts what still runs as abandoned. It may run on to its end, which nobody counts any more.
     fn leave_running_behind(&self) {
         let roster = self.roster.lock();
         let left = roster.workers.iter().map(|place| place.slot.leave()).sum();
@@ -291,31 +315,33 @@ impl<J: Send + 'static> Crew<J> {
             self.returned_len.store(0, Ordering::SeqCst);
             std::mem::take(&mut returned.jobs)
         };
-        let mut abandoned = returned.len() as u64;
-        drop(returned);
-        while let Some(job) = self.queue.try_recv() {
-            drop(job);
-            abandoned += 1;
-        }
-        self.abandon(abandoned);
+        let queued = std::iter::from_fn(|| self.queue.try_recv());
+        self.let_go(returned.into_iter().chain(queued).inspect(|_| self.abandon(1)));
         self.bed.wake_all();
     }
 
     /// Takes no more jobs, waits until the accepted ones have ended, and past `deadline` abandons the rest. With a `grace`
-    /// what runs is aborted then, and has so long to be gone; without, it is left to itself.
+    /// what runs is aborted then, and has so long to be gone; without, it is left to itself. Only what runs even then is
+    /// counted without having ended: a job that ends in its last poll is counted by its end.
     pub(super) async fn drain(&self, deadline: Instant, grace: Option<Duration>) -> Drained {
         let before = self.sum();
         self.close();
         if !self.empty(deadline).await {
-            self.leave_running_behind();
-            self.stop(Cause::Shutdown);
-            if let Some(grace) = grace {
-                self.ctx.kill(Cause::Shutdown);
-                let _ended = self.empty(clock::now() + grace).await;
-            }
+            let gone = grace.map(|grace| self.empty(clock::now() + grace));
+            self.give_up(gone).await;
         }
         let after = self.sum();
         Drained { finished: after.ended() - before.ended(), abandoned: after.abandoned }
+    }
+
+    /// Abandons what is left. What runs is aborted if it can be waited for until it is `gone`.
+    pub(super) async fn give_up(&self, gone: Option<impl Future<Output = bool>>) {
+        self.stop(Cause::Shutdown);
+        if let Some(gone) = gone {
+            self.ctx.kill(Cause::Shutdown);
+            let _all = gone.await;
+        }
+        self.leave_running_behind();
     }
 
     /// Waits until no worker is on the roster.
@@ -372,9 +398,9 @@ impl<J: Send + 'static> Crew<J> {
             queued: queue.items
                 + self.returned_len.load(Ordering::SeqCst)
                 + taken.saturating_sub(busy),
-            blocked: queue.waiters,
-            submitted: queue.sent + self.refused.load(Ordering::Acquire),
-            dropped: queue.dropped + queue.shed,
+            waiters: queue.waiters,
+            submitted: queue.sent + self.lost.newest.load(Ordering::Acquire),
+            dropped: self.lost.all.load(Ordering::Acquire),
             done: sum.done,
             failed: sum.failed,
             panicked: sum.panicked,

@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use tokio::sync::oneshot;
 
 use super::slot::{Ran, Seen};
-use super::{Panic, PoolError, panic};
+use super::{PoolError, panic};
 
 /// What a job without a caller may return: it is counted as done or failed.
 ///
@@ -67,7 +67,7 @@ impl<T> JoinHandle<T> {
     /// Waits for the result.
     ///
     /// # Errors
-    /// As [`Pool::run`](super::Pool::run).
+    /// As [`ThreadPool::run`](super::ThreadPool::run).
     ///
     /// # Cancel safety
     /// Dropped, it drops the handle, which cancels the job if it is still queued.
@@ -79,7 +79,7 @@ impl<T> JoinHandle<T> {
     /// job needs.
     ///
     /// # Errors
-    /// As [`Pool::run`](super::Pool::run).
+    /// As [`ThreadPool::run`](super::ThreadPool::run).
     pub fn join_blocking(self) -> Result<T, PoolError> {
         crate::thread::block_on(self)
     }
@@ -216,8 +216,9 @@ impl<F: Future<Output: Send> + Send> TaskWork for Told<F> {
 pub(super) trait ThreadWork: Send {
     fn caller(&self) -> Option<Arc<dyn Answer>>;
 
-    /// Runs it, has its end counted, and then answers.
-    fn run(self: Box<Self>, count: &mut dyn FnMut(Ran)) -> Ran;
+    /// Runs it, has its end counted once, and then answers. It panics only after that, when nobody takes the result and
+    /// that panics as it is dropped.
+    fn run(self: Box<Self>, count: &mut dyn FnMut(Ran));
 }
 
 pub(super) type ThreadJob = Box<dyn ThreadWork>;
@@ -237,10 +238,8 @@ impl<O: Outcome, F: FnOnce() -> O + Send> ThreadWork for Loose<F> {
         None
     }
 
-    fn run(self: Box<Self>, count: &mut dyn FnMut(Ran)) -> Ran {
-        let ran = panic::catch(|| ran(&(self.0)())).unwrap_or(Ran::Panicked);
-        count(ran);
-        ran
+    fn run(self: Box<Self>, count: &mut dyn FnMut(Ran)) {
+        count(panic::catch(|| ran(&(self.0)())).unwrap_or(Ran::Panicked));
     }
 }
 
@@ -263,16 +262,13 @@ impl<T: Send + 'static, F: FnOnce() -> T + Send> ThreadWork for Called<T, F> {
         Some(Arc::clone(&self.line) as Arc<dyn Answer>)
     }
 
-    fn run(self: Box<Self>, count: &mut dyn FnMut(Ran)) -> Ran {
+    fn run(self: Box<Self>, count: &mut dyn FnMut(Ran)) {
         let Self { f, line } = *self;
         if line.gone() {
-            count(Ran::Cancelled);
-            return Ran::Cancelled;
+            return count(Ran::Cancelled);
         }
         let result = panic::catch(f);
-        let ran = if result.is_ok() { Ran::Done } else { Ran::Panicked };
-        count(ran);
-        line.tell(result.map_err(|message: Panic| PoolError::Panicked { message }));
-        ran
+        count(if result.is_ok() { Ran::Done } else { Ran::Panicked });
+        line.tell(result.map_err(PoolError::Panicked));
     }
 }

@@ -1,4 +1,4 @@
-//! Worker pools on a bounded queue: [`Pool`] on threads of its own for CPU work, [`TaskPool`] on tasks for async work.
+//! Worker pools on a bounded queue: [`ThreadPool`] on threads of its own for CPU work, [`TaskPool`] on tasks for async work.
 //!
 //! Owns its workers, its queue and its counts. Every job handed in ends in exactly one count: done, failed, panicked, timed
 //! out, cancelled, dropped or abandoned; [`PoolStats`] adds up. It never interrupts a job but at an await, and never lets
@@ -19,7 +19,7 @@
 //! Workers: for CPU work on threads as many as cores. For waiting on tasks, by Little's law, jobs a second times seconds a
 //! job takes: 2,000 requests a second of 50 ms each keep 100 workers busy. The queue: for threads twice the workers, so
 //! that none idles between jobs and none waits long; else what the workers finish within the wait a caller accepts. The
-//! line before a full queue: [`Builder::max_blocked`]. Stuck threads: [`Builder::max_stuck`].
+//! line before a full queue: [`Builder::max_waiting`]. Stuck threads: [`Builder::max_stuck`].
 //!
 //! # Cancel safety
 //!
@@ -39,6 +39,26 @@
 //! blocking call in a *task* pool holds a thread of the runtime, and with it the jobs that worker took along (64 at most,
 //! and only if those before were short): such work belongs on threads.
 //!
+//! # The books
+//!
+//! A job is, at each moment, in one place: the queue, the jobs given back, a worker's hands, or a count. Each step from one to
+//! the next is one operation on one word or under one lock, so exactly one party sees itself as the one who took it:
+//!
+//! | step | by | in one operation |
+//! |---|---|---|
+//! | handed in, or dropped by the policy | submitter | the queue's lock |
+//! | taken | worker | the queue's lock, and entered in what the worker holds before it is looked at |
+//! | given back | worker | the lock of those given back, which knows whether the pool has stopped: then abandoned |
+//! | ended | worker | a subtraction from what it holds: after the body is gone, before the caller is told |
+//! | timed out on a thread, left behind | watch, drain | a bit in the same word: if it comes first its setter counts and the worker does not, and the other way round |
+//! | dropped with its worker | the worker's place | the same bit; its counts go over to the pool's under the roster's lock |
+//! | dropped by a stop | whoever takes it out | the queue's lock, after the close |
+//!
+//! So the sum is exact, whatever races. A task pool's counts are also what the bodies themselves saw: a drain aborts what runs
+//! and waits before it counts the rest, so a job that comes to its end all the same is counted by its end. Two kinds of jobs
+//! are counted while they run, and may run on to an end that nobody counts: on threads, those past their timeout or left by a
+//! drain; on tasks, those that reach no await within a second after a drain has aborted them.
+//!
 //! # What a job costs
 //!
 //! `cargo bench -p forebay-flow --bench pool` measures it. A worker takes several short jobs at once, counts them without
@@ -56,12 +76,14 @@ mod bed;
 #[cfg(all(test, loom))]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod bed_model;
+#[cfg(all(test, shuttle))]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod books_model;
 mod crew;
 mod job;
 #[cfg(all(test, shuttle))]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod model;
-pub(crate) mod panic;
 mod roster;
 mod slot;
 mod sync;
@@ -70,31 +92,28 @@ mod threads;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use self::crew::{Crew, Source};
+use self::crew::{Crew, Losses, Source};
 pub use self::job::{JoinHandle, Outcome};
-pub use self::panic::Panic;
 pub use self::tasks::TaskPool;
-pub use self::threads::Pool;
+pub use self::threads::ThreadPool;
 use crate::backoff::Backoff;
 use crate::ctx::Ctx;
-use crate::queue::{self, Bound, Full, Lost, Sender, SubmitError};
+use crate::panic::{self, Panic};
+use crate::queue::{self, Bound, Full, Sender, SubmitError};
 use crate::tasks::Name;
 
 /// Why a job has no result.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PoolError {
     /// No room in the queue: nothing ran. A later retry may succeed.
     Full,
     /// The pool is stopping: nothing ran.
     Stopped,
-    /// The job panicked.
-    Panicked {
-        /// What the panic carried: displays as its text, keeps the stack ([`Panic::stack`]).
-        message: Panic,
-    },
+    /// The job panicked: its text, payload and stack.
+    Panicked(Panic),
     /// Not finished by the deadline. It may have run.
     TimedOut,
     /// The pool was stopped before the job could finish, or even start.
@@ -106,7 +125,7 @@ impl fmt::Display for PoolError {
         match self {
             Self::Full => f.write_str("the pool's queue is full"),
             Self::Stopped => f.write_str("the pool is stopped"),
-            Self::Panicked { message } => write!(f, "the job panicked: {message}"),
+            Self::Panicked(panic) => write!(f, "the job panicked: {panic}"),
             Self::TimedOut => f.write_str("the job did not finish by its deadline"),
             Self::Cancelled => f.write_str("the job was cancelled"),
         }
@@ -127,6 +146,7 @@ impl PoolError {
 
 /// What a drain achieved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Drained {
     /// Jobs that ended while draining.
     pub finished: u64,
@@ -137,6 +157,7 @@ pub struct Drained {
 /// A pool's figures. At rest, and with `queued` and `busy` at any time but for a moment:
 /// `submitted = done + failed + panicked + timed_out + cancelled + dropped + abandoned + queued + busy`.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PoolStats {
     /// The pool's name.
     pub name: String,
@@ -148,8 +169,8 @@ pub struct PoolStats {
     pub busy: usize,
     /// Jobs accepted and not started.
     pub queued: usize,
-    /// Submitters waiting for room.
-    pub blocked: usize,
+    /// Submitters waiting for room now.
+    pub waiters: usize,
     /// Jobs handed in so far, those included that the queue's policy dropped; not those refused.
     pub submitted: u64,
     /// Jobs that returned.
@@ -158,13 +179,13 @@ pub struct PoolStats {
     pub failed: u64,
     /// Jobs that panicked.
     pub panicked: u64,
-    /// Jobs that passed the pool's job timeout.
+    /// Jobs that passed the pool's job timeout. On a thread such a job may still run.
     pub timed_out: u64,
     /// Jobs whose caller went away before they started.
     pub cancelled: u64,
     /// Jobs the queue dropped, by its policy.
     pub dropped: u64,
-    /// Jobs left behind by a drain or a drop.
+    /// Jobs left behind by a drain or a drop: never started, cut short, or on a thread perhaps still running.
     pub abandoned: u64,
     /// Workers restarted.
     pub restarts: u64,
@@ -178,11 +199,11 @@ pub struct PoolStats {
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-/// use forebay_flow::{Ctx, pool::Pool, queue::Bound};
+/// use forebay_flow::{Ctx, pool::Builder, queue::Bound};
 /// let ctx = Ctx::root("app");
-/// let pool = Pool::builder("transform", 2, Bound::items(4)).under(&ctx).panic_ends_worker(true).threads().unwrap();
+/// let pool = Builder::new("resize", 2, Bound::items(4)).under(&ctx).panic_ends_worker(true).threads().unwrap();
 /// assert_eq!(pool.run(|| 1 + 1).await, Ok(2));
-/// assert!(pool.run(|| panic!("guilty row")).await.is_err());
+/// assert!(pool.run(|| panic!("a broken picture")).await.is_err());
 /// # }
 /// ```
 #[derive(Debug)]
@@ -195,18 +216,23 @@ pub struct Builder {
     backoff: Backoff,
     job_timeout: Option<Duration>,
     full: Full,
-    max_blocked: usize,
+    max_waiting: usize,
     max_stuck: Option<usize>,
     why: &'static str,
 }
 
 /// How many may wait for room in a pool's queue unless its maker says otherwise.
-const MAX_BLOCKED: usize = 1 << 16;
+const MAX_WAITING: usize = 1 << 16;
 
 impl Builder {
-    fn new(name: Name, workers: usize, bound: Bound) -> Self {
+    /// A pool of `workers`, one at least, whose queue holds `bound`. [`Builder::threads`] or [`Builder::tasks`] starts it.
+    ///
+    /// # Choosing a bound
+    /// See the [module](self#choosing-a-bound).
+    #[must_use]
+    pub fn new(name: impl Into<Name>, workers: usize, bound: Bound) -> Self {
         Self {
-            name,
+            name: name.into(),
             workers,
             bound,
             ctx: None,
@@ -214,7 +240,7 @@ impl Builder {
             backoff: Backoff::default(),
             job_timeout: None,
             full: Full::Block,
-            max_blocked: MAX_BLOCKED,
+            max_waiting: MAX_WAITING,
             max_stuck: None,
             why: "two jobs a worker: none idles between jobs, none waits long",
         }
@@ -238,7 +264,7 @@ impl Builder {
 
     /// The pause before a dead worker restarts.
     ///
-    /// # Choosing it
+    /// # Choosing a bound
     /// Long enough that a job which kills its worker each time does not keep a core busy with restarts; short beside the
     /// time the queue's jobs can wait.
     #[must_use]
@@ -282,11 +308,11 @@ impl Builder {
     /// How many may wait for room under [`Full::Block`]; 65,536 unless said. One more is answered `Full` at once.
     ///
     /// # Choosing a bound
-    /// Each waits with its job in hand, so this is the second half of the queue's bound: `bound + max_blocked` jobs are
+    /// Each waits with its job in hand, so this is the second half of the queue's bound: `bound + max_waiting` jobs are
     /// in memory. Choose what the pool can work off within its callers' patience. Zero: nobody waits.
     #[must_use]
-    pub fn max_blocked(mut self, submitters: usize) -> Self {
-        self.max_blocked = submitters;
+    pub fn max_waiting(mut self, submitters: usize) -> Self {
+        self.max_waiting = submitters;
         self
     }
 
@@ -303,15 +329,14 @@ impl Builder {
             Some(ctx) => ctx.child(self.name.clone()),
             None => Ctx::root(self.name.clone()),
         };
-        let refused = Arc::new(AtomicU64::new(0));
-        let count = Arc::clone(&refused);
+        let lost = Arc::new(Losses::default());
+        let count = Arc::clone(&lost);
         let (jobs, queue) = queue::Options::new(self.name.clone(), self.bound, self.full)
-            .max_waiting(self.max_blocked)
+            .max_waiting(self.max_waiting)
             .dead_letter(move |job, lost| {
-                if lost == Lost::Newest {
-                    count.fetch_add(1, Ordering::AcqRel);
-                }
-                drop(job);
+                count.count(lost);
+                // Whoever submitted the job in whose favour it goes is no party to its panic.
+                drop(panic::catch(move || drop(job)));
             })
             .why(self.why)
             .build();
@@ -324,7 +349,7 @@ impl Builder {
             job_timeout: self.job_timeout,
             max_stuck: self.max_stuck.unwrap_or(workers),
         };
-        let source = Source { queue, rendezvous: self.bound.limit() == 0, refused };
+        let source = Source { queue, rendezvous: self.bound.limit() == 0, lost };
         (Crew::new(settings, ctx, source), jobs)
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Checked: no wake is lost (a worker that sleeps for ever beside a job is a deadlock, which shuttle reports), every job
 //! runs once, and every job is counted once however its end races with a drain or a timeout. The queue is a plain one
-//! under a lock; the loop of a worker is that of [`Crew::next`](super::crew).
+//! under a lock; the loop of a worker is that of [`Crew::next`](super::crew). The whole pool is in `books_model`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

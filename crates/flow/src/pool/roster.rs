@@ -4,16 +4,15 @@
 //! must start the worker, or drop its [`Seat`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-
-use parking_lot::Mutex;
 
 use super::bed::Rest;
 use super::crew::Crew;
 use super::job::Current;
 use super::slot::Slot;
+use super::sync::{AtomicBool, Mutex, Ordering};
 use crate::clock::{self, Instant};
+use crate::ctx::Cause;
 
 /// Who works, and who was left behind.
 #[derive(Default)]
@@ -39,14 +38,17 @@ pub(super) struct Place {
 }
 
 impl<J: Send + 'static> Crew<J> {
-    /// Whether a worker that was left behind serves on: not if another stands in its place.
-    pub(super) fn serves_on(&self, place: &Arc<Place>) -> bool {
+    /// Whether a worker that was left behind shall end, because another stands in its place. Else it serves on.
+    pub(super) fn is_replaced(&self, place: &Arc<Place>) -> bool {
+        if !place.slot.is_left() {
+            return false;
+        }
         let roster = self.roster.lock();
         let serves = roster.workers.iter().any(|other| Arc::ptr_eq(other, place));
         if serves {
             place.slot.back();
         }
-        serves
+        !serves
     }
 
     /// A worker panicked outside of a job: what it held is lost.
@@ -64,7 +66,7 @@ impl<J: Send + 'static> Crew<J> {
         panic: Option<&super::Panic>,
     ) -> Duration {
         if let Some(message) = panic {
-            tracing::error!(pool = %self.what, %message, "a worker panicked outside of a job");
+            tracing::error!(pool = %self.what, panic = %message, "a worker panicked outside of a job");
             self.lost(place);
         }
         self.restarts.fetch_add(1, Ordering::AcqRel);
@@ -142,11 +144,20 @@ impl<J: Send + 'static> Drop for Seat<J> {
             crew.bed.wake_one();
         }
         crew.abandon(self.place.slot.leave());
-        let mut roster = crew.roster.lock();
-        if !crew.cross_out(&mut roster, &self.place) && self.place.replaced.load(Ordering::Relaxed)
-        {
-            roster.stuck -= 1;
-            crew.gone.notify_waiters();
+        let nobody = {
+            let mut roster = crew.roster.lock();
+            if !crew.cross_out(&mut roster, &self.place)
+                && self.place.replaced.load(Ordering::Relaxed)
+            {
+                roster.stuck -= 1;
+                crew.gone.notify_waiters();
+            }
+            roster.workers.is_empty()
+        };
+        // Nobody may be left to answer the queued jobs' callers: a context that is killed takes its workers with it, and so
+        // does a runtime.
+        if crew.ctx.is_cancelled() || nobody && (!crew.queue.is_closed() || crew.has_work()) {
+            crew.stop(Cause::Shutdown);
         }
     }
 }

@@ -23,7 +23,7 @@ use super::slot::Ran;
 use super::{Builder, Drained, End, PoolError, PoolStats, panic};
 use crate::clock::{self, Instant};
 use crate::ctx::Cause;
-use crate::queue::Sender;
+use crate::queue::{Bound, Sender};
 use crate::spawn::ABORT_GRACE;
 use crate::tasks::Name;
 
@@ -66,7 +66,7 @@ impl Builder {
     }
 }
 
-async fn supervise(seat: Seat<TaskJob>) {
+pub(super) async fn supervise(seat: Seat<TaskJob>) {
     let Seat { crew, place } = &seat;
     let mut failures = 0;
     loop {
@@ -79,10 +79,6 @@ async fn supervise(seat: Seat<TaskJob>) {
         };
         let pause = crew.died(place, &mut failures, born, panicked.as_ref());
         let _cut_short = tokio::time::timeout(pause, crew.hurry.cancelled()).await;
-    }
-    if crew.ctx.is_cancelled() {
-        // Nobody else may be left to answer the queued jobs' callers.
-        crew.stop(Cause::Shutdown);
     }
 }
 
@@ -125,7 +121,7 @@ async fn work(crew: &Crew<TaskJob>, place: &Arc<Place>) -> End {
                 crew.give_back(place, &mut batch);
             }
         }
-        if place.slot.is_left() && !crew.serves_on(place) {
+        if crew.is_replaced(place) {
             return End::Replaced;
         }
         match short {
@@ -152,6 +148,7 @@ async fn run(
 ) -> (Ran, bool) {
     if !job.wanted() {
         place.slot.end(Ran::Cancelled);
+        crew.let_go([job]);
         return (Ran::Cancelled, false);
     }
     let limit = crew.set.job_timeout.map(|limit| clock::now() + limit);
@@ -162,7 +159,7 @@ async fn run(
             Ok(Poll::Ready(ran)) => return Poll::Ready((ran, None)),
             Ok(Poll::Pending) => {}
             Err(message) => {
-                return Poll::Ready((Ran::Panicked, Some(PoolError::Panicked { message })));
+                return Poll::Ready((Ran::Panicked, Some(PoolError::Panicked(message))));
             }
         }
         if !waited {
@@ -184,16 +181,32 @@ async fn run(
     })
     .await;
     let (ran, error) = ended;
-    let cut_short = error.is_some();
+    // Counted before it is told: who has the result sees it in the figures.
     place.slot.end(ran);
-    job.as_mut().answer(error);
-    if cut_short && panic::catch_again(move || drop(job)).is_err() {
-        tracing::error!(pool = %crew.set.name, "a job panicked again while it was dropped");
+    let told = panic::catch_again(move || {
+        job.as_mut().answer(error);
+        drop(job);
+    });
+    if told.is_err() {
+        tracing::error!(pool = %crew.what, "a job, or a result that nobody took, panicked while it was dropped");
     }
     (ran, waited)
 }
 
 impl TaskPool {
+    /// A pool of `workers` tasks, one at least, whose queue holds `bound`. [`Builder`] has more to say about it.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    ///
+    /// # Choosing a bound
+    /// As many workers as jobs are under way at once, by Little's law: see the [module](super#choosing-a-bound).
+    #[track_caller]
+    #[must_use]
+    pub fn new(name: impl Into<Name>, workers: usize, bound: Bound) -> Self {
+        Builder::new(name, workers, bound).tasks()
+    }
+
     fn hire(&self) {
         let Inner { crew, runtime, location, .. } = &*self.inner;
         let _runtime = runtime.enter();
@@ -207,7 +220,7 @@ impl TaskPool {
     ///
     /// # Errors
     /// `Stopped`, `Panicked`, `Cancelled`; `Full` when as many wait for room as may
-    /// ([`Builder::max_blocked`]); `TimedOut` past the pool's job timeout, which starts with the job.
+    /// ([`Builder::max_waiting`]); `TimedOut` past the pool's job timeout, which starts with the job.
     ///
     /// # Cancel safety
     /// Dropping this future cancels the job unless it runs already; then it finishes and its result is dropped. It waits
@@ -280,7 +293,7 @@ impl TaskPool {
     /// Sets the number of workers, one at least. New ones start at once and take what waits; surplus ones end when they
     /// are between jobs, so nothing is interrupted. Does nothing once the pool stops.
     ///
-    /// # Choosing the number
+    /// # Choosing a bound
     /// As when it is made: jobs a second times seconds a job. The queue's bound stays as it is.
     pub fn resize(&self, workers: usize) {
         self.inner.crew.want(workers);
@@ -288,12 +301,13 @@ impl TaskPool {
     }
 
     /// Takes no more jobs, finishes the accepted ones until `deadline`, then abandons the rest: those queued are answered
-    /// `Cancelled`, those running are aborted.
+    /// `Cancelled`, those running are aborted. One that ends all the same, in the poll it is in, counts as what it was. One
+    /// that reaches no await is left behind after one second.
     ///
     /// # Cancel safety
     /// Dropped, it leaves the pool closed and draining, without the deadline: call it again, or [`TaskPool::stop`].
     ///
-    /// # Choosing the deadline
+    /// # Choosing a bound
     /// The queue's bound over the rate at which the workers finish, plus the longest job.
     ///
     /// # Panics

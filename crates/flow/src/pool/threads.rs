@@ -16,13 +16,13 @@ use std::io;
 use std::panic::Location;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::crew::{Cancelled, Crew};
 use super::job::{self, Answer, Current, JoinHandle, Outcome, ThreadJob};
 use super::roster::{Place, Roster, Seat};
 use super::slot::Ran;
+use super::sync::{Ordering, block_on};
 use super::{Builder, Drained, End, PoolError, PoolStats, panic};
 use crate::clock::{self, Instant};
 use crate::ctx::Cause;
@@ -32,7 +32,7 @@ use crate::thread;
 
 /// A pool of threads. Clones share it; when the last is dropped, queued jobs are abandoned and the threads end.
 #[derive(Clone)]
-pub struct Pool {
+pub struct ThreadPool {
     inner: Arc<Inner>,
 }
 
@@ -48,11 +48,11 @@ impl Builder {
     /// # Errors
     /// When the system refuses a thread; those already started end.
     #[track_caller]
-    pub fn threads(self) -> io::Result<Pool> {
+    pub fn threads(self) -> io::Result<ThreadPool> {
         let location = Location::caller();
         let (crew, jobs) = self.crew::<ThreadJob>();
         // Dropped on the way out, it ends the threads that did start.
-        let pool = Pool { inner: Arc::new(Inner { crew, jobs, location }) };
+        let pool = ThreadPool { inner: Arc::new(Inner { crew, jobs, location }) };
         pool.hire()?;
         pool.watch()?;
         Ok(pool)
@@ -71,7 +71,7 @@ fn start(
 }
 
 /// The outer frame of a worker's thread: starts the worker again, after a pause, for as long as it dies.
-fn supervise(seat: &Seat<ThreadJob>) {
+pub(super) fn supervise(seat: &Seat<ThreadJob>) {
     let Seat { crew, place } = seat;
     let mut failures = 0;
     loop {
@@ -86,20 +86,16 @@ fn supervise(seat: &Seat<ThreadJob>) {
         let pause = crew.died(place, &mut failures, born, panicked.as_ref());
         thread::block_on_for(crew.hurry.cancelled(), pause);
     }
-    if crew.ctx.is_cancelled() {
-        // Nobody else may be left to answer the queued jobs' callers.
-        crew.stop(Cause::Shutdown);
-    }
 }
 
 fn work(crew: &Crew<ThreadJob>, place: &Arc<Place>) -> End {
     let mut cancelled = pin!(Cancelled::new(crew.ctx.cancelled()));
     let mut batch = VecDeque::new();
     // One at a time: a job may take long, and nobody could take from this thread what it holds.
-    while thread::block_on(crew.next(place, cancelled.as_mut(), 1, &mut batch)) {
+    while block_on(crew.next(place, cancelled.as_mut(), 1, &mut batch)) {
         let Some(job) = batch.pop_front() else { continue };
         let ran = run(crew, place, job);
-        if place.slot.is_left() && !crew.serves_on(place) {
+        if crew.is_replaced(place) {
             return End::Replaced;
         }
         if ran == Ran::Panicked && crew.set.panic_ends_worker {
@@ -118,13 +114,21 @@ fn run(crew: &Crew<ThreadJob>, place: &Place, job: ThreadJob) -> Ran {
             caller: job.caller(),
         });
     }
-    job.run(&mut |ran| {
-        if watched {
-            *place.job.lock() = None;
-        }
-        // Counted before it is told: who has the result sees it in the figures.
-        place.slot.end(ran);
-    })
+    let mut ended = Ran::Panicked;
+    let told = panic::catch(|| {
+        job.run(&mut |ran| {
+            ended = ran;
+            if watched {
+                *place.job.lock() = None;
+            }
+            // Counted before it is told: who has the result sees it in the figures.
+            place.slot.end(ran);
+        });
+    });
+    if told.is_err() {
+        tracing::error!(pool = %crew.what, "a result that nobody took panicked while it was dropped");
+    }
+    ended
 }
 
 /// Looks after the jobs' timeouts until no worker is left.
@@ -132,24 +136,7 @@ fn watch(crew: &Arc<Crew<ThreadJob>>, limit: Duration, location: &'static Locati
     let limit = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
     loop {
         let now = clock::real_nanos();
-        // A job that starts from now on is not due before this.
-        let mut next = now.saturating_add(limit);
-        let (mut late, mut hired) = (Vec::new(), Vec::new());
-        {
-            let mut roster = crew.roster.lock();
-            for place in roster.workers.clone() {
-                let due = match &*place.job.lock() {
-                    Some(current) => current.began_nanos.saturating_add(limit),
-                    None => continue,
-                };
-                if due > now {
-                    next = next.min(due);
-                    continue;
-                }
-                late.extend(expire(crew, &place));
-                hired.extend(replace(crew, &mut roster, &place));
-            }
-        }
+        let Watched { next, late, hired } = look(crew, now, limit);
         for caller in late {
             caller.answer(PoolError::TimedOut);
         }
@@ -166,10 +153,38 @@ fn watch(crew: &Arc<Crew<ThreadJob>>, limit: Duration, location: &'static Locati
     }
 }
 
-/// Counts the job as timed out, unless it just ended; gives who waits for it.
-fn expire(crew: &Crew<ThreadJob>, place: &Place) -> Option<Arc<dyn Answer>> {
-    let job = place.job.lock();
-    let current = job.as_ref()?;
+/// What the watch saw at one look.
+pub(super) struct Watched {
+    /// When the next job may be due.
+    next: u64,
+    /// The callers of jobs that passed their timeout.
+    pub(super) late: Vec<Arc<dyn Answer>>,
+    /// Who shall stand in the place of the stuck.
+    pub(super) hired: Vec<(usize, Seat<ThreadJob>)>,
+}
+
+/// Counts the jobs that passed their timeout by `now`, and replaces their threads.
+pub(super) fn look(crew: &Arc<Crew<ThreadJob>>, now: u64, limit: u64) -> Watched {
+    // A job that starts from now on is not due before this.
+    let mut seen = Watched { next: now.saturating_add(limit), late: Vec::new(), hired: Vec::new() };
+    let mut roster = crew.roster.lock();
+    for place in roster.workers.clone() {
+        // Held until it is decided: as long as the job stands there, its worker has not come to count it.
+        let job = place.job.lock();
+        let Some(current) = &*job else { continue };
+        let due = current.began_nanos.saturating_add(limit);
+        if due > now {
+            seen.next = seen.next.min(due);
+            continue;
+        }
+        seen.late.extend(expire(crew, &place, current));
+        seen.hired.extend(replace(crew, &mut roster, &place));
+    }
+    seen
+}
+
+/// Counts the job as timed out, unless it was counted already; gives who waits for it.
+fn expire(crew: &Crew<ThreadJob>, place: &Place, current: &Current) -> Option<Arc<dyn Answer>> {
     let jobs = place.slot.leave_if(current.seen);
     crew.timed_out(jobs);
     current.caller.clone().filter(|_| jobs > 0)
@@ -191,36 +206,17 @@ fn replace(
     (!crew.ctx.is_cancelled()).then(|| crew.hire_into(roster))
 }
 
-impl Pool {
-    /// A pool of `workers` threads, one at least, whose queue holds `bound`.
+impl ThreadPool {
+    /// A pool of `workers` threads, one at least, whose queue holds `bound`. [`Builder`] has more to say about it.
     ///
     /// # Errors
     /// When the system refuses a thread.
     ///
     /// # Choosing a bound
-    /// As many workers as cores, and a queue of twice that: see the [module](super).
+    /// As many workers as cores, and a queue of twice that: see the [module](super#choosing-a-bound).
     #[track_caller]
-    pub fn threads(name: impl Into<Name>, workers: usize, bound: Bound) -> io::Result<Self> {
-        Builder::new(name.into(), workers, bound).threads()
-    }
-
-    /// A pool of `workers` tasks, one at least, whose queue holds `bound`.
-    ///
-    /// # Panics
-    /// Outside of a Tokio runtime.
-    ///
-    /// # Choosing a bound
-    /// As many workers as jobs are under way at once, by Little's law: see the [module](super).
-    #[track_caller]
-    #[must_use]
-    pub fn tasks(name: impl Into<Name>, workers: usize, bound: Bound) -> super::TaskPool {
-        Builder::new(name.into(), workers, bound).tasks()
-    }
-
-    /// A pool with more to say about it.
-    #[must_use]
-    pub fn builder(name: impl Into<Name>, workers: usize, bound: Bound) -> Builder {
-        Builder::new(name.into(), workers, bound)
+    pub fn new(name: impl Into<Name>, workers: usize, bound: Bound) -> io::Result<Self> {
+        Builder::new(name, workers, bound).threads()
     }
 
     fn hire(&self) -> io::Result<()> {
@@ -239,12 +235,12 @@ impl Pool {
     /// Runs `f` on a worker, waiting for room.
     ///
     /// # Errors
-    /// `Stopped`, `Panicked`, `Cancelled`; `Full` when as many wait for room as may ([`Builder::max_blocked`]);
+    /// `Stopped`, `Panicked`, `Cancelled`; `Full` when as many wait for room as may ([`Builder::max_waiting`]);
     /// `TimedOut` past the pool's job timeout, which starts with the job.
     ///
     /// # Cancel safety
     /// Dropping this future cancels the job unless it runs already; then it finishes and its result is dropped. It waits
-    /// without limit: prefer [`Pool::run_within`].
+    /// without limit: prefer [`ThreadPool::run_within`].
     pub async fn run<T, F>(&self, f: F) -> Result<T, PoolError>
     where
         F: FnOnce() -> T + Send + 'static,
@@ -255,7 +251,7 @@ impl Pool {
         handle.await
     }
 
-    /// Hands `f` in if there is room now. The handle is told as [`Pool::run`] would be.
+    /// Hands `f` in if there is room now. The handle is told as [`ThreadPool::run`] would be.
     ///
     /// # Errors
     /// `Full` or `Stopped`; nothing ran.
@@ -272,7 +268,7 @@ impl Pool {
     /// Runs `f`, waiting for room and result until `deadline`.
     ///
     /// # Errors
-    /// `TimedOut`, and those of [`Pool::run`].
+    /// `TimedOut`, and those of [`ThreadPool::run`].
     ///
     /// # Cancel safety
     /// Past the deadline, or when dropped, a queued job is cancelled; a running one finishes and its result is dropped.
@@ -291,7 +287,7 @@ impl Pool {
     /// thread, nor from a job of the same pool, which would wait for itself when all workers do so.
     ///
     /// # Errors
-    /// As [`Pool::run`].
+    /// As [`ThreadPool::run`].
     pub fn run_blocking<T, F>(&self, f: F) -> Result<T, PoolError>
     where
         F: FnOnce() -> T + Send + 'static,
@@ -318,7 +314,7 @@ impl Pool {
         self.inner.crew.submit(&self.inner.jobs, job::loose(f)).await
     }
 
-    /// As [`Pool::submit`], without waiting.
+    /// As [`ThreadPool::submit`], without waiting.
     ///
     /// # Errors
     /// `Full` or `Stopped`; nothing ran.
@@ -333,6 +329,9 @@ impl Pool {
     /// Sets the number of workers, one at least. New ones start at once and take what waits; surplus ones end when they
     /// are between jobs. Does nothing once the pool stops.
     ///
+    /// # Choosing a bound
+    /// As when it is made: as many as cores. The queue's bound stays as it is.
+    ///
     /// # Errors
     /// When the system refuses a thread: the pool then has fewer workers than asked for; a later resize tries again.
     pub fn resize(&self, workers: usize) -> io::Result<()> {
@@ -344,9 +343,9 @@ impl Pool {
     /// `Cancelled`, those running are left to themselves.
     ///
     /// # Cancel safety
-    /// Dropped, it leaves the pool closed and draining, without the deadline: call it again, or [`Pool::stop`].
+    /// Dropped, it leaves the pool closed and draining, without the deadline: call it again, or [`ThreadPool::stop`].
     ///
-    /// # Choosing the deadline
+    /// # Choosing a bound
     /// The queue's bound over the rate at which the workers finish, plus the longest job.
     ///
     /// # Panics
@@ -373,8 +372,8 @@ impl Drop for Inner {
     }
 }
 
-impl fmt::Debug for Pool {
+impl fmt::Debug for ThreadPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("stats", &self.stats()).finish()
+        f.debug_struct("ThreadPool").field("stats", &self.stats()).finish()
     }
 }

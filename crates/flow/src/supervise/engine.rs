@@ -16,13 +16,15 @@ use tokio::time::Sleep;
 use super::life::{Life, LifeId};
 use super::machine::{Action, Answer, Event, Machine, Ticket};
 use super::plan::{Claim, Plan, PlanCell};
-use super::report::{Directive, ExitContext, ExitReason, ExitReport, GaveUp, StuckReport, Why};
+use super::report::{
+    Directive, ExitContext, ExitReason, ExitReport, GaveUp, GiveUpReason, StuckReport,
+};
 use super::requests::Asked;
 use super::shared::{Request, Shared, Told, View, What};
 use super::spec::{Body, Spec};
 use crate::clock;
 use crate::ctx::{Cause, Ctx};
-use crate::panics;
+use crate::panic;
 use crate::spawn::ABORT_GRACE;
 
 /// How a supervisor ended, if well.
@@ -63,13 +65,13 @@ pub(super) async fn run(
     claim: Arc<Claim>,
     ctx: Ctx,
 ) -> Result<Ended, GaveUp> {
-    let gave_up = |why| GaveUp { supervisor: ctx.path(), child: None, why };
+    let gave_up = |reason| GaveUp { supervisor: ctx.path(), child: None, reason };
     if let Some((field, problem)) = plan.fault() {
-        return Err(gave_up(Why::BadSpec { field, problem }));
+        return Err(gave_up(GiveUpReason::BadSpec { field, problem }));
     }
     let shared = Arc::clone(&claim.0);
     let Some(next) = shared.begin() else {
-        return Err(gave_up(Why::AlreadyRunning));
+        return Err(gave_up(GiveUpReason::AlreadyRunning));
     };
     // From here on its drop ends the run.
     let children = std::mem::take(&mut plan.children);
@@ -96,7 +98,7 @@ pub(super) async fn run(
         ctx: ctx.clone(),
         _claim: claim,
     };
-    if let Some(ended) = engine.init().await.map_err(|error| gave_up(Why::Init(error)))? {
+    if let Some(ended) = engine.init().await.map_err(|error| gave_up(GiveUpReason::Init(error)))? {
         return Ok(ended);
     }
     engine.boot(next, children);
@@ -121,7 +123,7 @@ impl Engine {
         };
         let own = self.ctx.unheard_child("init");
         let inner = own.clone();
-        let running = panics::catch_async(async move { init(inner).await });
+        let running = panic::catch_async(async move { init(inner).await });
         let ended = self.ctx.run(running).await;
         own.kill(Cause::Terminated);
         // What does not end after an abort cannot be waited for; the leak check names it.
@@ -384,9 +386,9 @@ impl Engine {
             tracing::debug!(%supervisor, %child, %reason, will_restart, "child ended");
         }
         if let Some(hook) = &self.plan.on_exit
-            && let Err(message) = panics::catch(|| hook(report))
+            && let Err(panic) = panic::catch(|| hook(report))
         {
-            tracing::error!(%supervisor, %message, "the exit hook panicked");
+            tracing::error!(%supervisor, %panic, "the exit hook panicked");
         }
     }
 
@@ -394,9 +396,9 @@ impl Engine {
         let StuckReport { supervisor, child, silent, will_stop } = report;
         tracing::error!(%supervisor, %child, ?silent, will_stop, "child missed its heartbeat");
         if let Some(hook) = &self.plan.on_stuck
-            && let Err(message) = panics::catch(|| hook(report))
+            && let Err(panic) = panic::catch(|| hook(report))
         {
-            tracing::error!(%supervisor, %message, "the hook for stuck children panicked");
+            tracing::error!(%supervisor, %panic, "the hook for stuck children panicked");
         }
     }
 }

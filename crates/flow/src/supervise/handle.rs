@@ -5,7 +5,6 @@
 
 use std::fmt;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -14,6 +13,7 @@ use super::plan::Supervisor;
 use super::report::ExitReason;
 use super::shared::{Node, Request, Shared, What};
 use super::spec::{Child, Significant, Spec};
+use crate::clock::Instant;
 use crate::ctx::StartInfo;
 
 /// A cheap handle to a supervisor, good before, during and after its run.
@@ -55,6 +55,7 @@ pub enum Started {
 
 /// Why a child was not started. No spec is kept then.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum StartError {
     /// A child of that name runs, or is about to.
     AlreadyStarted {
@@ -69,8 +70,13 @@ pub enum StartError {
     Failed(ExitReason),
     /// The supervisor is stopped, stopping, or will never run.
     NotRunning,
-    /// The spec makes no sense; the field at fault.
-    BadSpec(&'static str),
+    /// The spec makes no sense.
+    BadSpec {
+        /// The field at fault.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
 }
 
 impl fmt::Display for StartError {
@@ -83,7 +89,7 @@ impl fmt::Display for StartError {
             Self::Elsewhere(identity) => write!(f, "it runs already elsewhere: {identity}"),
             Self::Failed(reason) => write!(f, "the child {reason}"),
             Self::NotRunning => f.write_str("the supervisor is not running"),
-            Self::BadSpec(field) => write!(f, "{field} makes no sense"),
+            Self::BadSpec { field, problem } => write!(f, "{field}: {problem}"),
         }
     }
 }
@@ -92,6 +98,7 @@ impl std::error::Error for StartError {}
 
 /// Why a request about an existing child was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ControlError {
     /// There is no child of that name.
     NotFound,
@@ -103,8 +110,8 @@ pub enum ControlError {
     Elsewhere(String),
     /// It was started and failed.
     Failed(ExitReason),
-    /// It is not down yet; it goes on stopping.
-    Timeout,
+    /// It was not down at the deadline; it goes on stopping.
+    TimedOut,
     /// It is a child of another supervisor.
     Foreign,
     /// The supervisor is stopped, stopping, or will never run.
@@ -119,7 +126,7 @@ impl fmt::Display for ControlError {
             Self::Restarting => f.write_str("the child is being restarted"),
             Self::Elsewhere(identity) => write!(f, "it runs already elsewhere: {identity}"),
             Self::Failed(reason) => write!(f, "the child {reason}"),
-            Self::Timeout => f.write_str("the child is still stopping"),
+            Self::TimedOut => f.write_str("the child is still stopping"),
             Self::Foreign => f.write_str("the child belongs to another supervisor"),
             Self::NotRunning => f.write_str("the supervisor is not running"),
         }
@@ -130,6 +137,7 @@ impl std::error::Error for ControlError {}
 
 /// Why a reconfiguration was refused. Everything stays as it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ReconfigureError {
     /// The settings make no sense.
     BadSpec {
@@ -155,6 +163,7 @@ impl std::error::Error for ReconfigureError {}
 
 /// How many children there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Counts {
     /// Children known, alive or not.
     pub specs: usize,
@@ -189,7 +198,10 @@ impl Handle {
     /// As [`Handle::start_child`], for a significant child.
     ///
     /// # Errors
-    /// [`StartError`]; `BadSpec("auto_shutdown")` when the supervisor has no such rule.
+    /// [`StartError`]; `BadSpec` with the field `auto_shutdown` when the supervisor has no such rule.
+    ///
+    /// # Cancel safety
+    /// As [`Handle::start_child`].
     pub async fn start_significant(&self, child: Significant) -> Result<Started, StartError> {
         self.start(child.into_spec()).await
     }
@@ -202,7 +214,7 @@ impl Handle {
             Answer::Stopped | Answer::Restarting => Err(StartError::AlreadyPresent),
             Answer::Failed(ExitReason::Elsewhere(identity)) => Err(StartError::Elsewhere(identity)),
             Answer::Failed(reason) => Err(StartError::Failed(reason)),
-            Answer::Refused(field, _) => Err(StartError::BadSpec(field)),
+            Answer::Refused(field, problem) => Err(StartError::BadSpec { field, problem }),
             Answer::Done | Answer::NotFound | Answer::NotRunning => Err(StartError::NotRunning),
         }
     }
@@ -248,26 +260,29 @@ impl Handle {
         Some(ChildRef { shared: Arc::downgrade(&self.shared), seq, name: name.to_owned() })
     }
 
-    /// Stops a child by its shutdown rule, forgets it, and waits for that, for `within` at most. Ok again when that
+    /// Stops a child by its shutdown rule, forgets it, and waits for that, until `deadline` at most. Ok again when that
     /// happened before. A child that came later under the same name is not touched.
     ///
     /// # Cancel safety
     /// As [`Handle::start_child`].
     ///
     /// # Errors
-    /// `Timeout` (once asked for, it goes on: the child is forgotten when it is down), `Foreign` or `NotRunning`.
+    /// `TimedOut` (once asked for, it goes on: the child is forgotten when it is down), `Foreign` or `NotRunning`.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime with a timer.
     pub async fn remove_child(
         &self,
         child: &ChildRef,
-        within: Duration,
+        deadline: Instant,
     ) -> Result<(), ControlError> {
         if !std::ptr::eq(child.shared.as_ptr(), Arc::as_ptr(&self.shared)) {
             return Err(ControlError::Foreign);
         }
         let removed = self.control(What::Remove(child.seq));
-        match tokio::time::timeout(within, removed).await {
+        match tokio::time::timeout_at(deadline, removed).await {
             Ok(answer) => answer.map(drop),
-            Err(_elapsed) => Err(ControlError::Timeout),
+            Err(_elapsed) => Err(ControlError::TimedOut),
         }
     }
 

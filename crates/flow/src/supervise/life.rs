@@ -11,7 +11,7 @@ use super::shared::{Shared, Told};
 use super::spec::{BoxError, Factory};
 use crate::clock::{self, Instant};
 use crate::ctx::{Ctx, Sign};
-use crate::panics;
+use crate::panic::{self, Panic};
 use crate::tasks::Name;
 
 /// A life under way, or not known to be over.
@@ -69,7 +69,7 @@ impl Life {
                 drop(start);
                 running.await
             };
-            let ended = panics::catch_async(running).await;
+            let ended = panic::catch_async(running).await;
             last_word.reason = reason(ended);
         };
         drop(ctx.spawn_unowned(name.clone(), location, life));
@@ -94,11 +94,11 @@ impl Pulse {
     }
 }
 
-fn reason(ended: Result<Result<(), BoxError>, String>) -> ExitReason {
+fn reason(ended: Result<Result<(), BoxError>, Panic>) -> ExitReason {
     let error = match ended {
         Ok(Ok(())) => return ExitReason::Normal,
         Ok(Err(error)) => error,
-        Err(message) => return ExitReason::Panicked(message),
+        Err(panic) => return ExitReason::Panicked(panic.message().to_owned()),
     };
     if let Some(Elsewhere(identity)) = error.downcast_ref() {
         return ExitReason::Elsewhere(identity.clone());

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::intensity::{Meter, Verdict};
 use super::plan::{AutoShutdown, Settings, Strategy};
-use super::report::{ExitContext, ExitReason, ExitReport, GaveUp, StuckReport, Why};
+use super::report::{ExitContext, ExitReason, ExitReport, GaveUp, GiveUpReason, StuckReport};
 use super::requests::Asked;
 use super::sequence::Sequence;
 use super::slots::{Phase, Slots, Starter, StopWhy};
@@ -205,7 +205,12 @@ impl Machine {
             };
             match slot.phase {
                 Phase::Starting if self.sequence.is_end() => {}
-                Phase::Starting => self.stop(seq, StopWhy::NotReady, Cause::Terminated),
+                Phase::Starting => {
+                    // A reconfiguration may have taken the rule away meanwhile.
+                    let so_far = self.now.saturating_duration_since(slot.started);
+                    let limit = slot.rules.ready_within.unwrap_or(so_far);
+                    self.stop(seq, StopWhy::NotReady(limit), Cause::Terminated);
+                }
                 Phase::Running => {
                     let run = slot.run;
                     self.actions.push(Action::TakePulse { seq, run });
@@ -230,12 +235,11 @@ impl Machine {
         slot.started = self.now;
         (slot.leaving, slot.stuck) = (false, false);
         slot.restarts += u64::from(slot.phase == Phase::Restarting);
-        let (run, waits, limit) = (slot.run, slot.rules.waits_for_ready, slot.rules.ready_within);
+        let (run, limit) = (slot.run, slot.rules.ready_within);
         self.actions.push(Action::Spawn { seq, run });
-        if waits {
-            self.enter(seq, Phase::Starting, Some(self.now + limit));
-        } else {
-            self.up(seq, None);
+        match limit {
+            Some(limit) => self.enter(seq, Phase::Starting, Some(self.now + limit)),
+            None => self.up(seq, None),
         }
     }
 
@@ -342,7 +346,7 @@ impl Machine {
             ExitReason::TerminateTree => {
                 self.report(seq, reason.clone(), ExitContext::Start, false);
                 self.answer_starter(seq, Answer::Failed(reason));
-                self.give_up_after(seq, Why::Directed);
+                self.give_up_after(seq, GiveUpReason::Directed);
             }
             reason => self.start_failed(seq, reason),
         }
@@ -360,7 +364,7 @@ impl Machine {
         self.report(seq, reason.clone(), ExitContext::Start, false);
         self.answer_starter(seq, Answer::Failed(reason.clone()));
         if first && !dynamic {
-            self.give_up_after(seq, Why::StartFailed(reason));
+            self.give_up_after(seq, GiveUpReason::StartFailed(reason));
         } else {
             self.rest(seq, first);
         }
@@ -382,7 +386,7 @@ impl Machine {
         let restart = match (slot.rules.restart, &reason) {
             (_, ExitReason::TerminateTree) => {
                 self.report(seq, reason, ExitContext::Running, false);
-                return self.give_up_after(seq, Why::Directed);
+                return self.give_up_after(seq, GiveUpReason::Directed);
             }
             (_, ExitReason::DoNotRestart | ExitReason::Ignored) | (Restart::Temporary, _) => false,
             (Restart::Permanent, _) => true,
@@ -419,7 +423,8 @@ impl Machine {
         match verdict {
             Verdict::Restart => {}
             Verdict::GiveUp { max, period } => {
-                return self.give_up_after(seq, Why::Intensity { max, period, last: reason });
+                return self
+                    .give_up_after(seq, GiveUpReason::Intensity { max, period, last: reason });
             }
             Verdict::Pause { until, begins } => {
                 at = at.max(until);
@@ -442,12 +447,13 @@ impl Machine {
             return;
         };
         let temporary = slot.rules.restart == Restart::Temporary;
-        let limit = slot.rules.ready_within;
-        if matches!(why, StopWhy::NotReady | StopWhy::Stuck(_)) && reason == ExitReason::Unstopped {
+        if matches!(why, StopWhy::NotReady(_) | StopWhy::Stuck(_))
+            && reason == ExitReason::Unstopped
+        {
             self.report(seq, ExitReason::Unstopped, ExitContext::Stop, false);
         }
         match why {
-            StopWhy::NotReady => self.start_failed(seq, ExitReason::NotReady(limit)),
+            StopWhy::NotReady(limit) => self.start_failed(seq, ExitReason::NotReady(limit)),
             StopWhy::Stuck(silent) => self.ended(seq, ExitReason::Stuck(silent)),
             StopWhy::Asked | StopWhy::End => {
                 self.report(seq, reason, ExitContext::Stop, false);
@@ -527,10 +533,10 @@ impl Machine {
     }
 
     /// Ends without having been asked to, because of a child that is down.
-    fn give_up_after(&mut self, seq: u64, why: Why) {
+    fn give_up_after(&mut self, seq: u64, reason: GiveUpReason) {
         let child = self.slots.get(seq).map(|slot| slot.rules.name.to_string());
         self.rest(seq, false);
-        let gave_up = GaveUp { supervisor: self.path.clone(), child, why };
+        let gave_up = GaveUp { supervisor: self.path.clone(), child, reason };
         self.end(Err(gave_up), Cause::Shutdown);
     }
 

@@ -9,6 +9,7 @@
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() {
+//! use std::time::Duration;
 //! use forebay_flow::supervise::{Child, Restart, Strategy, Supervisor};
 //! use forebay_flow::{Cause, Ctx, Stopped};
 //!
@@ -19,7 +20,7 @@
 //!         ctx.ready();
 //!         ctx.cancelled().await;
 //!         Ok::<(), Stopped>(())
-//!     }).restart(Restart::Permanent).waits_for_ready(true));
+//!     }).restart(Restart::Permanent).ready_within(Duration::from_secs(10)));
 //! let running = ctx.spawn("supervisor", supervisor.run(ctx.clone()));
 //! ctx.cancel(Cause::Shutdown);
 //! assert!(running.join().await.unwrap().is_ok());
@@ -37,11 +38,10 @@
 //!                        (pause: backoff with jitter)
 //! ```
 //!
-//! A child is up as soon as it is spawned or, with [`Child::waits_for_ready`], when it calls
+//! A child is up as soon as it is spawned or, with [`Child::ready_within`], when it calls
 //! [`Ctx::ready`](crate::Ctx::ready); the next child of the plan waits for that. Before it is ready it can end in five
 //! ways: cleanly (it had nothing more to do), with an error (its start failed), with [`Directive::Ignore`] (there is
-//! nothing for it to do here), with [`Elsewhere`] (it runs already, in another process), or it is late
-//! ([`Child::ready_within`]). The first start of a child of the plan that fails ends the supervisor: what cannot start
+//! nothing for it to do here), with [`Elsewhere`] (it runs already, in another process), or it is late. The first start of a child of the plan that fails ends the supervisor: what cannot start
 //! once is no passing fault.
 //!
 //! # Who is restarted: strategies
@@ -193,8 +193,7 @@ pub use self::handle::{
 pub use self::intensity::CoolDown;
 pub use self::plan::{AutoShutdown, EndsItself, Stays, Strategy, Supervisor};
 pub use self::report::{
-    Directive, Elsewhere, ExitContext, ExitReason, ExitReport, GaveUp, StuckReport, Why,
+    Directive, Elsewhere, ExitContext, ExitReason, ExitReport, GaveUp, GiveUpReason, StuckReport,
 };
 pub use self::shared::{ChildState, Node, NodeKind, tree};
 pub use self::spec::{Child, Heartbeat, Missed, Restart, Shutdown, Significant};
-pub use crate::ctx::StartInfo;

@@ -229,7 +229,8 @@ mod whole {
     }
 
     fn rules(name: &'static str) -> Rules {
-        Rules { shutdown: Shutdown::Forever, waits_for_ready: true, ..Rules::new(name.into()) }
+        let ready_within = Some(std::time::Duration::from_secs(60));
+        Rules { shutdown: Shutdown::Forever, ready_within, ..Rules::new(name.into()) }
     }
 
     struct Life {

@@ -169,15 +169,19 @@ impl<A> Supervisor<A> {
         self
     }
 
-    /// The pause before a restart, by the child's failures in a row.
+    /// The pause before a restart, by the child's failures in a row. [`Backoff::default`] unless said.
+    ///
+    /// # Choosing a bound
+    /// Together with the intensity: see the [module](super#when-and-how-often-backoff-intensity-cool-down).
     #[must_use]
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.plan.settings.backoff = backoff;
         self
     }
 
-    /// Runs `init` before the first child of each build starts. An error ends the run with [`Why::Init`](super::Why::Init);
-    /// [`Directive::Ignore`] ends it cleanly, with nothing started. What `init` spawned in its context ends with it.
+    /// Runs `init` before the first child of each build starts. An error ends the run with
+    /// [`GiveUpReason::Init`](super::GiveUpReason::Init); [`Directive::Ignore`] ends it cleanly, with nothing started. What
+    /// `init` spawned in its context ends with it.
     #[must_use]
     pub fn init<F, Fut, E>(mut self, init: F) -> Self
     where
@@ -230,7 +234,7 @@ impl<A> Supervisor<A> {
     /// the intensity. Every child is stopped by then.
     ///
     /// # Panics
-    /// Outside of a Tokio runtime with time.
+    /// Outside of a Tokio runtime with a timer.
     pub async fn run(self, ctx: Ctx) -> Result<(), GaveUp> {
         let Self { plan, claim, .. } = self;
         let ctx = ctx.child(plan.name.clone());

@@ -403,7 +403,7 @@ proptest! {
         let mut reference = Reference { strategy, children: Vec::new(), named: 0 };
         let plan = fixed.iter().map(|(restart, waits)| {
             let name = reference.start(*restart);
-            Rules { waits_for_ready: *waits, ..rules(name, *restart) }
+            Rules { ready_within: waits.then_some(60 * SEC), ..rules(name, *restart) }
         });
         let plan = plan.collect();
         world.step(Event::Boot(plan));
@@ -487,8 +487,7 @@ proptest! {
             let manner = [Manner::Obeys, Manner::Stubborn, Manner::Hangs][usize::from(manner)];
             world.manner.insert(name.clone(), manner);
             plan.push(Rules {
-                waits_for_ready: waits,
-                ready_within: 2 * SEC,
+                ready_within: waits.then_some(2 * SEC),
                 significant: kind == 1 && restart != Restart::Permanent,
                 shutdown: if kind == 2 { Shutdown::Brutal } else { Shutdown::Deadline(3 * SEC) },
                 heartbeat: (kind == 3).then_some(Heartbeat { within: SEC / 2, missed: Missed::Restart }),
@@ -511,7 +510,7 @@ proptest! {
                 Op::Delete(n) => drop(world.ask(Asked::Delete(name(n)))),
                 Op::Remove(n) => drop(world.ask(Asked::Remove(seq(n)))),
                 Op::Start(restart) => {
-                    let new = Rules { waits_for_ready: true, ..rules(format!("c{named}"), restart) };
+                    let new = Rules { ready_within: Some(60 * SEC), ..rules(format!("c{named}"), restart) };
                     named += 1;
                     world.ask(Asked::Start(Box::new(new)));
                 }

@@ -4,8 +4,9 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-/// How a child's instance ended.
+/// How a child's instance ended. Its `Display` continues a sentence that begins with the child.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ExitReason {
     /// It returned `Ok`.
     Normal,
@@ -97,6 +98,7 @@ impl Error for Elsewhere {}
 
 /// In what phase of its life an instance ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ExitContext {
     /// During its start, before it was ready.
     Start,
@@ -108,6 +110,7 @@ pub enum ExitContext {
 
 /// One exit of one instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ExitReport {
     /// The supervisor's path.
     pub supervisor: String,
@@ -127,6 +130,7 @@ pub struct ExitReport {
 
 /// A child that promised a heartbeat and missed it. It is alive; its [`ExitReport`] follows if it is restarted.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StuckReport {
     /// The supervisor's path.
     pub supervisor: String,
@@ -140,18 +144,20 @@ pub struct StuckReport {
 
 /// Why a supervisor ended without being asked to. Its children are stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct GaveUp {
     /// The supervisor's path.
     pub supervisor: String,
     /// The child that was the last straw, if one was.
     pub child: Option<String>,
     /// Why.
-    pub why: Why,
+    pub reason: GiveUpReason,
 }
 
 /// Why a supervisor gave up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Why {
+#[non_exhaustive]
+pub enum GiveUpReason {
     /// More restarts than its intensity allows.
     Intensity {
         /// Restarts allowed in the period.
@@ -184,15 +190,15 @@ impl fmt::Display for GaveUp {
         if let Some(child) = &self.child {
             write!(f, "child `{child}` ")?;
         }
-        match &self.why {
-            Why::Intensity { max, period, last } => {
+        match &self.reason {
+            GiveUpReason::Intensity { max, period, last } => {
                 write!(f, "{last}; more than {max} restarts in {period:?}")
             }
-            Why::Init(error) => write!(f, "init: {error}"),
-            Why::StartFailed(reason) => write!(f, "did not start: {reason}"),
-            Why::Directed => f.write_str("asked for it"),
-            Why::BadSpec { field, problem } => write!(f, "{field}: {problem}"),
-            Why::AlreadyRunning => f.write_str("it runs already"),
+            GiveUpReason::Init(error) => write!(f, "init: {error}"),
+            GiveUpReason::StartFailed(reason) => write!(f, "did not start: {reason}"),
+            GiveUpReason::Directed => f.write_str("asked for it"),
+            GiveUpReason::BadSpec { field, problem } => write!(f, "{field}: {problem}"),
+            GiveUpReason::AlreadyRunning => f.write_str("it runs already"),
         }
     }
 }

@@ -55,6 +55,7 @@ impl NodeKind {
 
 /// Where a child is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ChildState {
     /// Spawned, not yet ready.
     Starting,
@@ -84,6 +85,7 @@ impl ChildState {
 
 /// One node of the tree, as plain data.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Node {
     /// The child's name.
     pub name: String,

@@ -35,8 +35,8 @@ pub(super) enum StopWhy {
     Asked,
     /// To be restarted with its group.
     Group,
-    /// It was not ready in time.
-    NotReady,
+    /// It was not ready within this.
+    NotReady(Duration),
     /// It missed its heartbeat, silent for this long.
     Stuck(Duration),
     /// With its supervisor.

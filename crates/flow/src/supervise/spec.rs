@@ -60,6 +60,9 @@ pub enum Missed {
     Restart,
 }
 
+/// How long a nested supervisor's children may take to come up, all of them.
+const BUILD_WITHIN: Duration = Duration::from_secs(60);
+
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 pub(super) type Running = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 pub(super) type Factory = dyn Fn(Ctx) -> Running + Send + Sync;
@@ -72,8 +75,8 @@ pub(super) struct Rules {
     pub(super) restart: Restart,
     pub(super) significant: bool,
     pub(super) shutdown: Shutdown,
-    pub(super) waits_for_ready: bool,
-    pub(super) ready_within: Duration,
+    /// It counts as up only when it says so, which must be within this.
+    pub(super) ready_within: Option<Duration>,
     pub(super) heartbeat: Option<Heartbeat>,
 }
 
@@ -85,8 +88,7 @@ impl Rules {
             restart: Restart::Permanent,
             significant: false,
             shutdown: Shutdown::Deadline(Duration::from_secs(5)),
-            waits_for_ready: false,
-            ready_within: Duration::from_secs(60),
+            ready_within: None,
             heartbeat: None,
         }
     }
@@ -96,7 +98,7 @@ impl Rules {
         if self.name.is_empty() {
             return Some(("child.name", "is empty"));
         }
-        if self.waits_for_ready && self.ready_within.is_zero() {
+        if self.ready_within.is_some_and(|limit| limit.is_zero()) {
             return Some(("child.ready_within", "is zero"));
         }
         let heartbeat = self.heartbeat?;
@@ -156,13 +158,14 @@ impl Child {
         Self { spec: Spec { rules: Rules::new(name.into()), body } }
     }
 
-    /// A supervisor as a child: ready when its own children are, waited for without limit, rebuilt from its static
-    /// children when it gives up.
+    /// A supervisor as a child: ready when its own children are, within a minute unless [`Child::ready_within`] says
+    /// otherwise; at its end waited for without limit; rebuilt from its static children when it gives up.
     #[track_caller]
     #[must_use]
     pub fn supervisor<A>(supervisor: Supervisor<A>) -> Self {
         let (name, nested, start) = supervisor.into_start();
-        let mut child = Self::new(name, start).shutdown(Shutdown::Forever).waits_for_ready(true);
+        let mut child =
+            Self::new(name, start).shutdown(Shutdown::Forever).ready_within(BUILD_WITHIN);
         child.spec.rules.kind = NodeKind::Supervisor;
         child.spec.body.nested = Some(nested);
         child
@@ -186,21 +189,18 @@ impl Child {
         self
     }
 
-    /// Whether it counts as started only when it calls [`Ctx::ready`]; the next child waits for that. Off by default.
-    #[must_use]
-    pub fn waits_for_ready(mut self, waits: bool) -> Self {
-        self.spec.rules.waits_for_ready = waits;
-        self
-    }
-
-    /// How long it may take to report ready before its start has failed. 60 s by default.
+    /// It counts as started only when it calls [`Ctx::ready`], and the next child waits for that; after `limit` without it
+    /// its start has failed. Without this a child is up as soon as it is spawned.
+    ///
+    /// # Choosing a bound
+    /// Longer than the slowest start that may yet succeed: nothing after it in the plan is started meanwhile.
     #[must_use]
     pub fn ready_within(mut self, limit: Duration) -> Self {
-        self.spec.rules.ready_within = limit;
+        self.spec.rules.ready_within = Some(limit);
         self
     }
 
-    /// Promises a heartbeat. None by default.
+    /// Promises a heartbeat. None by default. How to choose it: [`Heartbeat`].
     #[must_use]
     pub fn heartbeat(mut self, heartbeat: Heartbeat) -> Self {
         self.spec.rules.heartbeat = Some(heartbeat);

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use std::task::Waker;
 
 use super::wheel::Wheel;
-use crate::panics;
+use crate::panic;
 use crate::sync::{AtomicU64, Mutex, Ordering};
 
 /// The most that are woken between two looks at a shard's lock: it bounds how long a lock is held and what is in hand.
@@ -178,8 +178,8 @@ impl Shard {
 /// A waker that panics takes no other with it.
 fn wake(wakers: &mut Vec<Waker>) {
     for waker in wakers.drain(..) {
-        if let Err(message) = panics::catch(|| waker.wake()) {
-            tracing::error!(%message, "a waker panicked");
+        if let Err(panic) = panic::catch(|| waker.wake()) {
+            tracing::error!(%panic, "a waker panicked");
         }
     }
 }

@@ -119,6 +119,9 @@ impl Timer {
     }
 
     /// A sleep of `duration` from now, not from its first poll.
+    ///
+    /// # Panics
+    /// As [`Sleep`]; of [`Timer::tokio`] at once.
     pub fn sleep(&self, duration: Duration) -> Sleep {
         let state = match &self.source {
             Source::Tokio => State::Tokio(Box::pin(tokio::time::sleep(duration))),
@@ -131,6 +134,9 @@ impl Timer {
     }
 
     /// A sleep until `deadline`; ready at once when that has passed.
+    ///
+    /// # Panics
+    /// As [`Timer::sleep`].
     pub fn sleep_until(&self, deadline: Instant) -> Sleep {
         let state = match &self.source {
             Source::Tokio => State::Tokio(Box::pin(tokio::time::sleep_until(deadline))),
@@ -146,6 +152,9 @@ impl Timer {
     ///
     /// # Cancel safety
     /// Dropped, it drops `fut`.
+    ///
+    /// # Panics
+    /// As [`Sleep`].
     pub async fn timeout<F: Future>(&self, limit: Duration, fut: F) -> Result<F::Output, Elapsed> {
         within(self.sleep(limit), fut).await
     }
@@ -157,6 +166,9 @@ impl Timer {
     ///
     /// # Cancel safety
     /// As [`Timer::timeout`].
+    ///
+    /// # Panics
+    /// As [`Sleep`].
     pub async fn timeout_at<F: Future>(
         &self,
         deadline: Instant,
@@ -189,7 +201,7 @@ impl fmt::Debug for Timer {
     }
 }
 
-/// The time was over first.
+/// The time was over first. A later try may succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Elapsed;
 

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use forebay_flow::admit::{
-    Breaker, BreakerSettings, BreakerState, Bucket, Bulkhead, BulkheadSettings, CallError,
-    Exhaustion, Jitter, NeverEnough, Quota, Rate, Reason, Refused, Retry, RetryBudget,
-    RetrySettings, SlotError, Slots, Transition, Tripped, Verdict,
-};
+use forebay_flow::admit::breaker::{self, Breaker, CallError, Reason, State, Transition, Tripped};
+use forebay_flow::admit::bulkhead::{self, Bulkhead, Refused};
+use forebay_flow::admit::rate::{Bucket, NeverEnough, Quota, Rate};
+use forebay_flow::admit::retry::{self, Budget, GiveUpReason, Jitter, Retry, Verdict};
+use forebay_flow::admit::slots::{SlotError, Slots};
 use forebay_flow::{Cause, Ctx, Stopped, budget, clock, tasks};
 use parking_lot::Mutex;
 use tokio::time::{advance, timeout};
@@ -167,8 +167,8 @@ async fn b71_many_waiters_take_exactly_what_the_quota_gives() {
 
 // Breaker
 
-fn settings() -> BreakerSettings {
-    BreakerSettings {
+fn settings() -> breaker::Config {
+    breaker::Config {
         window: 10 * SEC,
         buckets: 10,
         min_samples: 4,
@@ -181,7 +181,7 @@ fn settings() -> BreakerSettings {
 
 type Changes = Arc<Mutex<Vec<Transition>>>;
 
-fn breaker(settings: BreakerSettings) -> (Breaker, Changes) {
+fn breaker(settings: breaker::Config) -> (Breaker, Changes) {
     let changes = Changes::default();
     let heard = Arc::clone(&changes);
     let breaker =
@@ -193,13 +193,13 @@ fn fail(breaker: &Breaker, times: u32) {
     (0..times).for_each(|_| breaker.admit().unwrap().failure());
 }
 
-fn steps(changes: &Changes) -> Vec<(BreakerState, BreakerState, Reason)> {
+fn steps(changes: &Changes) -> Vec<(State, State, Reason)> {
     changes.lock().iter().map(|change| (change.from, change.to, change.reason)).collect()
 }
 
 #[tokio::test(start_paused = true)]
 async fn b66_it_opens_on_ratio_and_minimum_samples_probes_and_closes_each_an_event() {
-    use BreakerState::{Closed, HalfOpen, Open};
+    use State::{Closed, HalfOpen, Open};
     let (breaker, changes) = breaker(settings());
     fail(&breaker, 3);
     assert_eq!(breaker.state(), Closed, "three samples are too few, all failed as they are");
@@ -255,13 +255,13 @@ async fn b66_half_open_admits_exactly_the_probes() {
     let second = breaker.admit().unwrap();
     assert!(breaker.admit().is_err());
     second.success();
-    assert_eq!(breaker.state(), BreakerState::Closed);
+    assert_eq!(breaker.state(), State::Closed);
     assert_eq!(changes.lock().len(), 3);
 }
 
 #[test]
 fn b66_half_open_admits_exactly_the_probes_to_racing_callers() {
-    let (breaker, _changes) = breaker(BreakerSettings { open_for: Duration::ZERO, ..settings() });
+    let (breaker, _changes) = breaker(breaker::Config { open_for: Duration::ZERO, ..settings() });
     fail(&breaker, 4);
     let passes = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -286,9 +286,9 @@ async fn b66_a_failed_probe_opens_again_and_old_passes_have_no_say() {
     for pass in old {
         pass.success();
     }
-    assert_eq!(breaker.state(), BreakerState::HalfOpen, "successes of before close nothing");
+    assert_eq!(breaker.state(), State::HalfOpen, "successes of before close nothing");
     bad.failure();
-    assert_eq!(breaker.state(), BreakerState::Open);
+    assert_eq!(breaker.state(), State::Open);
     good.success();
     assert_eq!(breaker.admit().unwrap_err(), Tripped { retry_after: Some(5 * SEC) });
     assert_eq!(changes.lock().last().unwrap().reason, Reason::ProbeFailed);
@@ -300,24 +300,24 @@ async fn b66_outcomes_slide_out_of_the_window() {
     fail(&breaker, 3);
     advance(10 * SEC).await;
     fail(&breaker, 3);
-    assert_eq!(breaker.state(), BreakerState::Closed, "the first three are out");
+    assert_eq!(breaker.state(), State::Closed, "the first three are out");
     advance(9 * SEC).await;
     fail(&breaker, 1);
-    assert_eq!(breaker.state(), BreakerState::Open, "the last three are not");
+    assert_eq!(breaker.state(), State::Open, "the last three are not");
     advance(5 * SEC).await;
     (0..2).for_each(|_| breaker.admit().unwrap().success());
     advance(1_000_000 * SEC).await;
     fail(&breaker, 3);
-    assert_eq!(breaker.state(), BreakerState::Closed, "a long rest leaves nothing behind");
+    assert_eq!(breaker.state(), State::Closed, "a long rest leaves nothing behind");
 }
 
 #[tokio::test(start_paused = true)]
 async fn b66_a_call_counts_its_error_and_a_cancelled_one_nothing() {
-    let (breaker, _changes) = breaker(BreakerSettings { min_samples: 1, ..settings() });
+    let (breaker, _changes) = breaker(breaker::Config { min_samples: 1, ..settings() });
     let never = breaker.call(std::future::pending::<Result<(), ()>>());
     assert!(timeout(SEC, never).await.is_err());
     assert_eq!(breaker.call(async { Ok::<_, ()>(1) }).await, Ok(1));
-    assert_eq!(breaker.state(), BreakerState::Closed);
+    assert_eq!(breaker.state(), State::Closed);
     assert_eq!(breaker.call(async { Err::<(), _>("no") }).await, Err(CallError::Failed("no")));
     let refused = breaker.call(async { Ok::<_, ()>(1) }).await;
     assert_eq!(refused, Err(CallError::Tripped(Tripped { retry_after: Some(5 * SEC) })));
@@ -348,7 +348,7 @@ async fn b67_a_peers_retry_after_is_honoured_to_the_moment_and_within_the_cap() 
 // Bulkhead
 
 fn bulkhead() -> Bulkhead<&'static str> {
-    Bulkhead::new("tenants", BulkheadSettings { per_key: 2, waiting: 1, keys: 2 })
+    Bulkhead::new("tenants", bulkhead::Config { per_key: 2, max_waiting: 1, keys: 2 })
 }
 
 #[tokio::test(start_paused = true)]
@@ -395,8 +395,8 @@ async fn b68_keys_are_bounded_and_forgotten_with_their_last_entry_or_waiter() {
 
 // Retry
 
-fn retry(attempts: u32, budget: &RetryBudget) -> Retry {
-    let settings = RetrySettings { base: 100 * MS, cap: 10 * SEC, attempts };
+fn retry(attempts: u32, budget: &Budget) -> Retry {
+    let settings = retry::Config { base: 100 * MS, cap: 10 * SEC, attempts };
     Retry::new(settings, budget.clone(), Jitter::seeded(1))
 }
 
@@ -404,7 +404,7 @@ fn retry(attempts: u32, budget: &RetryBudget) -> Retry {
 async fn b69_retries_never_pass_the_share_of_requests_whatever_fails() {
     let ctx = Ctx::root("t");
     for (percent, reserve) in [(10, 0), (25, 3), (0, 2), (100, 0)] {
-        let budget = RetryBudget::new(percent, reserve);
+        let budget = Budget::new(percent, reserve);
         let retry = retry(10, &budget);
         let made = AtomicU32::new(0);
         let mut requests = 0;
@@ -434,22 +434,22 @@ async fn b69_retries_never_pass_the_share_of_requests_whatever_fails() {
 
 #[tokio::test(start_paused = true)]
 async fn b69_a_budget_is_shared_and_what_it_saves_is_bounded() {
-    let budget = RetryBudget::new(10, 1);
+    let budget = Budget::new(10, 1);
     let other = budget.clone();
     (0..1_000_000).for_each(|_| budget.request());
     assert_eq!(other.available(), 101);
     let spent = (0..1000).filter(|_| other.try_retry()).count();
     assert_eq!((spent, budget.available()), (101, 0));
-    let gave_up = retry(5, &RetryBudget::new(0, 0))
+    let gave_up = retry(5, &Budget::new(0, 0))
         .run(&Ctx::root("t"), |_| async { Err::<(), _>("down") }, |_| Verdict::Again)
         .await
         .unwrap_err();
-    assert_eq!((gave_up.attempts, gave_up.why), (1, Exhaustion::Budget));
+    assert_eq!((gave_up.attempts, gave_up.reason), (1, GiveUpReason::Budget));
 }
 
 #[test]
 fn b70_full_jitter_stays_within_its_bounds_is_spread_and_is_seedable() {
-    let settings = RetrySettings { base: 100 * MS, cap: SEC, attempts: 9 };
+    let settings = retry::Config { base: 100 * MS, cap: SEC, attempts: 9 };
     let ceilings: Vec<_> = (1..=6).map(|n| settings.ceiling(n).as_millis()).collect();
     assert_eq!(ceilings, [100, 200, 400, 800, 1000, 1000]);
     assert_eq!(settings.ceiling(u32::MAX), SEC);
@@ -474,14 +474,14 @@ fn b70_full_jitter_stays_within_its_bounds_is_spread_and_is_seedable() {
 
 #[tokio::test(start_paused = true)]
 async fn b70_pauses_follow_the_jitter_and_the_peers_word() {
-    let (ctx, budget) = (Ctx::root("t"), RetryBudget::new(0, 100));
+    let (ctx, budget) = (Ctx::root("t"), Budget::new(0, 100));
     let began = clock::now();
     let gave_up = retry(4, &budget)
         .run(&ctx, |n| async move { Err::<(), _>(n) }, |_| Verdict::Again)
         .await
         .unwrap_err();
     assert_eq!((gave_up.error, gave_up.attempts), (Some(4), 4));
-    assert_eq!(gave_up.why, Exhaustion::Attempts);
+    assert_eq!(gave_up.reason, GiveUpReason::Attempts);
     let mut jitter = Jitter::seeded(1);
     let pauses: Duration = [100, 200, 400].into_iter().map(|ms| jitter.up_to(ms * MS)).sum();
     let waited = clock::now().duration_since(began);
@@ -498,22 +498,22 @@ async fn b70_pauses_follow_the_jitter_and_the_peers_word() {
 
 #[tokio::test(start_paused = true)]
 async fn a_retry_ends_at_a_final_error_a_deadline_a_cancel_and_an_impudent_peer() {
-    let (ctx, budget) = (Ctx::root("t"), RetryBudget::new(0, 100));
+    let (ctx, budget) = (Ctx::root("t"), Budget::new(0, 100));
     let retry = retry(5, &budget);
     let run = async |ctx: &Ctx, verdict| {
         let failed = retry.run(ctx, |_| async { Err::<(), _>("no") }, move |_| verdict).await;
         let gave_up = failed.unwrap_err();
-        (gave_up.attempts, gave_up.why)
+        (gave_up.attempts, gave_up.reason)
     };
-    assert_eq!(run(&ctx, Verdict::Final).await, (1, Exhaustion::Final));
-    assert_eq!(run(&ctx, Verdict::After(11 * SEC)).await, (1, Exhaustion::TooLong));
+    assert_eq!(run(&ctx, Verdict::Final).await, (1, GiveUpReason::Final));
+    assert_eq!(run(&ctx, Verdict::After(11 * SEC)).await, (1, GiveUpReason::TooLong));
     let short = ctx.with_deadline(clock::now() + SEC);
     let began = clock::now();
-    assert_eq!(run(&short, Verdict::After(2 * SEC)).await, (1, Exhaustion::TooLong));
+    assert_eq!(run(&short, Verdict::After(2 * SEC)).await, (1, GiveUpReason::TooLong));
     assert_eq!(clock::now(), began, "it does not wait for what cannot be");
     assert_eq!(budget.available(), 100, "what was not made was not paid");
     let child = ctx.child("c");
     child.cancel(Cause::Shutdown);
-    let stopped = Exhaustion::Stopped(Stopped::Cancelled(Cause::Shutdown));
+    let stopped = GiveUpReason::Stopped(Stopped::Cancelled(Cause::Shutdown));
     assert_eq!(run(&child, Verdict::Again).await.1, stopped);
 }

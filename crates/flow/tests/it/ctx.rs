@@ -63,9 +63,9 @@ async fn no_cancel_is_missed_however_it_races_with_the_wait() {
 async fn a_panic_is_the_tasks_result_f8() {
     let ctx = Ctx::root("t");
     let task = ctx.spawn("bad", async { panic!("oh no") });
-    assert_eq!(task.join().await, Err::<(), _>(TaskError::Panicked { message: "oh no".into() }));
+    assert_eq!(task.join().await, Err::<(), _>(TaskError::Panicked("oh no".into())));
     let thread = thread::spawn(&ctx, "bad", |_ctx| panic!("oh no")).unwrap();
-    assert_eq!(thread.join().await, Err::<(), _>(TaskError::Panicked { message: "oh no".into() }));
+    assert_eq!(thread.join().await, Err::<(), _>(TaskError::Panicked("oh no".into())));
     leak::check(&ctx).await.unwrap();
 }
 

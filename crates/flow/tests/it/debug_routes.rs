@@ -109,10 +109,8 @@ async fn tasks_can_be_filtered_cut_and_asked_for_their_stacks() {
     assert!(text("/debug/tasks", "name=filter&place=no/such.rs").await.starts_with("0 of "));
     let body = text("/debug/tasks", "name=filter-stack&stacks=1").await;
     let (_, stack) = body.split_once("\n  task ").unwrap_or_else(|| panic!("no stack: {body}"));
-    assert!(
-        stack.contains("filtered_cut_and_asked") && stack.contains("it/debug_routes.rs:"),
-        "{body}"
-    );
+    // An optimised build may have no better name for the function than a closure's.
+    assert!(stack.contains("it/debug_routes.rs:"), "{body}");
     let value = json("/debug/tasks", "name=filter-stack&stacks=1").await;
     let leaf = &value["groups"][0]["stacks"][0]["leaves"][0][0];
     assert!(leaf["place"].as_str().unwrap().contains("it/debug_routes.rs"), "{value}");

@@ -39,7 +39,7 @@ impl Rig {
                     }
                 }
             });
-            answer.await.map_err(|panicked| panicked.message.to_string())
+            answer.await.map_err(|panicked| panicked.to_string())
         })
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use forebay_flow::group::{Missing, Refused};
-use forebay_flow::pool::Pool;
+use forebay_flow::pool;
 use forebay_flow::queue::Bound;
 use forebay_flow::{Cause, Ctx, Group, GroupError, Stopped, clock, fan_out, leak};
 
@@ -180,7 +180,8 @@ async fn b85_deadlines_shrink_through_groups_fan_outs_and_pools_and_never_grow()
     let began = clock::now();
     let root = Ctx::root("t");
     let request = root.with_deadline(began + 5 * SEC);
-    let pool = Pool::builder("p", 2, Bound::items(4)).under(&root).job_timeout(60 * SEC).tasks();
+    let pool =
+        pool::Builder::new("p", 2, Bound::items(4)).under(&root).job_timeout(60 * SEC).tasks();
     let mut group = Group::new(&request, "g", 4);
     let (ctx, inner_pool) = (group.ctx().clone(), pool.clone());
     assert_eq!(ctx.deadline(), Some(began + 5 * SEC));

@@ -1,11 +1,11 @@
 //! The growth detector: what it names, and what it is silent about.
 
-use forebay_flow::growth::{Detector, Limits};
+use forebay_flow::growth::{Config, Detector};
 use proptest::prelude::*;
 
 /// Feeds one key with `counts` and says after which snapshots, from 1, it was named.
 fn named_after(counts: impl IntoIterator<Item = usize>) -> Vec<usize> {
-    let mut detector = Detector::new(Limits::default());
+    let mut detector = Detector::new(Config::default());
     let mut named = Vec::new();
     for (at, count) in counts.into_iter().enumerate() {
         detector.observe([("place", count), ("steady", 100)]);
@@ -20,7 +20,7 @@ fn named_after(counts: impl IntoIterator<Item = usize>) -> Vec<usize> {
 
 #[test]
 fn b89_a_leak_is_named_at_the_third_snapshot_with_its_growth() {
-    let mut detector = Detector::new(Limits::default());
+    let mut detector = Detector::new(Config::default());
     for (leaking, swinging) in [(40, 5), (70, 90), (100, 12)] {
         assert!(detector.growing().is_empty());
         detector.observe([("leaking", leaking), ("steady", 5000), ("swinging", swinging)]);
@@ -68,7 +68,7 @@ fn a_leak_under_a_load_that_comes_and_goes_is_found_by_its_rising_floor() {
 
 #[test]
 fn no_more_keys_are_followed_than_the_limit_says() {
-    let mut detector = Detector::new(Limits { keys: 10, ..Limits::default() });
+    let mut detector = Detector::new(Config { keys: 10, ..Config::default() });
     for round in 1..=3 {
         detector.observe((0..100).map(|key| (key, 100 * round)));
         assert_eq!(detector.passed_over(), 90);

@@ -1,11 +1,12 @@
 //! The shapes in which tasks and what they hold are usually leaked. Each is named, with its place.
 
+use std::panic::Location;
 use std::time::Duration;
 
 use forebay_flow::budget::{Budget, Permit};
 use forebay_flow::leak::{self, Checker, Leaks};
 use forebay_flow::queue::{self, Bound, Full};
-use forebay_flow::snapshot::{Config, Periodic, Place};
+use forebay_flow::snapshot::{Config, Periodic};
 use forebay_flow::{Cause, Ctx, Task, clock, dump};
 
 const MIN: Duration = Duration::from_secs(60);
@@ -85,7 +86,7 @@ async fn b90_holding_a_finished_requests_data() {
     });
     let leaks = Checker::under(&ctx).share(&share).check().await.unwrap_err();
     assert_eq!(only(&leaks, "keeps", line), "");
-    assert_eq!(leaks.permits[0].used, 300);
+    assert_eq!(leaks.shares[0].used, 300);
     drop(keeper);
     Checker::under(&ctx).share(&share).check().await.unwrap();
 }
@@ -114,8 +115,8 @@ async fn b90_a_timer_per_loop() {
     while named_at.is_none() {
         let snapshot = reader.changed().await;
         assert!(snapshot.number <= 3, "not in time: {snapshot:?}");
-        let mine = |place: &&Place| place.file().ends_with("it/leak_shapes.rs");
-        let growing = snapshot.growing.iter().map(|growing| growing.key).find(|place| mine(&place));
+        let mine = |place: &Location<'_>| place.file().ends_with("it/leak_shapes.rs");
+        let growing = snapshot.growing.iter().map(|growing| growing.key).find(|place| mine(place));
         named_at = growing.map(|place| (snapshot.number, place.line()));
     }
     // None, 49 and 109 of them had settled by then.

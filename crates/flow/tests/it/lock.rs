@@ -515,8 +515,8 @@ mod checked {
             drop(locks.c.lock());
         });
         let error = thread.unwrap().join().await.unwrap_err();
-        let TaskError::Panicked { message } = error else { panic!("{error:?}") };
-        assert!(message.contains("which it holds itself: taken at "), "{message}");
+        let TaskError::Panicked(panic) = error else { panic!("{error:?}") };
+        assert!(panic.message().contains("which it holds itself: taken at "), "{panic}");
         assert!(matches!(&told.take()[..], [Report::Relock { .. }, Report::Relock { .. }]));
         drop(one.c.lock());
     }

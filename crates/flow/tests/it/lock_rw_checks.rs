@@ -350,7 +350,8 @@ mod checked {
             let locks = Arc::clone(&one);
             let thread = thread::spawn(&ctx, "twice", move |_| twice(&locks));
             let error = thread.unwrap().join().await.unwrap_err();
-            let TaskError::Panicked { message } = error else { panic!("{error:?}") };
+            let TaskError::Panicked(panic) = error else { panic!("{error:?}") };
+            let message = panic.message();
             assert!(message.contains("which it holds itself: taken at "), "{message}");
             assert!(matches!(&told.take()[..], [Report::Relock { .. }]));
         }
@@ -388,7 +389,8 @@ mod checked {
         until(|| waits(&ctx, "writer") && one.c.try_read().is_none()).await;
         go.send(()).unwrap();
         let error = reader.join().await.unwrap_err();
-        let TaskError::Panicked { message } = error else { panic!("{error:?}") };
+        let TaskError::Panicked(panic) = error else { panic!("{error:?}") };
+        let message = panic.message();
         assert!(message.contains("asks for `c` to read at "), "{message}");
         writer.join().await.unwrap();
         let relocks = told.take().into_iter().filter(|told| matches!(told, Report::Relock { .. }));

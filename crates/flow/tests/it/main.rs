@@ -21,6 +21,7 @@ mod lock;
 mod lock_rw;
 mod lock_rw_checks;
 mod pool;
+mod pool_books;
 mod pool_limits;
 mod queue;
 mod queue_deadlines;

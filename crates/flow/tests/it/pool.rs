@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
 use std::time::Duration;
 
-use forebay_flow::pool::{JoinHandle, Pool, PoolError, PoolStats};
+use forebay_flow::pool::{self, JoinHandle, PoolError, PoolStats, ThreadPool};
 use forebay_flow::queue::Bound;
 use forebay_flow::{Backoff, Cause, Ctx, clock, leak};
 
@@ -20,7 +20,7 @@ fn reconciles(stats: &PoolStats) {
 #[tokio::test]
 async fn jobs_return_their_results_from_threads_of_their_own() {
     let ctx = Ctx::root("t");
-    let pool = Pool::builder("own", 2, Bound::items(4)).under(&ctx).threads().unwrap();
+    let pool = pool::Builder::new("own", 2, Bound::items(4)).under(&ctx).threads().unwrap();
     let here = std::thread::current().id();
     assert_ne!(pool.run(|| std::thread::current().id()).await.unwrap(), here);
     for n in 0..100 {
@@ -36,9 +36,9 @@ async fn jobs_return_their_results_from_threads_of_their_own() {
 
 #[tokio::test]
 async fn b57_a_panic_is_the_jobs_result_and_the_worker_lives_on_f8() {
-    let pool = Pool::threads("panics", 1, Bound::items(2)).unwrap();
+    let pool = ThreadPool::new("panics", 1, Bound::items(2)).unwrap();
     let error = pool.run(|| panic!("guilty row {}", 7)).await.unwrap_err();
-    assert_eq!(error, PoolError::Panicked { message: "guilty row 7".into() });
+    assert_eq!(error, PoolError::Panicked("guilty row 7".into()));
     assert_eq!(pool.run(|| 1).await, Ok(1));
     let stats = pool.stats();
     assert_eq!((stats.panicked, stats.done, stats.busy, stats.restarts), (1, 1, 0, 0));
@@ -49,14 +49,14 @@ async fn b57_a_panic_is_the_jobs_result_and_the_worker_lives_on_f8() {
 async fn a_pool_told_so_ends_the_worker_with_the_panic_and_restarts_it_after_a_pause_f8() {
     let ctx = Ctx::root("t");
     let backoff = Backoff { initial: Duration::from_millis(20), jitter: 0.0, ..Backoff::default() };
-    let pool = Pool::builder("dies", 1, Bound::items(2))
+    let pool = pool::Builder::new("dies", 1, Bound::items(2))
         .under(&ctx)
         .panic_ends_worker(true)
         .backoff(backoff)
         .threads()
         .unwrap();
     let began = clock::now();
-    assert!(matches!(pool.run(|| panic!("poison")).await, Err(PoolError::Panicked { .. })));
+    assert!(matches!(pool.run(|| panic!("poison")).await, Err(PoolError::Panicked(_))));
     assert_eq!(pool.run(|| 1).await, Ok(1), "its next life serves on");
     assert!(clock::now() - began >= Duration::from_millis(20));
     assert_eq!(pool.stats().restarts, 1);
@@ -69,7 +69,7 @@ async fn a_pool_told_so_ends_the_worker_with_the_panic_and_restarts_it_after_a_p
 #[tokio::test]
 async fn a_drain_does_not_wait_for_a_workers_backoff() {
     let backoff = Backoff { initial: 600 * SEC, max: 600 * SEC, ..Backoff::default() };
-    let pool = Pool::builder("slow", 1, Bound::items(4))
+    let pool = pool::Builder::new("slow", 1, Bound::items(4))
         .panic_ends_worker(true)
         .backoff(backoff)
         .threads()
@@ -82,8 +82,8 @@ async fn a_drain_does_not_wait_for_a_workers_backoff() {
 }
 
 /// A pool of one worker that is held until the sender is sent to; the job's handle keeps it from being cancelled.
-async fn held(ctx: &Ctx) -> (Pool, mpsc::SyncSender<()>, JoinHandle<()>) {
-    let pool = Pool::builder("held", 1, Bound::items(2)).under(ctx).threads().unwrap();
+async fn held(ctx: &Ctx) -> (ThreadPool, mpsc::SyncSender<()>, JoinHandle<()>) {
+    let pool = pool::Builder::new("held", 1, Bound::items(2)).under(ctx).threads().unwrap();
     let (release, hold) = mpsc::sync_channel::<()>(1);
     let job = pool.try_run(move || hold.recv().unwrap()).unwrap();
     until(|| pool.stats().busy == 1).await;
@@ -161,7 +161,7 @@ async fn cancelling_the_context_above_ends_the_pool_and_answers_every_caller_f4(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b55_submitters_racing_stop_lose_and_duplicate_nothing() {
     let ctx = Ctx::root("t");
-    let pool = Pool::builder("race", 2, Bound::items(4)).under(&ctx).threads().unwrap();
+    let pool = pool::Builder::new("race", 2, Bound::items(4)).under(&ctx).threads().unwrap();
     let ran = Arc::new(AtomicUsize::new(0));
     let submitters: Vec<_> = (0..10_000)
         .map(|_| {
@@ -198,7 +198,7 @@ async fn b55_submitters_racing_stop_lose_and_duplicate_nothing() {
 
 #[tokio::test]
 async fn b55_a_job_that_submits_to_its_own_stopped_pool_is_told_stopped() {
-    let pool = Pool::threads("self", 2, Bound::items(2)).unwrap();
+    let pool = ThreadPool::new("self", 2, Bound::items(2)).unwrap();
     let (again, barrier) = (pool.clone(), Arc::new(Barrier::new(2)));
     let inside = Arc::clone(&barrier);
     let job = pool
@@ -217,11 +217,11 @@ async fn b55_a_job_that_submits_to_its_own_stopped_pool_is_told_stopped() {
 #[tokio::test(start_paused = true)]
 async fn a_task_pool_stops_a_job_at_its_deadline_and_isolates_panics() {
     let ctx = Ctx::root("t");
-    let pool = Pool::builder("async", 2, Bound::items(4)).under(&ctx).job_timeout(SEC).tasks();
+    let pool = pool::Builder::new("async", 2, Bound::items(4)).under(&ctx).job_timeout(SEC).tasks();
     assert_eq!(pool.run(async { 5 }).await, Ok(5));
     assert_eq!(pool.run(std::future::pending::<()>()).await, Err(PoolError::TimedOut));
     let panicked = pool.run(async { panic!("bad") }).await;
-    assert_eq!(panicked, Err::<(), _>(PoolError::Panicked { message: "bad".into() }));
+    assert_eq!(panicked, Err::<(), _>(PoolError::Panicked("bad".into())));
     let stats = pool.stats();
     assert_eq!((stats.done, stats.timed_out, stats.panicked, stats.busy), (1, 1, 1, 0));
     reconciles(&stats);
@@ -232,7 +232,7 @@ async fn a_task_pool_stops_a_job_at_its_deadline_and_isolates_panics() {
 #[tokio::test(start_paused = true)]
 async fn a_task_pools_drain_aborts_what_is_left_and_counts_it() {
     let ctx = Ctx::root("t");
-    let pool = Pool::builder("async", 1, Bound::items(4)).under(&ctx).tasks();
+    let pool = pool::Builder::new("async", 1, Bound::items(4)).under(&ctx).tasks();
     let stuck = pool.try_run(std::future::pending::<()>()).unwrap();
     let queued = pool.try_run(async { 1 }).unwrap();
     let drained = pool.drain(clock::now() + SEC).await;

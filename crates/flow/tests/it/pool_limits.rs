@@ -6,7 +6,7 @@ use std::sync::{Arc, Barrier, mpsc};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use forebay_flow::pool::{JoinHandle, Pool, PoolError, PoolStats, TaskPool};
+use forebay_flow::pool::{self, JoinHandle, PoolError, PoolStats, TaskPool, ThreadPool};
 use forebay_flow::queue::{Bound, Full};
 use forebay_flow::{Cause, Ctx, clock, leak};
 use tokio::sync::Semaphore;
@@ -32,9 +32,9 @@ struct Gated {
 impl Gated {
     fn new(workers: usize, bound: usize, blocked: usize) -> Self {
         let ctx = Ctx::root("t");
-        let pool = Pool::builder("gated", workers, Bound::items(bound))
+        let pool = pool::Builder::new("gated", workers, Bound::items(bound))
             .under(&ctx)
-            .max_blocked(blocked)
+            .max_waiting(blocked)
             .tasks();
         Self { ctx, pool, gate: Arc::new(Semaphore::new(0)) }
     }
@@ -58,11 +58,11 @@ async fn b54_one_submitter_more_than_may_wait_is_refused_at_once() {
     until(|| t.pool.stats().busy == 1).await;
     t.pool.submit(t.job()).await.unwrap();
     let waiting = [t.submitter(), t.submitter()];
-    until(|| t.pool.stats().blocked == 2).await;
+    until(|| t.pool.stats().waiters == 2).await;
     assert_eq!(t.pool.submit(t.job()).await, Err(PoolError::Full));
     assert_eq!(t.pool.run(async {}).await, Err(PoolError::Full));
     assert_eq!(t.pool.try_submit(t.job()), Err(PoolError::Full));
-    assert_eq!(t.pool.stats().blocked, 2, "the refused one left no trace");
+    assert_eq!(t.pool.stats().waiters, 2, "the refused one left no trace");
     drop(t.submitter());
     t.gate.add_permits(4);
     for submitter in waiting {
@@ -70,7 +70,7 @@ async fn b54_one_submitter_more_than_may_wait_is_refused_at_once() {
     }
     until(|| t.pool.stats().done == 4).await;
     let stats = t.pool.stats();
-    assert_eq!((stats.submitted, stats.blocked), (4, 0));
+    assert_eq!((stats.submitted, stats.waiters), (4, 0));
     reconciles(&stats);
 }
 
@@ -81,11 +81,11 @@ async fn b54_a_submitter_that_goes_away_makes_room_in_the_line() {
     until(|| t.pool.stats().busy == 1).await;
     t.pool.submit(t.job()).await.unwrap();
     let waiting = t.submitter();
-    until(|| t.pool.stats().blocked == 1).await;
+    until(|| t.pool.stats().waiters == 1).await;
     drop(waiting);
-    until(|| t.pool.stats().blocked == 0).await;
+    until(|| t.pool.stats().waiters == 0).await;
     let next = t.submitter();
-    until(|| t.pool.stats().blocked == 1).await;
+    until(|| t.pool.stats().waiters == 1).await;
     t.gate.add_permits(3);
     assert_eq!(next.join().await, Ok(Ok(())));
 }
@@ -117,11 +117,11 @@ async fn b84_a_submit_that_is_dropped_after_its_job_was_let_in_counts_and_one_dr
     assert!(
         waits.as_mut().poll(&mut cx).is_pending() && leaves.as_mut().poll(&mut cx).is_pending()
     );
-    assert_eq!(t.pool.stats().blocked, 2);
+    assert_eq!(t.pool.stats().waiters, 2);
     drop(leaves);
     // The worker takes the queued one, and lets in whose submitter is never polled again.
     t.gate.add_permits(1);
-    until(|| t.pool.stats().blocked == 0).await;
+    until(|| t.pool.stats().waiters == 0).await;
     drop(waits);
     t.gate.add_permits(2);
     until(|| t.pool.stats().done == 3).await;
@@ -134,7 +134,7 @@ async fn b84_a_submit_that_is_dropped_after_its_job_was_let_in_counts_and_one_dr
 async fn b53_a_full_pool_refuses_drops_or_waits_as_its_policy_says_and_counts() {
     for (full, told) in [(Full::Reject, Err(PoolError::Full)), (Full::DropNewest, Ok(()))] {
         let ctx = Ctx::root("t");
-        let pool = Pool::builder("p", 1, Bound::items(1)).under(&ctx).full(full).tasks();
+        let pool = pool::Builder::new("p", 1, Bound::items(1)).under(&ctx).full(full).tasks();
         pool.submit(pending::<()>()).await.unwrap();
         until(|| pool.stats().busy == 1).await;
         pool.submit(async {}).await.unwrap();
@@ -170,7 +170,7 @@ async fn b58_a_task_pool_that_grows_admits_who_waits_and_one_that_shrinks_interr
     until(|| t.pool.stats().busy == 1).await;
     t.pool.submit(t.job()).await.unwrap();
     let waiting = t.submitter();
-    until(|| t.pool.stats().blocked == 1).await;
+    until(|| t.pool.stats().waiters == 1).await;
     t.pool.resize(3);
     assert_eq!(waiting.join().await, Ok(Ok(())), "room was made by the new workers");
     until(|| t.pool.stats().busy == 3).await;
@@ -202,7 +202,7 @@ async fn b58_idle_workers_that_are_too_many_end_at_once() {
 #[tokio::test]
 async fn b58_a_pool_of_threads_grows_and_shrinks_likewise() {
     let ctx = Ctx::root("t");
-    let pool = Pool::builder("threads", 1, Bound::items(4)).under(&ctx).threads().unwrap();
+    let pool = pool::Builder::new("threads", 1, Bound::items(4)).under(&ctx).threads().unwrap();
     let (release, hold) = mpsc::sync_channel::<()>(3);
     let hold = Arc::new(parking_lot::Mutex::new(hold));
     let all = Arc::new(Barrier::new(4));
@@ -235,7 +235,7 @@ async fn b58_a_pool_of_threads_grows_and_shrinks_likewise() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b55_ten_thousand_submitters_racing_stop_lose_and_duplicate_nothing() {
     let ctx = Ctx::root("t");
-    let pool = Pool::builder("race", 100, Bound::items(16)).under(&ctx).tasks();
+    let pool = pool::Builder::new("race", 100, Bound::items(16)).under(&ctx).tasks();
     let ran = Arc::new(AtomicUsize::new(0));
     let submitters: Vec<_> = (0..10_000)
         .map(|n: usize| {
@@ -271,7 +271,7 @@ async fn b55_ten_thousand_submitters_racing_stop_lose_and_duplicate_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn b55_a_running_task_that_submits_to_its_stopped_pool_is_told_stopped() {
-    let pool = Pool::tasks("self", 1, Bound::items(2));
+    let pool = TaskPool::new("self", 1, Bound::items(2));
     let again = pool.clone();
     let (go, gone) = tokio::sync::oneshot::channel();
     let job = pool.try_run(async move {
@@ -374,13 +374,13 @@ fn guilty(code: u32) {
 async fn b57_a_panics_error_matches_kind_and_cause_and_carries_the_stack() {
     // While a hook is changed, as that does, a stack may be lost: now, not in the middle.
     hush();
-    let threads = Pool::threads("threads", 1, Bound::items(2)).unwrap();
-    let tasks = Pool::tasks("tasks", 1, Bound::items(2));
+    let threads = ThreadPool::new("threads", 1, Bound::items(2)).unwrap();
+    let tasks = TaskPool::new("tasks", 1, Bound::items(2));
     for error in [
         threads.run(|| guilty(7)).await.unwrap_err(),
         tasks.run(async { guilty(7) }).await.unwrap_err(),
     ] {
-        let PoolError::Panicked { message } = &error else { panic!("{error}") };
+        let PoolError::Panicked(message) = &error else { panic!("{error}") };
         assert_eq!(message.payload::<Disk>(), Some(Disk(7)));
         assert_eq!(message.payload::<String>(), None);
         let stack = message.stack().unwrap().to_string();
@@ -388,7 +388,7 @@ async fn b57_a_panics_error_matches_kind_and_cause_and_carries_the_stack() {
         assert_eq!(error.to_string(), "the job panicked: a panic without a message");
     }
     let text = tasks.run(async { panic!("row {}", 7) }).await.unwrap_err();
-    assert_eq!(text, PoolError::Panicked { message: "row 7".into() });
+    assert_eq!(text, PoolError::Panicked("row 7".into()));
     for stats in [threads.stats(), tasks.stats()] {
         assert_eq!((stats.busy, stats.done), (0, 0));
         reconciles(&stats);
@@ -405,12 +405,12 @@ impl Drop for Fragile {
 
 #[tokio::test(start_paused = true)]
 async fn a_job_that_panics_while_it_is_dropped_harms_no_worker() {
-    let pool = Pool::builder("fragile", 1, Bound::items(2)).job_timeout(SEC).tasks();
+    let pool = pool::Builder::new("fragile", 1, Bound::items(2)).job_timeout(SEC).tasks();
     let fragile = Fragile;
     let dropped_at_its_end = pool.run(async move {
         let _fragile = fragile;
     });
-    assert!(matches!(dropped_at_its_end.await, Err(PoolError::Panicked { .. })));
+    assert!(matches!(dropped_at_its_end.await, Err(PoolError::Panicked(_))));
     let fragile = Fragile;
     let cut_off = pool.run(async move {
         let _fragile = fragile;
@@ -442,8 +442,8 @@ async fn a_job_that_waits_holds_up_none_of_those_taken_with_it() {
 
 #[tokio::test]
 async fn jobs_without_a_caller_are_counted_as_done_or_failed() {
-    let threads = Pool::threads("threads", 1, Bound::items(8)).unwrap();
-    let tasks = Pool::tasks("tasks", 1, Bound::items(8));
+    let threads = ThreadPool::new("threads", 1, Bound::items(8)).unwrap();
+    let tasks = TaskPool::new("tasks", 1, Bound::items(8));
     threads.submit(|| Err::<(), _>("no")).await.unwrap();
     threads.try_submit(|| Ok::<_, ()>(())).unwrap();
     tasks.submit(async { Err::<(), _>("no") }).await.unwrap();
@@ -460,7 +460,7 @@ async fn jobs_without_a_caller_are_counted_as_done_or_failed() {
 #[tokio::test]
 async fn b87_a_stuck_thread_is_replaced_up_to_a_bound_and_ends_when_its_job_returns() {
     let ctx = Ctx::root("t");
-    let pool = Pool::builder("stuck", 2, Bound::items(4))
+    let pool = pool::Builder::new("stuck", 2, Bound::items(4))
         .under(&ctx)
         .job_timeout(Duration::from_millis(300))
         .max_stuck(1)
@@ -501,7 +501,7 @@ async fn b87_a_stuck_thread_is_replaced_up_to_a_bound_and_ends_when_its_job_retu
 #[tokio::test]
 async fn b87_a_stuck_thread_does_not_hold_up_the_pools_end() {
     let ctx = Ctx::root("t");
-    let pool = Pool::builder("stuck", 1, Bound::items(4))
+    let pool = pool::Builder::new("stuck", 1, Bound::items(4))
         .under(&ctx)
         .job_timeout(Duration::from_millis(200))
         .threads()

@@ -71,7 +71,7 @@ impl Rig {
                 }
             }
         })
-        .waits_for_ready(true)
+        .ready_within(Duration::from_secs(60))
     }
 
     /// From now on (or no longer) the child's start fails.

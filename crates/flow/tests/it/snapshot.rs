@@ -1,11 +1,12 @@
 //! The periodic snapshot: its numbers, its gauges, and the growth it names.
 
 use std::future::pending;
+use std::panic::Location;
 use std::time::Duration;
 
 use forebay_flow::latest::Reader;
 use forebay_flow::queue::{self, Bound, Full};
-use forebay_flow::snapshot::{Config, Periodic, Place, Snapshot};
+use forebay_flow::snapshot::{Config, Periodic, Snapshot};
 use forebay_flow::{Cause, Ctx, leak};
 
 const SEC: Duration = Duration::from_secs(1);
@@ -23,7 +24,7 @@ async fn b89_a_leaking_place_is_named_in_the_third_snapshot_and_no_longer_once_i
     let leak = || ctx.spawn("leaks", pending::<()>());
     let leaks_at = line!() - 1;
     let comes_and_goes = || ctx.spawn("short", pending::<()>());
-    let here = |place: &Place| {
+    let here = |place: &&Location<'_>| {
         place.file().ends_with("it/snapshot.rs") && (first..first + 10).contains(&place.line())
     };
     let growing = |snapshot: &Snapshot| -> Vec<u32> {

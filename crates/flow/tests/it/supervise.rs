@@ -1,9 +1,11 @@
 //! Strategies, restarts, order.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use forebay_flow::supervise::{
-    Child, ChildState, Directive, ExitReason, GaveUp, Restart, Shutdown, Strategy, Supervisor, Why,
+    Child, ChildState, Directive, ExitReason, GaveUp, GiveUpReason, Restart, Shutdown, Strategy,
+    Supervisor,
 };
 use forebay_flow::{Backoff, Cause, Ctx, Stopped, Task, clock, leak};
 
@@ -44,7 +46,7 @@ async fn b01_children_start_in_order_and_each_waits_for_the_one_before_to_be_rea
     let supervisor = rig
         .supervisor(Strategy::OneForOne)
         .child(rig.child("a"))
-        .child(slow.waits_for_ready(true))
+        .child(slow.ready_within(60 * SEC))
         .child(rig.child("b"));
     let handle = supervisor.handle();
     let running = run(&ctx, supervisor);
@@ -61,7 +63,7 @@ async fn b02_a_failed_first_start_stops_the_started_siblings_and_says_which_chil
     rig.break_start("c", true);
     let gave_up = abc(&rig, Strategy::OneForOne).run(ctx.clone()).await.unwrap_err();
     assert_eq!(gave_up.child.as_deref(), Some("c"));
-    assert_eq!(gave_up.why, Why::StartFailed(ExitReason::Error("broken".into())));
+    assert_eq!(gave_up.reason, GiveUpReason::StartFailed(ExitReason::Error("broken".into())));
     assert_eq!(
         gave_up.to_string(),
         "supervisor `t/sup` gave up: child `c` did not start: failed: broken"
@@ -75,12 +77,11 @@ async fn a_child_that_is_never_ready_fails_its_start_at_the_limit_f5() {
     let ctx = Ctx::root("t");
     let mute =
         Child::new("mute", |ctx: Ctx| async move { ctx.run(std::future::pending::<()>()).await })
-            .waits_for_ready(true)
             .ready_within(3 * SEC);
     let began = clock::now();
     let gave_up =
         Supervisor::new("sup", Strategy::OneForOne).child(mute).run(ctx.clone()).await.unwrap_err();
-    assert_eq!(gave_up.why, Why::StartFailed(ExitReason::NotReady(3 * SEC)));
+    assert_eq!(gave_up.reason, GiveUpReason::StartFailed(ExitReason::NotReady(3 * SEC)));
     assert_eq!((clock::now() - began).as_secs(), 3);
 }
 
@@ -214,8 +215,8 @@ async fn b18_intensity_zero_trips_at_the_first_restart() {
     rig.expect("+a1").await;
     rig.tell("a", Do::Return);
     assert!(matches!(
-        running.join().await.unwrap().unwrap_err().why,
-        Why::Intensity { max: 0, .. }
+        running.join().await.unwrap().unwrap_err().reason,
+        GiveUpReason::Intensity { max: 0, .. }
     ));
 }
 
@@ -342,23 +343,27 @@ async fn b43_a_hung_child_is_named_as_unstopped_and_the_supervisor_still_exits()
     let (ctx, rig) = (Ctx::root("t"), Rig::new());
     let release = std::sync::Arc::new(std::sync::Barrier::new(2));
     let hold = std::sync::Arc::clone(&release);
+    let blocks = std::sync::Arc::new(AtomicBool::new(false));
+    let seen = std::sync::Arc::clone(&blocks);
     let hung = Child::new("hung", move |ctx: Ctx| {
-        let hold = std::sync::Arc::clone(&hold);
+        let (hold, blocks) = (std::sync::Arc::clone(&hold), std::sync::Arc::clone(&blocks));
         async move {
             ctx.ready();
             tokio::task::yield_now().await; // lets the supervisor, woken on this thread, run first
+            blocks.store(true, Ordering::Release); // before, an abort would still reach it
             hold.wait(); // blocks its thread: neither a cancel nor an abort reaches it
             Ok::<(), Stopped>(())
         }
     });
-    let hung = hung.waits_for_ready(true).shutdown(Shutdown::Brutal);
+    let hung = hung.ready_within(60 * SEC).shutdown(Shutdown::Brutal);
     let supervisor = rig.supervisor(Strategy::OneForOne).child(hung);
     let handle = supervisor.handle();
     let running = run(&ctx, supervisor);
     // Not by a timer: the thread that is blocked may be the one that drove the timers, and no other takes over before
     // something wakes it.
     until_on_thread(|| {
-        handle.children().first().is_some_and(|child| child.state == ChildState::Running)
+        seen.load(Ordering::Acquire)
+            && handle.children().first().is_some_and(|child| child.state == ChildState::Running)
     });
     ctx.cancel(Cause::Shutdown);
     assert_eq!(running.join().await.unwrap(), Ok(()));
@@ -397,7 +402,10 @@ async fn b46_a_child_can_ask_not_to_be_restarted_or_for_the_end_of_the_tree() {
         let running = run(&ctx, supervisor);
         if ends {
             let gave_up = running.join().await.unwrap().unwrap_err();
-            assert_eq!((gave_up.child.as_deref(), gave_up.why), (Some("asks"), Why::Directed));
+            assert_eq!(
+                (gave_up.child.as_deref(), gave_up.reason),
+                (Some("asks"), GiveUpReason::Directed)
+            );
             assert_eq!(rig.take(), "+a1 -a1");
         } else {
             until(|| {

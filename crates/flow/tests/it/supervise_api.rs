@@ -140,7 +140,7 @@ async fn a_starting_child_can_be_terminated_and_its_starter_is_told() {
         Ok::<(), Stopped>(())
     });
     let starter = {
-        let (handle, child) = (handle.clone(), mute.waits_for_ready(true));
+        let (handle, child) = (handle.clone(), mute.ready_within(60 * SEC));
         ctx.spawn("starter", async move { handle.start_child(child).await })
     };
     until(|| handle.children().first().is_some_and(|child| child.state == ChildState::Starting))

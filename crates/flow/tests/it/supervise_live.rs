@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_flow::supervise::{
-    Child, ChildState, ControlError, CoolDown, ExitContext, ExitReason, Heartbeat, Missed,
-    ReconfigureError, Restart, Shutdown, StartError, Started, Strategy, StuckReport, Supervisor,
-    Why,
+    Child, ChildState, ControlError, CoolDown, ExitContext, ExitReason, GiveUpReason, Heartbeat,
+    Missed, ReconfigureError, Restart, Shutdown, StartError, Started, Strategy, Supervisor,
 };
 use forebay_flow::{Backoff, Cause, Ctx, Scope, Stopped, clock, leak, thread};
 use parking_lot::Mutex;
@@ -78,7 +77,7 @@ async fn b36_who_runs_runs_on_under_new_settings_the_added_are_not_started_the_r
     // The new intensity; the restart before it counts.
     rig.tell("a", Do::Fail);
     let gave_up = running.join().await.unwrap().unwrap_err();
-    assert!(matches!(gave_up.why, Why::Intensity { max: 1, .. }), "{gave_up}");
+    assert!(matches!(gave_up.reason, GiveUpReason::Intensity { max: 1, .. }), "{gave_up}");
     assert_eq!(rig.take(), "-new1 -gone2");
 }
 
@@ -153,7 +152,7 @@ async fn a_supervisor_whose_context_is_killed_from_outside_ends_too() {
             Ok::<(), Stopped>(())
         }
     });
-    let supervisor = rig.supervisor(Strategy::OneForOne).child(strays.waits_for_ready(true));
+    let supervisor = rig.supervisor(Strategy::OneForOne).child(strays.ready_within(60 * SEC));
     let handle = supervisor.handle();
     // Its run is no task of the context that is killed.
     let running = ctx.spawn("supervisor", supervisor.run(scope.ctx().clone()));
@@ -243,13 +242,8 @@ async fn a_missed_heartbeat_is_reported_once_per_silence() {
         until(|| said.lock().len() == silence).await;
         let (at, report) = said.lock()[silence - 1].clone();
         assert!(at - since <= 3 * SEC, "as soon as the promise is broken: {:?}", at - since);
-        let stuck = StuckReport {
-            supervisor: "t/sup".into(),
-            child: "a".into(),
-            silent: 3 * SEC,
-            will_stop: false,
-        };
-        assert_eq!(report, stuck);
+        assert_eq!((report.supervisor.as_str(), report.child.as_str()), ("t/sup", "a"));
+        assert_eq!((report.silent, report.will_stop), (3 * SEC, false));
         assert!(handle.children()[0].stuck);
         tokio::time::sleep(50 * SEC).await;
         assert_eq!(said.lock().len(), silence, "once");
@@ -284,7 +278,7 @@ async fn a_stuck_child_is_stopped_by_its_rule_and_counts_as_failed() {
     let gave_up = run(&ctx, supervisor).join().await.unwrap().unwrap_err();
     assert_eq!(gave_up.child.as_deref(), Some("stuck"));
     assert!(
-        matches!(gave_up.why, Why::Intensity { last: ExitReason::Stuck(silent), .. } if silent == 3 * SEC)
+        matches!(gave_up.reason, GiveUpReason::Intensity { last: ExitReason::Stuck(silent), .. } if silent == 3 * SEC)
     );
     assert_eq!(rig.take(), "+a1 +stuck -a1 +a2 +stuck -a2");
     assert_eq!((clock::now() - began).as_secs(), 10, "two lives of 3 s, each 2 s in stopping");
@@ -324,7 +318,7 @@ async fn b28_a_child_that_detaches_cannot_hang_termination() {
         }
     });
     // Waited for without limit: by that rule a thread could hold up everything.
-    let detaches = detaches.waits_for_ready(true).shutdown(Shutdown::Forever);
+    let detaches = detaches.ready_within(60 * SEC).shutdown(Shutdown::Forever);
     let supervisor = rig.supervisor(Strategy::OneForOne).child(rig.child("a")).child(detaches);
     let handle = supervisor.handle();
     let running = run(&ctx, supervisor);
@@ -388,14 +382,14 @@ async fn b44_remove_and_wait_is_ok_twice_times_out_and_refuses_what_is_not_its_o
     rig.expect("+b1").await;
     let (a, b) = (handle.child("a").unwrap(), other.child("b").unwrap());
     assert!(handle.child("b").is_none());
-    assert_eq!(handle.remove_child(&b, SEC).await, Err(ControlError::Foreign));
+    assert_eq!(handle.remove_child(&b, clock::now() + SEC).await, Err(ControlError::Foreign));
     assert_eq!(other.counts().active, 1);
-    assert_eq!(handle.remove_child(&a, SEC).await, Ok(()));
+    assert_eq!(handle.remove_child(&a, clock::now() + SEC).await, Ok(()));
     assert_eq!((rig.take().as_str(), handle.counts().specs), ("-a1", 0));
-    assert_eq!(handle.remove_child(&a, SEC).await, Ok(()), "twice");
+    assert_eq!(handle.remove_child(&a, clock::now() + SEC).await, Ok(()), "twice");
     // A later child of that name is another one.
     assert_eq!(handle.start_child(rig.child("a")).await, Ok(Started::Up(None)));
-    assert_eq!(handle.remove_child(&a, SEC).await, Ok(()));
+    assert_eq!(handle.remove_child(&a, clock::now() + SEC).await, Ok(()));
     assert_eq!((rig.take().as_str(), handle.counts().active), ("+a2", 1));
     // It does not end in time; it is removed all the same, later.
     let stubborn = rig.child("stubborn").shutdown(Shutdown::Deadline(5 * SEC));
@@ -404,14 +398,17 @@ async fn b44_remove_and_wait_is_ok_twice_times_out_and_refuses_what_is_not_its_o
     tokio::time::sleep(SEC).await;
     let stubborn = handle.child("stubborn").unwrap();
     let began = clock::now();
-    assert_eq!(handle.remove_child(&stubborn, SEC).await, Err(ControlError::Timeout));
+    assert_eq!(
+        handle.remove_child(&stubborn, clock::now() + SEC).await,
+        Err(ControlError::TimedOut)
+    );
     assert_eq!((clock::now() - began).as_secs(), 1);
-    assert_eq!(handle.remove_child(&stubborn, 60 * SEC).await, Ok(()));
+    assert_eq!(handle.remove_child(&stubborn, clock::now() + 60 * SEC).await, Ok(()));
     assert_eq!((clock::now() - began).as_secs(), 5);
     assert_eq!(handle.counts().specs, 1);
     let a = handle.child("a").unwrap();
     ctx.cancel(Cause::Shutdown);
     one.join().await.unwrap().unwrap();
     two.join().await.unwrap().unwrap();
-    assert_eq!(handle.remove_child(&a, SEC).await, Err(ControlError::NotRunning));
+    assert_eq!(handle.remove_child(&a, clock::now() + SEC).await, Err(ControlError::NotRunning));
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_flow::supervise::{
-    Child, ChildState, ControlError, CoolDown, Directive, ExitContext, ExitReason, Heartbeat,
-    Missed, Restart, Shutdown, StartError, Started, Strategy, Supervisor, Why,
+    Child, ChildState, ControlError, CoolDown, Directive, ExitContext, ExitReason, GiveUpReason,
+    Heartbeat, Missed, Restart, Shutdown, StartError, Started, Strategy, Supervisor,
 };
 use forebay_flow::{Backoff, Cause, Ctx, Stopped, leak};
 use parking_lot::Mutex;
@@ -89,7 +89,7 @@ async fn b17_failed_attempts_count_and_past_the_intensity_the_rest_is_stopped_th
     assert_eq!(rig.take(), "!b2 !b3 !b4 -c1 -a1");
     assert_eq!(gave_up.child.as_deref(), Some("b"));
     let last = ExitReason::Error("broken".into());
-    assert_eq!(gave_up.why, Why::Intensity { max: 3, period: 10 * SEC, last });
+    assert_eq!(gave_up.reason, GiveUpReason::Intensity { max: 3, period: 10 * SEC, last });
     assert_eq!(*causes.lock(), [Cause::Shutdown], "the rest is told that it shuts down");
     let attempts: Vec<_> = rig
         .reports()
@@ -139,7 +139,7 @@ async fn b22_delete_and_restart_work_only_on_a_stopped_child_and_change_nothing_
     rig.tell("looping", Do::Fail);
     until(|| handle.children()[1].state == ChildState::Restarting).await;
     let starting = {
-        let (handle, mute) = (handle.clone(), mute.waits_for_ready(true));
+        let (handle, mute) = (handle.clone(), mute.ready_within(60 * SEC));
         ctx.spawn("starter", async move { handle.start_child(mute).await })
     };
     until(|| handle.counts().specs == 3).await;
@@ -381,8 +381,8 @@ async fn b35_bad_flags_bad_specs_and_duplicates_are_refused_naming_the_field() {
     ] {
         let handle = supervisor.handle();
         let gave_up = supervisor.run(Ctx::root("t")).await.unwrap_err();
-        match &gave_up.why {
-            Why::BadSpec { field, .. } if *field == at_fault => {}
+        match &gave_up.reason {
+            GiveUpReason::BadSpec { field, .. } if *field == at_fault => {}
             why => panic!("{at_fault}: {why:?}"),
         }
         assert_eq!(gave_up.child, None);
@@ -395,12 +395,17 @@ async fn b35_bad_flags_bad_specs_and_duplicates_are_refused_naming_the_field() {
     let supervisor = sup();
     let handle = supervisor.handle();
     let running = run(&ctx, supervisor);
-    for (child, field) in [
+    for (child, at_fault) in [
         (rig.child(""), "child.name"),
         (rig.child("a").ready_within(Duration::ZERO), "child.ready_within"),
         (beat(Duration::ZERO, Missed::Report), "child.heartbeat"),
     ] {
-        assert_eq!(handle.start_child(child).await, Err(StartError::BadSpec(field)));
+        match handle.start_child(child).await {
+            Err(StartError::BadSpec { field, problem }) if field == at_fault => {
+                assert!(!problem.is_empty())
+            }
+            other => panic!("{at_fault}: {other:?}"),
+        }
     }
     // Below another supervisor, the fault comes up with its place.
     let faulty = Supervisor::new("faulty", Strategy::OneForOne).intensity(1, Duration::ZERO);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_flow::supervise::{
-    Child, ChildState, ControlError, Directive, Elsewhere, ExitContext, ExitReason, Restart,
-    StartError, Started, Strategy, Supervisor, Why,
+    Child, ChildState, ControlError, Directive, Elsewhere, ExitContext, ExitReason, GiveUpReason,
+    Restart, StartError, Started, Strategy, Supervisor,
 };
 use forebay_flow::{Backoff, Cause, Ctx, Stopped, clock, leak};
 use parking_lot::Mutex;
@@ -24,7 +24,7 @@ where
         let error = error.clone();
         async move { Err::<(), _>(error) }
     })
-    .waits_for_ready(true)
+    .ready_within(60 * SEC)
 }
 
 /// A child that is ready after `delay`.
@@ -36,7 +36,6 @@ fn slow(name: &'static str, delay: Duration) -> Child {
         ctx.cancelled().await;
         Ok::<(), Stopped>(())
     })
-    .waits_for_ready(true)
     .ready_within(2 * delay)
 }
 
@@ -90,13 +89,16 @@ async fn b04_a_supervisors_own_init_may_say_ignore_or_error_and_nothing_is_left(
     // At the root: ignore is a clean end, an error is not.
     assert_eq!(with_init(Err(Directive::Ignore)).run(ctx.clone()).await, Ok(()));
     let gave_up = with_init(Err(Directive::TerminateTree)).run(ctx.clone()).await.unwrap_err();
-    assert_eq!((gave_up.child, gave_up.why), (None, Why::Init("terminate the tree".into())));
+    assert_eq!(
+        (gave_up.child, gave_up.reason),
+        (None, GiveUpReason::Init("terminate the tree".into()))
+    );
     let panics = rig
         .supervisor(Strategy::OneForOne)
         .init(|_ctx: Ctx| async { panic!("no config") as Result<(), Stopped> });
     assert_eq!(
-        panics.run(ctx.clone()).await.unwrap_err().why,
-        Why::Init("panicked: no config".into())
+        panics.run(ctx.clone()).await.unwrap_err().reason,
+        GiveUpReason::Init("panicked: no config".into())
     );
     // Below another: as any child's start.
     let top = Supervisor::new("top", Strategy::OneForOne)
@@ -158,7 +160,7 @@ async fn b06_start_information_reaches_the_caller_and_does_not_disturb_restarts(
                 ctx.run(tokio::time::sleep(SEC)).await
             }
         })
-        .waits_for_ready(true)
+        .ready_within(60 * SEC)
     };
     // In the plan nobody takes the information.
     let fixed = [child("fixed")];
@@ -207,7 +209,7 @@ async fn b07_already_started_elsewhere_passes_through_with_that_identity() {
             Ok(())
         }
     });
-    handle.start_child(child.waits_for_ready(true)).await.unwrap();
+    handle.start_child(child.ready_within(60 * SEC)).await.unwrap();
     handle.terminate_child("lock").await.unwrap();
     *moved.lock() = Some(holder.clone());
     assert_eq!(handle.restart_child("lock").await, Err(ControlError::Elsewhere("pid 4711".into())));
@@ -219,7 +221,7 @@ async fn b07_already_started_elsewhere_passes_through_with_that_identity() {
         .run(Ctx::root("t"))
         .await
         .unwrap_err();
-    assert_eq!(gave_up.why, Why::StartFailed(ExitReason::Elsewhere("pid 4711".into())));
+    assert_eq!(gave_up.reason, GiveUpReason::StartFailed(ExitReason::Elsewhere("pid 4711".into())));
 }
 
 #[tokio::test(start_paused = true)]
@@ -232,7 +234,7 @@ async fn b46_a_directive_before_ready_counts_in_the_plan_in_a_restart_and_in_a_d
         .child(says("asks", Directive::TerminateTree))
         .child(rig.child("never"));
     let gave_up = supervisor.run(ctx.clone()).await.unwrap_err();
-    assert_eq!((gave_up.child.as_deref(), gave_up.why), (Some("asks"), Why::Directed));
+    assert_eq!((gave_up.child.as_deref(), gave_up.reason), (Some("asks"), GiveUpReason::Directed));
     assert_eq!(rig.take(), "+a1 -a1");
 
     let supervisor = rig
@@ -251,7 +253,10 @@ async fn b46_a_directive_before_ready_counts_in_the_plan_in_a_restart_and_in_a_d
         Err(StartError::Failed(ExitReason::TerminateTree))
     );
     let gave_up = running.join().await.unwrap().unwrap_err();
-    assert_eq!((gave_up.child.as_deref(), gave_up.why), (Some("asks too"), Why::Directed));
+    assert_eq!(
+        (gave_up.child.as_deref(), gave_up.reason),
+        (Some("asks too"), GiveUpReason::Directed)
+    );
     assert_eq!(rig.take(), "-b1");
 
     // In a restart, where it must not count as one more failure.
@@ -270,11 +275,11 @@ async fn b46_a_directive_before_ready_counts_in_the_plan_in_a_restart_and_in_a_d
             }
         });
         let supervisor = rig.supervisor(Strategy::OneForOne).intensity(1, 10 * SEC);
-        let supervisor = supervisor.child(child.waits_for_ready(true));
+        let supervisor = supervisor.child(child.ready_within(60 * SEC));
         let handle = supervisor.handle();
         let running = run(&ctx, supervisor);
         if directive == Directive::TerminateTree {
-            assert_eq!(running.join().await.unwrap().unwrap_err().why, Why::Directed);
+            assert_eq!(running.join().await.unwrap().unwrap_err().reason, GiveUpReason::Directed);
         } else {
             until(|| handle.children().first().is_some_and(|c| c.state == ChildState::Stopped))
                 .await;

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use forebay_flow::admit::{SlotError, Slots};
+use forebay_flow::admit::slots::{SlotError, Slots};
 use forebay_flow::budget::Permit;
 use forebay_flow::{Ctx, Instant, Scope, clock};
 use prometheus::Registry;

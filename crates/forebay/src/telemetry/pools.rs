@@ -1,6 +1,6 @@
 //! Metrics of the engine's worker pools, rendered when asked.
 
-use forebay_flow::pool::Pool;
+use forebay_flow::pool::ThreadPool;
 use prometheus::core::Desc;
 use prometheus::proto::MetricFamily;
 
@@ -22,7 +22,7 @@ const FAMILIES: [Family; 5] = [
 #[derive(Debug)]
 pub struct Collector {
     descs: Vec<Desc>,
-    pools: Vec<Pool>,
+    pools: Vec<ThreadPool>,
 }
 
 impl Collector {
@@ -30,7 +30,7 @@ impl Collector {
     ///
     /// # Errors
     /// Never in practice: when a name of the families is not a metric's name.
-    pub fn new(pools: Vec<Pool>) -> prometheus::Result<Collector> {
+    pub fn new(pools: Vec<ThreadPool>) -> prometheus::Result<Collector> {
         Ok(Collector { descs: descs(&FAMILIES)?, pools })
     }
 }
@@ -41,7 +41,7 @@ impl prometheus::core::Collector for Collector {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let stats: Vec<_> = self.pools.iter().map(Pool::stats).collect();
+        let stats: Vec<_> = self.pools.iter().map(ThreadPool::stats).collect();
         let values = |at: usize| {
             stats.iter().map(move |stats| {
                 let value = match at {

@@ -58,7 +58,7 @@ impl Server {
                 Child::new("http", move |ctx| {
                     http::serve(ctx, Arc::clone(&served), Arc::clone(&listener))
                 })
-                .waits_for_ready(true),
+                .ready_within(Duration::from_secs(60)),
             );
         let tree = ctx.child("tree");
         let root = tree.spawn("root", root.run(tree.clone()));

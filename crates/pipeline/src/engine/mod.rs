@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use forebay_flow::budget::{Budget, Share};
-use forebay_flow::pool::Pool;
+use forebay_flow::pool::ThreadPool;
 use forebay_flow::supervise::{self, Child};
 use forebay_flow::{Clock, Scope, lock};
 use forebay_journal::disk::Disk;
@@ -62,9 +62,9 @@ pub(crate) struct Inner {
     pub telemetry: Arc<Telemetry>,
     pub intake: Share,
     pub lanes: Share,
-    pub validators: Pool,
-    pub transformers: Pool,
-    pub persisters: Pool,
+    pub validators: ThreadPool,
+    pub transformers: ThreadPool,
+    pub persisters: ThreadPool,
     pub dead_letters: DeadLetters,
     pub redriven: Redriven,
     /// Appends that outlive their request (`ack=received`).
@@ -72,8 +72,8 @@ pub(crate) struct Inner {
     catalog: Catalog,
     disk: Arc<dyn Disk>,
     lake: DiskStore,
-    lake_threads: Pool,
-    tables: Pool,
+    lake_threads: ThreadPool,
+    tables: ThreadPool,
     table_options: DeltaOptions,
     streams: RwLock<BTreeMap<String, Arc<Stream>>>,
     /// Held by whoever creates or drops a stream.
@@ -84,7 +84,7 @@ pub(crate) struct Inner {
     key_room: KeyRoom,
     query: ask::Queries,
     /// Small blocking work on files: checkpoints, attempts, the catalog.
-    pub files: Pool,
+    pub files: ThreadPool,
     draining: AtomicBool,
     stored: AtomicU64,
     /// The first failure that ends the process: a poisoned journal.
@@ -200,12 +200,12 @@ impl Engine {
     }
 
     /// The threads that validate; patterns of requests are compiled on them, too.
-    pub fn validators(&self) -> &Pool {
+    pub fn validators(&self) -> &ThreadPool {
         &self.inner.validators
     }
 
     /// The pools, in flow order, for metrics and the registry of tasks.
-    pub fn pools(&self) -> Vec<Pool> {
+    pub fn pools(&self) -> Vec<ThreadPool> {
         let Inner { validators, transformers, persisters, files, tables, lake_threads, .. } =
             &*self.inner;
         [validators, transformers, persisters, files, tables, lake_threads]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use forebay_flow::budget::Budget;
-use forebay_flow::pool::Pool;
+use forebay_flow::pool::{self, ThreadPool};
 use forebay_flow::queue::Bound;
 use forebay_flow::supervise::{Child, Strategy, Supervisor};
 use forebay_flow::{Backoff, Clock, Ctx, Scope, lock};
@@ -148,8 +148,13 @@ impl Engine {
 
 /// Threads of one stage. A worker of the transform ends with a panic and is restarted by its pool.
 #[track_caller]
-fn pool(ctx: &Ctx, name: &'static str, workers: usize, ends: bool) -> Result<Pool, OpenError> {
-    Pool::builder(name, workers, Bound::items(2 * workers))
+fn pool(
+    ctx: &Ctx,
+    name: &'static str,
+    workers: usize,
+    ends: bool,
+) -> Result<ThreadPool, OpenError> {
+    pool::Builder::new(name, workers, Bound::items(2 * workers))
         .why(POOL_WHY)
         .under(ctx)
         .panic_ends_worker(ends)

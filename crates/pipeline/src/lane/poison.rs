@@ -212,9 +212,9 @@ fn outcome<T>(
 ) -> Result<Option<T>, LaneError> {
     match result {
         Ok(done) => done.map(Some),
-        Err(PoolError::Panicked { message }) => {
+        Err(PoolError::Panicked(panic)) => {
             stream.metrics.error(Stage::Transform);
-            tracing::error!(stream = %stream.name, %message, "a transform worker died");
+            tracing::error!(stream = %stream.name, %panic, "a transform worker died");
             Ok(None)
         }
         Err(error) => Err(LaneError::Internal(error.to_string())),

@@ -24,7 +24,7 @@ use deltalake::logstore::{CommitOrBytes, LogStoreRef, StorageConfig, default_log
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use forebay_flow::clock;
 use forebay_flow::lock::Mutex;
-use forebay_flow::pool::Pool;
+use forebay_flow::pool::{self, ThreadPool};
 use forebay_flow::queue::Bound;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
@@ -57,15 +57,15 @@ pub struct DeltaOptions {
     /// How long a new table keeps log entries behind a checkpoint (time travel); the log is listed by readers.
     pub log_retention: Duration,
     /// Whose threads encode Parquet.
-    pub encoders: Pool,
+    pub encoders: ThreadPool,
     /// Whose threads read and checkpoint logs; they wait for the store, so never those that serve it.
-    pub log_readers: Pool,
+    pub log_readers: ThreadPool,
 }
 
 impl DeltaOptions {
     /// The usual, on these threads.
     #[must_use]
-    pub fn new(encoders: &Pool, log_readers: &Pool) -> Self {
+    pub fn new(encoders: &ThreadPool, log_readers: &ThreadPool) -> Self {
         Self {
             checkpoint_every: 100,
             log_retention: Duration::from_secs(24 * 3600),
@@ -80,7 +80,7 @@ impl DeltaOptions {
     /// When the system refuses a thread.
     pub fn standalone() -> std::io::Result<Self> {
         let threads =
-            Pool::builder("table", 2, Bound::items(4)).why("twice the threads").threads()?;
+            pool::Builder::new("table", 2, Bound::items(4)).why("twice the threads").threads()?;
         Ok(Self::new(&threads, &threads))
     }
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use forebay_flow::pool::Pool;
+use forebay_flow::pool::ThreadPool;
 use forebay_journal::disk::{Disk, DiskFile};
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -43,7 +43,7 @@ const DELETES: usize = 8;
 #[derive(Debug, Clone)]
 pub struct DiskStore {
     files: Arc<Files>,
-    threads: Pool,
+    threads: ThreadPool,
 }
 
 impl DiskStore {
@@ -52,7 +52,7 @@ impl DiskStore {
     ///
     /// # Errors
     /// Those of the disk.
-    pub fn open(disk: Arc<dyn Disk>, root: PathBuf, threads: &Pool) -> io::Result<Self> {
+    pub fn open(disk: Arc<dyn Disk>, root: PathBuf, threads: &ThreadPool) -> io::Result<Self> {
         let threads = threads.clone();
         Ok(Self { files: Arc::new(Files::open(disk, root, true)?), threads })
     }
@@ -61,7 +61,7 @@ impl DiskStore {
     ///
     /// # Errors
     /// Those of the disk.
-    pub fn read_only(disk: Arc<dyn Disk>, root: PathBuf, threads: &Pool) -> io::Result<Self> {
+    pub fn read_only(disk: Arc<dyn Disk>, root: PathBuf, threads: &ThreadPool) -> io::Result<Self> {
         let threads = threads.clone();
         Ok(Self { files: Arc::new(Files::open(disk, root, false)?), threads })
     }
@@ -117,7 +117,7 @@ impl fmt::Display for DiskStore {
 
 /// Runs file work on the pool.
 async fn on<T: Send + 'static>(
-    threads: &Pool,
+    threads: &ThreadPool,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     match threads.run(work).await {
@@ -138,7 +138,7 @@ fn no_attributes(attributes: &Attributes) -> Result<()> {
 
 /// The bytes of a range, in pieces.
 fn pieces(
-    threads: Pool,
+    threads: ThreadPool,
     file: Arc<dyn DiskFile>,
     location: Path,
     range: Range<u64>,

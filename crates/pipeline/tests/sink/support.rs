@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use datafusion::prelude::SessionContext;
-use forebay_flow::pool::Pool;
+use forebay_flow::pool::{self, ThreadPool};
 use forebay_flow::queue::Bound;
 use forebay_pipeline::sink::{Counts, Flush, Sink};
 
@@ -15,8 +15,8 @@ use forebay_pipeline::sink::{Counts, Flush, Sink};
 pub const THREADS: usize = 2;
 
 /// The threads of a store.
-pub fn threads() -> Pool {
-    Pool::builder("lake", THREADS, Bound::items(2 * THREADS)).threads().unwrap()
+pub fn threads() -> ThreadPool {
+    pool::Builder::new("lake", THREADS, Bound::items(2 * THREADS)).threads().unwrap()
 }
 
 pub const APP: &str = "journal/stream/0";

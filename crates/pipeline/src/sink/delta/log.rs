@@ -13,7 +13,7 @@ use delta_kernel::{Engine, Snapshot, SnapshotRef};
 use deltalake::kernel::{Metadata, Transaction, Version};
 use deltalake::logstore::LogStoreRef;
 use forebay_flow::clock;
-use forebay_flow::pool::Pool;
+use forebay_flow::pool::ThreadPool;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -42,7 +42,7 @@ pub(super) struct Table {
 pub(super) struct Head {
     log: LogStoreRef,
     /// Where the kernel waits.
-    threads: Pool,
+    threads: ThreadPool,
     table: Option<Table>,
     known: HashMap<String, Option<Committed>>,
     /// Something may have been committed past the known version.
@@ -51,7 +51,7 @@ pub(super) struct Head {
 }
 
 impl Head {
-    pub(super) fn new(log: LogStoreRef, threads: &Pool) -> Self {
+    pub(super) fn new(log: LogStoreRef, threads: &ThreadPool) -> Self {
         Self {
             log,
             threads: threads.clone(),
@@ -235,7 +235,7 @@ fn assemble(end: i64, counter: impl Fn(&str) -> Option<i64>) -> Committed {
 /// the log's cleanup removes.
 async fn snapshot(
     log: &LogStoreRef,
-    threads: &Pool,
+    threads: &ThreadPool,
     version: Option<Version>,
 ) -> Result<SnapshotRef, SinkError> {
     let (engine, root) = (log.engine(None), log.root_url().clone());
@@ -252,7 +252,7 @@ async fn snapshot(
 
 async fn lookup(
     log: &LogStoreRef,
-    threads: &Pool,
+    threads: &ThreadPool,
     snapshot: SnapshotRef,
     app_id: &str,
 ) -> Result<Option<Committed>, SinkError> {
@@ -272,7 +272,7 @@ async fn lookup(
 /// Writes a checkpoint of a snapshot; `None` when somebody else has.
 pub(super) async fn checkpoint(
     log: &LogStoreRef,
-    threads: &Pool,
+    threads: &ThreadPool,
     snapshot: SnapshotRef,
 ) -> Result<SnapshotRef, SinkError> {
     let engine: Arc<dyn Engine> = log.engine(None);
@@ -282,7 +282,7 @@ pub(super) async fn checkpoint(
 
 /// The kernel blocks on its own I/O, which runs on the caller's runtime.
 async fn kernel_work<T: Send + 'static>(
-    threads: &Pool,
+    threads: &ThreadPool,
     work: impl FnOnce() -> delta_kernel::DeltaResult<T> + Send + 'static,
 ) -> Result<T, SinkError> {
     let runtime = tokio::runtime::Handle::current();

@@ -13,7 +13,7 @@
 //! "hand it back", or counters, use [`crate::queue`]: this ring has no row in its registry.
 //!
 //! # Channel, lock or ring
-//! Nanoseconds an item of eight bytes between two cores that do nothing else: the medians of seven runs of
+//! Nanoseconds an item of eight bytes between two cores that do nothing else: the medians of several runs of
 //! `benches/ring.rs` on two virtual cores of an EPYC. The host gives nearer and farther ones; within a run the order stays.
 //!
 //! | what | one by one | batches of 64 | when |

@@ -13,16 +13,16 @@
 //! "hand it back", or counters, use [`crate::queue`]: this ring has no row in its registry.
 //!
 //! # Channel, lock or ring
-//! Nanoseconds an item of eight bytes between two cores that do nothing else: the middle one of 201 rounds of
-//! `benches/ring.rs` on two virtual cores of an EPYC. Ask the bench for yours, it shows the quartiles too.
+//! Nanoseconds an item of eight bytes between two cores that do nothing else: the medians of several runs of
+//! `benches/ring.rs` on two virtual cores of an EPYC. The host gives nearer and farther ones; within a run the order stays.
 //!
 //! | what | one by one | batches of 64 | when |
 //! |---|---|---|---|
-//! | [`new`]: a bare ring | 1.2 | 1.0 | one producer, one consumer, and both have something else to do, or a thread to spin, when there is nothing or no room |
-//! | [`channel()`]: a ring with wakers | 15 | 1.1 | the same two as tasks that await each other; each publication pays a full fence, so publish in batches |
-//! | a `VecDeque` in a `Mutex` | 19 | 3.7 | several parties, or more than push and pop: looking in, removing from the middle. Cheap until many want it at once |
-//! | an array of atomics for many (crossbeam's `ArrayQueue`) | 45 | | many on either side that never wait |
-//! | Tokio's channel | 100 | | many producers that await room; [`crate::queue`] instead, which has a name, a policy and counters |
+//! | [`new`]: a bare ring | 1.2 to 3.1 | 0.9 to 1.2 | one producer, one consumer, and both have something else to do, or a thread to spin, when there is nothing or no room |
+//! | [`channel()`]: a ring with wakers | 6 to 16 | 0.8 to 1.4 | the same two as tasks that await each other; each publication pays a full fence, so publish in batches |
+//! | a `VecDeque` in a `Mutex` | 14 to 22 | 3.5 to 4.4 | several parties, or more than push and pop: looking in, removing from the middle. Cheap until many want it at once |
+//! | an array of atomics for many (crossbeam's `ArrayQueue`) | 15 to 48 | | many on either side that never wait |
+//! | Tokio's channel | 57 to 141 | | many producers that await room; [`crate::queue`] instead, which has a name, a policy and counters |
 //!
 //! On one thread, where no line travels, a push and a pop take 2.5 (bare), 4.4, 9.7, 6.6 and 20 ns in this order. When the
 //! work on an item takes a microsecond, none of this matters: take the queue.

@@ -28,6 +28,8 @@ use crate::orphans;
 use crate::tasks::{self, Name, Record};
 
 mod members;
+#[cfg(all(test, loom))]
+mod members_model;
 mod tree;
 
 pub(crate) use self::members::members;
@@ -373,7 +375,7 @@ impl Node {
             link,
             cancelled: AtomicBool::new(false),
             killed: AtomicBool::new(false),
-            members: Members::default(),
+            members: Members::new(),
             on_cancel: Notify::new(),
             on_idle: Notify::new(),
             tree: Mutex::new(Tree::default()),

@@ -123,7 +123,9 @@ impl<T> Future for Task<T> {
 impl<T> Drop for Task<T> {
     fn drop(&mut self) {
         self.let_go();
-        self.record.take().map(tasks::give_back);
+        if let Some(record) = self.record.take() {
+            tasks::give_back(record);
+        }
     }
 }
 

@@ -12,19 +12,17 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
-
 use super::{Node, ROOTS};
+use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::tasks::{self, Record};
 
 /// At most so many are listed, tasks or contexts, while a lock is held: some ten microseconds.
-const SLICE: usize = 512;
+const SLICE: usize = if cfg!(loom) { 1 } else { 512 };
 
 /// So many ended ones are taken off a list at a time, at least.
-const SWEEP: usize = 64;
+const SWEEP: usize = if cfg!(loom) { 1 } else { 64 };
 
 /// A list with room for more than this many gives memory back when it is nearly empty.
 const KEPT: usize = 4096;
@@ -32,17 +30,41 @@ const KEPT: usize = 4096;
 const ONE_LIVE: u64 = 1;
 const ONE_ENDED: u64 = 1 << 32;
 
-#[derive(Default)]
-pub(super) struct Members {
+/// What is listed.
+pub(super) trait Member {
+    /// Unique in the process's life.
+    fn id(&self) -> u64;
+
+    /// Whether it was marked as ended. Once it was, it stays.
+    fn has_ended(&self) -> bool;
+
+    /// It was taken off the list.
+    fn taken_off(this: Arc<Self>);
+}
+
+impl Member for Record {
+    fn id(&self) -> u64 {
+        self.id()
+    }
+
+    fn has_ended(&self) -> bool {
+        self.has_ended()
+    }
+
+    fn taken_off(this: Arc<Self>) {
+        tasks::give_back(this);
+    }
+}
+
+pub(super) struct Members<R = Record> {
     /// Below: how many live here and in the contexts below. Above: how many of the list have ended; it may be behind what
     /// was taken off, and then wraps.
     counts: AtomicU64,
-    list: Mutex<List>,
+    list: Mutex<List<R>>,
 }
 
-#[derive(Default)]
-struct List {
-    records: Vec<Arc<Record>>,
+struct List<R> {
+    records: Vec<Arc<R>>,
     /// Where the next sweep begins.
     cursor: usize,
     /// How many were taken off so far.
@@ -54,7 +76,12 @@ fn parts(counts: u64) -> (usize, i32) {
     ((counts & (ONE_ENDED - 1)) as usize, (counts >> 32) as i32)
 }
 
-impl Members {
+impl<R: Member> Members<R> {
+    pub(super) fn new() -> Self {
+        let list = List { records: Vec::new(), cursor: 0, swept: 0 };
+        Self { counts: AtomicU64::new(0), list: Mutex::new(list) }
+    }
+
     /// How many live here and below.
     pub(super) fn live(&self) -> usize {
         parts(self.counts.load(Ordering::Acquire)).0
@@ -65,7 +92,7 @@ impl Members {
         self.counts.fetch_add(ONE_LIVE, Ordering::AcqRel);
     }
 
-    pub(super) fn enter(&self, record: Arc<Record>) {
+    pub(super) fn enter(&self, record: Arc<R>) {
         self.list.lock().records.push(record);
     }
 
@@ -91,6 +118,12 @@ impl Members {
         live == 0
     }
 
+    /// Whether the list is.
+    #[cfg(all(test, loom))]
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.lock().records.is_empty()
+    }
+
     /// Empties the list, unless something lives again. The contexts that ended ones kept alive may go with them.
     fn clear(&self) {
         let mut list = self.list.lock();
@@ -103,11 +136,11 @@ impl Members {
         if list.records.capacity() > KEPT {
             std::mem::swap(&mut ended, &mut list.records);
         } else {
-            ended.extend(list.records.drain(..));
+            ended.append(&mut list.records);
         }
         self.took(&mut list, ended.len());
         drop(list);
-        ended.into_iter().for_each(tasks::give_back);
+        ended.into_iter().for_each(R::taken_off);
     }
 
     /// Looks at the next few of the list, and takes those off that have ended.
@@ -131,16 +164,16 @@ impl Members {
         }
         self.took(&mut list, ended.len());
         drop(list);
-        ended.into_iter().for_each(tasks::give_back);
+        ended.into_iter().for_each(R::taken_off);
     }
 
-    fn took(&self, list: &mut List, count: usize) {
+    fn took(&self, list: &mut List<R>, count: usize) {
         list.swept += count as u64;
         self.counts.fetch_sub(count as u64 * ONE_ENDED, Ordering::AcqRel);
     }
 
     /// The next slice below `end`, from the end; where it begins, and how many were taken off so far.
-    fn slice(&self, end: usize) -> (Vec<Arc<Record>>, usize, u64) {
+    fn slice(&self, end: usize) -> (Vec<Arc<R>>, usize, u64) {
         let list = self.list.lock();
         let end = end.min(list.records.len());
         let begin = end.saturating_sub(SLICE);
@@ -156,50 +189,45 @@ pub(crate) fn members(root: Option<&Arc<Node>>) -> impl Iterator<Item = Vec<Arc<
     if root.is_none() {
         each_slice(&ROOTS, |roots| roots, |root| todo.push(root));
     }
-    let mut of: Option<Of> = None;
+    let mut at: Option<(Arc<Node>, Walk)> = None;
     std::iter::from_fn(move || {
         loop {
-            if let Some(records) = of.as_mut().and_then(Of::next) {
+            if let Some((node, walk)) = &mut at
+                && let Some(records) = walk.next(&node.members)
+            {
                 return Some(records);
             }
             let node = todo.pop()?;
             each_slice(&node.tree, |tree| &tree.children, |child| todo.push(child));
-            of = Some(Of::new(node));
+            at = Some((node, Walk::default()));
         }
     })
 }
 
 /// As [`members`], of one context alone.
 pub(super) fn of(node: Arc<Node>) -> impl Iterator<Item = Vec<Arc<Record>>> {
-    let mut of = Of::new(node);
-    std::iter::from_fn(move || of.next())
+    let mut walk = Walk::default();
+    std::iter::from_fn(move || walk.next(&node.members))
 }
 
-/// The members of one context.
-struct Of {
-    node: Arc<Node>,
-    /// Where the part that was listed begins.
-    end: usize,
-    /// How many had been taken off when the first slice was listed.
-    swept: u64,
+/// Where a walk over the members of one context stands.
+#[derive(Default)]
+pub(super) struct Walk {
+    /// Where the part that was listed begins, and how many had been taken off when its first slice was.
+    at: Option<(usize, u64)>,
     seen: Vec<u64>,
 }
 
-impl Of {
-    fn new(node: Arc<Node>) -> Self {
-        Self { node, end: usize::MAX, swept: 0, seen: Vec::new() }
-    }
-
-    fn next(&mut self) -> Option<Vec<Arc<Record>>> {
-        if self.end == 0 {
+impl Walk {
+    pub(super) fn next<R: Member>(&mut self, members: &Members<R>) -> Option<Vec<Arc<R>>> {
+        let end = self.at.map_or(usize::MAX, |(end, _)| end);
+        if end == 0 {
             return None;
         }
-        let first = self.end == usize::MAX;
-        let (mut records, begin, swept) = self.node.members.slice(self.end);
-        self.end = begin;
-        if first {
-            self.swept = swept;
-        } else if self.swept != swept {
+        let (mut records, begin, swept) = members.slice(end);
+        let (_, first) = *self.at.get_or_insert((begin, swept));
+        self.at = Some((begin, first));
+        if first != swept {
             let seen: HashSet<_> = self.seen.iter().copied().collect();
             records.retain(|record| !seen.contains(&record.id()));
         }
@@ -212,7 +240,7 @@ impl Of {
 
 /// Hands on the live contexts of a map under a lock, which is held for a slice at a time.
 fn each_slice<T>(
-    lock: &Mutex<T>,
+    lock: &parking_lot::Mutex<T>,
     map: impl Fn(&T) -> &BTreeMap<u64, Weak<Node>>,
     mut hand_on: impl FnMut(Arc<Node>),
 ) {
@@ -233,5 +261,99 @@ fn each_slice<T>(
             Some(last) => after = Bound::Excluded(last),
             None => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use super::*;
+
+    struct Item(u64, AtomicBool);
+
+    impl Member for Item {
+        fn id(&self) -> u64 {
+            self.0
+        }
+
+        fn has_ended(&self) -> bool {
+            self.1.load(Ordering::Acquire)
+        }
+
+        fn taken_off(_: Arc<Self>) {}
+    }
+
+    fn enter(members: &Members<Item>, id: u64) -> Arc<Item> {
+        let item = Arc::new(Item(id, AtomicBool::new(false)));
+        members.one_more();
+        members.enter(Arc::clone(&item));
+        item
+    }
+
+    fn end(members: &Members<Item>, item: &Item) {
+        item.1.store(true, Ordering::Release);
+        members.leave();
+    }
+
+    fn listed(members: &Members<Item>) -> usize {
+        members.list.lock().records.len()
+    }
+
+    #[test]
+    fn those_that_ended_never_outnumber_the_living_by_much_and_go_with_the_last() {
+        let members = Members::new();
+        let kept: Vec<_> = (0..10).map(|id| enter(&members, id)).collect();
+        for id in 10..10_000 {
+            end(&members, &enter(&members, id));
+            assert!(listed(&members) <= 10 + 2 * SWEEP, "{}", listed(&members));
+        }
+        // In whatever order they end: the cursor comes to each.
+        let many: Vec<_> = (10_000..20_000).map(|id| enter(&members, id)).collect();
+        for (at, item) in many.iter().enumerate() {
+            end(&members, item);
+            let live = kept.len() + many.len() - at - 1;
+            assert!(listed(&members) <= 3 * live + 4 * SWEEP, "{} of {live}", listed(&members));
+        }
+        kept.iter().for_each(|item| end(&members, item));
+        assert_eq!((members.live(), listed(&members)), (0, 0));
+    }
+
+    #[test]
+    fn a_walk_sees_what_lives_all_the_time_once_while_others_come_and_go() {
+        let members = Members::new();
+        let kept: HashSet<_> = (0..5000).map(|id| enter(&members, id)).map(|item| item.0).collect();
+        let (members, stop) = (&members, &AtomicBool::new(false));
+        thread::scope(|scope| {
+            for worker in 1..=2_u64 {
+                scope.spawn(move || {
+                    for round in 0.. {
+                        if stop.load(Ordering::Relaxed) {
+                            return;
+                        }
+                        let first = worker * 1_000_000_000 + round * 10_000;
+                        let some: Vec<_> =
+                            (first..first + 10_000).map(|id| enter(members, id)).collect();
+                        some.iter().for_each(|item| end(members, item));
+                    }
+                });
+            }
+            for _ in 0..200 {
+                let mut walk = Walk::default();
+                let mut seen = Vec::new();
+                while let Some(some) = walk.next(members) {
+                    seen.extend(some.iter().map(|item| item.0));
+                }
+                let once: HashSet<_> = seen.iter().copied().collect();
+                let missed = kept.difference(&once).count();
+                let twice = seen.len() - once.len();
+                stop.store(missed + twice > 0, Ordering::Relaxed);
+                assert_eq!((missed, twice), (0, 0));
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(members.live(), kept.len());
     }
 }

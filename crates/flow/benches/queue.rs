@@ -2,10 +2,11 @@
 //! `cargo bench -p forebay-flow --bench queue [-- ITEMS ROUNDS PRODUCERS PLACE CONTESTANT]`, the last three to see one
 //! alone: `1 task flow`.
 //!
-//! One consumer, 1 or 100 producer tasks, bound 64, a Tokio runtime with two workers. The consumer is a task beside the
-//! producers, or it runs in `block_on` on the main thread, where each wake of it goes through the kernel. The rounds of all
+//! One consumer, 1 or 100 producers, bound 64, a Tokio runtime with two workers. All are tasks, or one of them runs in
+//! `block_on` on the main thread, where each wake of it goes through the kernel: the consumer, or the only producer. The rounds of all
 //! contestants take turns, so that a busy moment of the machine meets all of them; the median of the rounds is printed,
-//! with the fastest and the slowest.
+//! with the fastest and the slowest, and beside it the median of its share of the time that tokio's mpsc took in the same
+//! round.
 #![expect(clippy::unwrap_used, reason = "a bench")]
 #![expect(
     clippy::disallowed_methods,
@@ -20,17 +21,29 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 const BOUND: usize = 64;
+/// Whose time the others' is set beside.
+const YARDSTICK: &str = "tokio mpsc";
 
-/// Where the consumer runs.
+/// Who runs in the main thread's `block_on`; the others are tasks.
 #[derive(Clone, Copy)]
-enum Consumer {
-    Task,
-    Main,
+enum OnMain {
+    Consumer,
+    Producer,
+    Nobody,
 }
+
+/// What it is called, who runs where, and with how many producers.
+type Place = (&'static str, OnMain, &'static [u64]);
+
+const PLACES: [Place; 3] = [
+    ("block_on", OnMain::Consumer, &[1, 100]),
+    ("producer", OnMain::Producer, &[1]),
+    ("task", OnMain::Nobody, &[1, 100]),
+];
 
 struct Race {
     runtime: Runtime,
-    consumer: Consumer,
+    on_main: OnMain,
     producers: u64,
     /// Items of each producer.
     each: u64,
@@ -41,7 +54,7 @@ type Contestant = (&'static str, fn(&Race) -> u64);
 const CONTESTANTS: [Contestant; 5] = [
     ("flow, recv", flow),
     ("flow, recv_many", flow_many),
-    ("tokio mpsc", tokio_mpsc),
+    (YARDSTICK, tokio_mpsc),
     ("async-channel", async_channel),
     ("flume", flume),
 ];
@@ -54,46 +67,66 @@ fn main() {
     println!(
         "{items} items, bound {BOUND}, {rounds} rounds; ns an item: median (fastest to slowest)"
     );
-    for (consumer, place) in [(Consumer::Main, "block_on"), (Consumer::Task, "task")] {
-        for producers in [1, 100] {
+    for (place, on_main, numbers) in PLACES {
+        for &producers in numbers {
             let wanted = number(2).is_none_or(|number| number == producers)
                 && args.get(3).is_none_or(|arg| arg == place);
             if wanted {
-                println!("{producers} producers, the consumer in a {place}");
-                compare(items, rounds, consumer, producers, only);
+                println!("{producers} producers, {}", on_main.as_str());
+                compare(items, rounds, on_main, producers, only);
             }
         }
     }
 }
 
-fn compare(items: u64, rounds: u64, consumer: Consumer, producers: u64, only: &str) {
+impl OnMain {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Consumer => "the consumer in a block_on",
+            Self::Producer => "the producer in a block_on",
+            Self::Nobody => "the consumer in a task",
+        }
+    }
+}
+
+fn compare(items: u64, rounds: u64, on_main: OnMain, producers: u64, only: &str) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     let each = items / producers;
-    let race = Race { runtime, consumer, producers, each };
+    let race = Race { runtime, on_main, producers, each };
     let contestants: Vec<_> =
         CONTESTANTS.into_iter().filter(|(name, _)| name.starts_with(only)).collect();
     let mut taken = vec![Vec::new(); contestants.len()];
-    for round in 0..=rounds {
-        for ((name, run), taken) in contestants.iter().zip(&mut taken) {
+    for round in 0..=rounds as usize {
+        for turn in 0..contestants.len() {
+            let at = (round + turn) % contestants.len();
+            let (name, run) = contestants[at];
             let began = Instant::now();
             let sum = run(&race);
             let passed = began.elapsed();
-            assert_eq!(
-                sum,
-                producers * (each * (each - 1) / 2),
-                "{name}: nothing lost, nothing twice"
-            );
+            let each_sum = each * (each - 1) / 2;
+            assert_eq!(sum, producers * each_sum, "{name}: nothing lost, nothing twice");
             // The first round warms up.
             if round > 0 {
-                taken.push(passed.as_nanos() as u64 / items);
+                taken[at].push(passed.as_nanos() as f64 / items as f64);
             }
         }
     }
-    for ((name, _), mut taken) in contestants.into_iter().zip(taken) {
-        taken.sort_unstable();
-        let (fastest, slowest) = (taken[0], taken[taken.len() - 1]);
-        println!("  {name:<16} {:>5}  ({fastest} to {slowest})", taken[taken.len() / 2]);
+    let yardstick = contestants.iter().position(|(name, _)| *name == YARDSTICK);
+    for ((name, _), own) in contestants.iter().zip(&taken) {
+        let (fastest, own_median, slowest) = spread(own.clone());
+        print!("  {name:<16} {own_median:>5.0}  ({fastest:.0} to {slowest:.0})");
+        if let Some(beside) = yardstick.map(|at| &taken[at]) {
+            let ratios = own.iter().zip(beside).map(|(own, beside)| own / beside).collect();
+            print!("{:>8.2} of {YARDSTICK}", spread(ratios).1);
+        }
+        println!();
     }
+}
+
+/// The least, the median and the greatest.
+fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
+    values.sort_by(f64::total_cmp);
+    (values[0], values[values.len() / 2], values[values.len() - 1])
 }
 
 /// Runs `consumer` and a `producer()` for each, until the consumer ends.
@@ -108,13 +141,19 @@ where
             runtime.spawn(producer());
         }
     };
-    match race.consumer {
-        Consumer::Main => {
+    match race.on_main {
+        OnMain::Consumer => {
             start();
             drop(producer);
             runtime.block_on(consumer)
         }
-        Consumer::Task => {
+        OnMain::Producer => {
+            let consumer = runtime.spawn(consumer);
+            runtime.block_on(producer());
+            drop(producer);
+            runtime.block_on(consumer).unwrap()
+        }
+        OnMain::Nobody => {
             let consumer = runtime.spawn(consumer);
             start();
             drop(producer);

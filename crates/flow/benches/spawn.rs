@@ -1,7 +1,7 @@
 //! What the registry costs: `cargo bench -p forebay-flow --bench spawn`.
 //!
-//! Spawning a task and waiting for it, and polling one, with the registry and bare, on a runtime of two threads. Every
-//! round measures every contestant once, in an order that turns; the table shows medians, and the median over the rounds
+//! Spawning a task and waiting for it, and polling one, with the registry and bare, on a runtime of one thread and on one of
+//! two. Every round measures every contestant once, in an order that turns; the table shows medians, and the median over the rounds
 //! of each one's time above the first's in the same round. Owns nothing.
 #![expect(clippy::unwrap_used, reason = "a bench")]
 #![expect(clippy::disallowed_methods, reason = "bare tasks are what is measured against")]
@@ -22,18 +22,21 @@ const COUNT: u64 = 1_000_000;
 const BATCH: u64 = 1_000;
 
 /// Nanoseconds a piece, on a runtime of its own.
-fn timed(work: impl Future<Output = ()>) -> f64 {
-    let runtime: Runtime = Builder::new_multi_thread().worker_threads(2).build().unwrap();
+fn timed<const THREADS: usize>(work: impl Future<Output = ()>) -> f64 {
+    let runtime: Runtime = match THREADS {
+        1 => Builder::new_current_thread().build().unwrap(),
+        _ => Builder::new_multi_thread().worker_threads(THREADS).build().unwrap(),
+    };
     let began = clock::now();
     runtime.block_on(work);
     (clock::now() - began).as_secs_f64() * 1e9 / COUNT as f64
 }
 
 /// From a task, as programs spawn.
-fn spawning<F: Future<Output = ()> + Send + 'static>(
+fn spawning<const THREADS: usize, F: Future<Output = ()> + Send + 'static>(
     batch: impl Fn() -> F + Send + 'static,
 ) -> f64 {
-    timed(async move {
+    timed::<THREADS>(async move {
         let all = async move {
             for _ in 0..COUNT / BATCH {
                 batch().await;
@@ -43,8 +46,8 @@ fn spawning<F: Future<Output = ()> + Send + 'static>(
     })
 }
 
-fn spawn_bare() -> f64 {
-    spawning(|| async {
+fn spawn_bare<const THREADS: usize>() -> f64 {
+    spawning::<THREADS, _>(|| async {
         let tasks: Vec<_> = (0..BATCH).map(|n| tokio::spawn(async move { n })).collect();
         for task in tasks {
             task.await.unwrap();
@@ -52,9 +55,9 @@ fn spawn_bare() -> f64 {
     })
 }
 
-fn spawn_owned() -> f64 {
+fn spawn_owned<const THREADS: usize>() -> f64 {
     let ctx = Ctx::root("bench");
-    spawning(move || {
+    spawning::<THREADS, _>(move || {
         let ctx = ctx.clone();
         async move {
             let tasks: Vec<_> = (0..BATCH).map(|n| ctx.spawn("task", async move { n })).collect();
@@ -65,9 +68,9 @@ fn spawn_owned() -> f64 {
     })
 }
 
-fn spawn_scoped() -> f64 {
+fn spawn_scoped<const THREADS: usize>() -> f64 {
     let ctx = Ctx::root("bench");
-    spawning(move || {
+    spawning::<THREADS, _>(move || {
         let scope = Scope::new(&ctx, "scope");
         async move {
             for _ in 0..BATCH {
@@ -92,24 +95,33 @@ async fn polls(count: u64) {
     .await;
 }
 
-fn poll_bare() -> f64 {
-    timed(async { tokio::spawn(polls(COUNT)).await.unwrap() })
+fn poll_bare<const THREADS: usize>() -> f64 {
+    timed::<THREADS>(async { tokio::spawn(polls(COUNT)).await.unwrap() })
 }
 
-fn poll_registered() -> f64 {
-    timed(async { Ctx::root("bench").spawn("task", polls(COUNT)).await.unwrap() })
+fn poll_registered<const THREADS: usize>() -> f64 {
+    timed::<THREADS>(async { Ctx::root("bench").spawn("task", polls(COUNT)).await.unwrap() })
 }
 
 fn main() {
     println!("{COUNT} each, {ROUNDS} rounds; last column: above the first\n");
+    on::<1>("one thread");
+    on::<2>("two threads");
+}
+
+fn on<const THREADS: usize>(runtime: &str) {
     match_up(
         ROUNDS,
-        "a task spawned, run, and waited for",
+        &format!("a task spawned, run, and waited for; {runtime}"),
         &[
-            ("tokio::spawn", spawn_bare),
-            ("Ctx::spawn", spawn_owned),
-            ("Scope::spawn", spawn_scoped),
+            ("tokio::spawn", spawn_bare::<THREADS>),
+            ("Ctx::spawn", spawn_owned::<THREADS>),
+            ("Scope::spawn", spawn_scoped::<THREADS>),
         ],
     );
-    match_up(ROUNDS, "a poll", &[("tokio::spawn", poll_bare), ("Ctx::spawn", poll_registered)]);
+    match_up(
+        ROUNDS,
+        &format!("a poll; {runtime}"),
+        &[("tokio::spawn", poll_bare::<THREADS>), ("Ctx::spawn", poll_registered::<THREADS>)],
+    );
 }

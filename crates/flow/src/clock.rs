@@ -37,6 +37,65 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// A moment on a real clock that is never paused, stands still for some milliseconds at a time (Linux: 1 to 10) and costs a
+/// quarter of [`now`] to read. For what is noted at every poll and read when somebody looks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Coarse(coarsetime::Instant);
+
+impl Coarse {
+    #[inline]
+    pub(crate) fn now() -> Self {
+        Self(coarsetime::Instant::now_without_cache_update())
+    }
+
+    /// As a number to keep in an atomic; never 0.
+    #[inline]
+    pub(crate) fn ticks(self) -> u64 {
+        self.0.as_ticks().max(1)
+    }
+
+    pub(crate) fn from_ticks(ticks: u64) -> Self {
+        Self(coarsetime::Instant::from_ticks(ticks))
+    }
+
+    pub(crate) fn elapsed(self) -> Duration {
+        // It saturates: a later moment was none at all ago.
+        Self::now().0.duration_since(self.0).into()
+    }
+}
+
+/// The moment at which something was made, to show its age later. A release build takes it from the [`Coarse`] clock; a
+/// debug build, that of tests, from Tokio's, which may be paused.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stamp(#[cfg(debug_assertions)] Instant, #[cfg(not(debug_assertions))] Coarse);
+
+#[cfg(debug_assertions)]
+impl Stamp {
+    pub(crate) fn now() -> Self {
+        Self(now())
+    }
+
+    pub(crate) fn instant(self) -> Instant {
+        self.0
+    }
+}
+
+#[cfg(not(debug_assertions))]
+impl Stamp {
+    #[inline]
+    pub(crate) fn now() -> Self {
+        Self(Coarse::now())
+    }
+
+    pub(crate) fn instant(self) -> Instant {
+        /// One moment on both clocks, so that a stamp is always the same instant.
+        static BASE: LazyLock<(Coarse, Instant)> = LazyLock::new(|| (Coarse::now(), now()));
+        let (base, instant) = *BASE;
+        let (after, before) = (self.0.0.duration_since(base.0), base.0.duration_since(self.0.0));
+        instant.checked_sub(before.into()).unwrap_or(instant) + Duration::from(after)
+    }
+}
+
 /// A handle to a source of time; cloning shares it.
 ///
 /// ```

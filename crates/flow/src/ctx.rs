@@ -1,6 +1,7 @@
 //! The context: cancellation with a cause, a deadline, a name, a parent.
 //!
-//! Owns the tree of contexts: each node knows its parent strongly and its children weakly, and how many tasks live below.
+//! Owns the tree of contexts: each node knows its parent strongly, its children weakly and its own tasks, and how many live
+//! in it and below.
 //! It is handed down as an argument and never ambient. Cancelling is polite: a future sees it through [`Ctx::run`] or
 //! [`Ctx::cancelled`]. Killing (the supervisor's last word, and the end of a scope) aborts every task below.
 //!
@@ -14,19 +15,22 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::Poll;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use self::members::Members;
 use crate::clock::Instant;
 use crate::orphans;
-use crate::tasks::{self, Name};
+use crate::tasks::{self, Name, Record};
 
+mod members;
 mod tree;
 
+pub(crate) use self::members::members;
 pub use self::tree::{Branch, tree};
 
 /// Why a context was cancelled.
@@ -295,7 +299,7 @@ impl Ctx {
     /// How many tasks and threads live in this context and below.
     #[must_use]
     pub fn live(&self) -> usize {
-        self.node.live.load(Ordering::Acquire)
+        self.node.members.live()
     }
 
     /// Waits until no task or thread lives here or below. Cancel safe. Unbounded: give it a deadline.
@@ -310,7 +314,7 @@ impl Ctx {
         }
     }
 
-    /// Cancels, then aborts every task here and below at its next await. Threads only see the cancel.
+    /// Cancels, then ends every task here and below at its next await. Threads only see the cancel.
     pub(crate) fn kill(&self, cause: Cause) {
         self.node.cancel(&cause);
         self.node.kill();
@@ -339,7 +343,7 @@ pub(crate) struct Node {
     link: Link,
     cancelled: AtomicBool,
     killed: AtomicBool,
-    live: AtomicUsize,
+    members: Members,
     on_cancel: Notify,
     on_idle: Notify,
     tree: Mutex<Tree>,
@@ -369,7 +373,7 @@ impl Node {
             link,
             cancelled: AtomicBool::new(false),
             killed: AtomicBool::new(false),
-            live: AtomicUsize::new(0),
+            members: Members::default(),
             on_cancel: Notify::new(),
             on_idle: Notify::new(),
             tree: Mutex::new(Tree::default()),
@@ -454,17 +458,14 @@ impl Node {
             let cause = tree.cause.clone();
             let below: Vec<_> = tree.children.values().filter_map(Weak::upgrade).collect();
             drop(tree);
-            killed.push(node.id);
+            killed.push(Arc::clone(&node));
             for child in below {
                 child.cancel(cause.as_ref().unwrap_or(&Cause::Terminated));
                 todo.push(child);
             }
         }
-        // A task that is being spawned counts before it looks whether its context was killed: if it does not count yet,
-        // it will see that it was.
-        fence(Ordering::SeqCst);
-        if self.live.load(Ordering::Acquire) > 0 {
-            tasks::abort_owned(killed);
+        for node in killed {
+            members::of(node).flatten().for_each(|record| record.kill());
         }
     }
 
@@ -472,27 +473,31 @@ impl Node {
         self.tree.lock().cause.clone()
     }
 
-    pub(crate) fn is_killed(&self) -> bool {
-        self.killed.load(Ordering::Relaxed)
-    }
-
-    /// Counts a task in here and in every context above.
-    pub(crate) fn task_started(&self) {
-        let mut node = Some(self);
-        while let Some(at) = node {
-            at.live.fetch_add(1, Ordering::AcqRel);
-            node = at.parent.as_deref();
+    /// Counts a task or thread here and in every context above, and lists it here. Tells it when this context was killed.
+    pub(crate) fn admit(&self, record: &Arc<Record>) {
+        self.line().for_each(|node| node.members.one_more());
+        self.members.enter(Arc::clone(record));
+        // Who kills takes the list's lock after saying so: either it finds the record, or this sees what it said.
+        if self.killed.load(Ordering::Relaxed) {
+            record.kill();
         }
     }
 
-    pub(crate) fn task_ended(&self) {
-        let mut node = Some(self);
-        while let Some(at) = node {
-            if at.live.fetch_sub(1, Ordering::AcqRel) == 1 {
-                at.on_idle.notify_waiters();
+    /// One that was admitted here has ended, and is marked so.
+    pub(crate) fn dismiss(&self) {
+        if self.members.leave() {
+            self.on_idle.notify_waiters();
+        }
+        for above in self.line().skip(1) {
+            if above.members.one_less() {
+                above.on_idle.notify_waiters();
             }
-            node = at.parent.as_deref();
         }
+    }
+
+    /// This one and those above it.
+    fn line(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |node| node.parent.as_deref())
     }
 }
 

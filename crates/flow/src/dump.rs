@@ -104,7 +104,7 @@ pub struct Dump {
 #[must_use]
 pub fn take() -> Dump {
     let mut census = Census::new(Duration::ZERO);
-    tasks::shards().flatten().for_each(|record| census.add(record.glance()));
+    tasks::slices().flatten().for_each(|record| census.add(record.glance()));
     census.finish()
 }
 
@@ -123,7 +123,7 @@ pub async fn gather() -> Dump {
 /// As [`gather`]; each group's `settled` counts those at least as old as `age`.
 pub(crate) async fn gather_settled(age: Duration) -> Dump {
     let mut census = Census::new(age);
-    for records in tasks::shards() {
+    for records in tasks::slices() {
         // Let go as they are looked at, too: a whole shard's at once would take as long as to list them.
         let mut records = records.into_iter();
         while records.len() > 0 {
@@ -177,7 +177,8 @@ impl Dump {
 pub(crate) async fn stacks_of<K: Send + 'static>(ids: Vec<(K, u64)>) -> Vec<(K, Stack)> {
     // The semaphore is never closed; without a turn there would only be more polls at once.
     let _turn = TURN.acquire().await;
-    let asked = ids.into_iter().filter_map(|(key, id)| Some((key, id, tasks::ask(id)?)));
+    let mut answers = tasks::ask(&ids.iter().map(|(_, id)| *id).collect());
+    let asked = ids.into_iter().filter_map(|(key, id)| Some((key, id, answers.remove(&id)?)));
     let asked: Vec<_> = asked.collect();
     let deadline = clock::now() + ANSWER_WITHIN;
     let mut captured = Vec::new();
@@ -192,6 +193,19 @@ pub(crate) async fn stacks_of<K: Send + 'static>(ids: Vec<(K, u64)>) -> Vec<(K, 
     });
     // It fails only when the runtime is shutting down: then there are no stacks.
     read.await.unwrap_or_default()
+}
+
+impl Group {
+    /// Keeps the first few by id.
+    fn sample(&mut self, id: u64) {
+        if self.sample.len() < MAX_STACKS_PER_GROUP {
+            self.sample.push(id);
+        } else if let Some(last) = self.sample.iter_mut().max()
+            && id < *last
+        {
+            *last = id;
+        }
+    }
 }
 
 type Key = (Name, Kind, &'static Location<'static>, State, Option<(&'static str, Arc<str>)>);
@@ -232,9 +246,7 @@ impl Census {
         group.oldest = group.oldest.max(age);
         group.longest_wait = group.longest_wait.max(waited);
         group.longest_poll = group.longest_poll.max(running);
-        if group.sample.len() < MAX_STACKS_PER_GROUP {
-            group.sample.push(id);
-        }
+        group.sample(id);
     }
 
     fn finish(self) -> Dump {

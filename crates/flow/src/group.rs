@@ -17,11 +17,11 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinHandle;
 
 use crate::clock::Instant;
 use crate::ctx::{Cause, Ctx, Stopped};
 use crate::panic::{self, Panic};
+use crate::spawn::Unowned;
 use crate::tasks::Name;
 
 /// Why a task of a group did not give what it should.
@@ -114,7 +114,7 @@ pub struct Group<T, E> {
     name: Name,
     limit: usize,
     places: Arc<Semaphore>,
-    tasks: VecDeque<JoinHandle<Option<T>>>,
+    tasks: VecDeque<Unowned<Option<T>>>,
     failed: Arc<parking_lot::Mutex<Option<GroupError<E>>>>,
 }
 
@@ -221,7 +221,7 @@ impl<T: Send + 'static, E: Send + 'static> Group<T, E> {
             drop(place);
             value.ok()
         };
-        let (_, handle) = self.ctx.spawn_unowned(self.name.clone(), location, task);
+        let handle = self.ctx.spawn_unowned(self.name.clone(), location, task);
         self.tasks.push_back(handle);
     }
 
@@ -252,7 +252,7 @@ impl<T: Send + 'static, E: Send + 'static> Group<T, E> {
             let ended = task.await;
             self.tasks.pop_front();
             // A task is aborted only from outside, by a kill of the context above.
-            results.extend(ended.ok().flatten());
+            results.extend(ended.flatten());
         }
         if let Some(error) = self.failed.lock().take() {
             return Err(error);
@@ -396,7 +396,7 @@ where
                     drop(place);
                     ended
                 };
-                ctx.spawn_unowned(name.clone(), location, task).1
+                ctx.spawn_unowned(name.clone(), location, task)
             });
             parts.push((key, handle));
         }
@@ -407,7 +407,7 @@ where
 type Ended<T> = Result<Result<T, Panic>, Stopped>;
 
 /// Waits for the parts while there is time, and then takes what is there.
-async fn gather<K, T>(ctx: &Ctx, parts: Vec<(K, Option<JoinHandle<Ended<T>>>)>) -> Partial<K, T> {
+async fn gather<K, T>(ctx: &Ctx, parts: Vec<(K, Option<Unowned<Ended<T>>>)>) -> Partial<K, T> {
     let mut partial = Partial { finished: Vec::new(), missing: Vec::new() };
     for (key, handle) in parts {
         let Some(mut handle) = handle else {
@@ -415,8 +415,8 @@ async fn gather<K, T>(ctx: &Ctx, parts: Vec<(K, Option<JoinHandle<Ended<T>>>)>) 
             continue;
         };
         let ended = match ctx.run(&mut handle).await {
-            Ok(ended) => ended.ok(),
-            Err(_) if handle.is_finished() => handle.await.ok(),
+            Ok(ended) => ended,
+            Err(_) if handle.is_finished() => handle.await,
             // It may be between two awaits: nobody waits for that.
             Err(_) => None,
         };

@@ -171,7 +171,7 @@
 //! | `make(chan T)` | a bound of zero |
 //! | `select` | `tokio::select!`, see below; with `default`: `try_submit`, `try_recv` |
 //! | `singleflight`, `semaphore.Weighted`, `rate.Limiter` | [`flight::Flight`], [`admit::Slots`], [`admit::Rate`] |
-//! | `sync.Mutex` with go-deadlock | [`lock`] |
+//! | `sync.Mutex` and `sync.RWMutex` with go-deadlock | [`lock`]: `Mutex` and `RwLock`, blocking and async |
 //! | goleak; SIGQUIT's dump; `/debug/pprof/goroutine` | [`leak`]; `sigquit`; `debug` |
 //!
 //! Two things differ. First, a task can be dropped at any await, by its owner or because another arm of a `select!` was

@@ -13,14 +13,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
 use crate::clock::Instant;
 use crate::ctx::{Cause, Ctx};
 use crate::orphans;
 use crate::panic::{self, Panic};
 use crate::stacks;
-use crate::tasks::{self, Kind, Name, Record, Registered};
+use crate::tasks::{self, Kind, Name, Orders, Record, Registered};
 
 /// How long an aborted task gets to reach its next await before it is left behind.
 pub(crate) const ABORT_GRACE: Duration = Duration::from_secs(1);
@@ -50,8 +50,11 @@ impl std::error::Error for TaskError {}
 /// Await it (or call [`Task::join`]) for the result. Dropping the join future drops the handle with it.
 #[must_use = "dropping the handle aborts the task"]
 pub struct Task<T> {
-    handle: JoinHandle<T>,
-    record: Arc<Record>,
+    /// Of `None`: its context was killed.
+    handle: JoinHandle<Option<T>>,
+    id: u64,
+    /// Until it is dropped.
+    record: Option<Arc<Record>>,
 }
 
 impl<T> Task<T> {
@@ -85,7 +88,7 @@ impl<T> Task<T> {
     /// Its id in the registry.
     #[must_use]
     pub fn id(&self) -> u64 {
-        self.record.id()
+        self.id
     }
 }
 
@@ -103,16 +106,24 @@ impl<T> Future for Task<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let joined = std::task::ready!(Pin::new(&mut self.handle).poll(cx));
-        Poll::Ready(joined.map_err(|error| match error.try_into_panic() {
-            Ok(payload) => TaskError::Panicked(Panic::caught_elsewhere(payload)),
-            Err(_) => TaskError::Cancelled(self.record.owner().cause().unwrap_or(Cause::Dropped)),
-        }))
+        let killed = match joined.map_err(JoinError::try_into_panic) {
+            Ok(Some(value)) => return Poll::Ready(Ok(value)),
+            Err(Ok(payload)) => {
+                return Poll::Ready(Err(TaskError::Panicked(Panic::caught_elsewhere(payload))));
+            }
+            Ok(None) | Err(Err(_)) => {
+                let owner = self.record.as_ref().and_then(|record| record.owner());
+                owner.and_then(|owner| owner.cause()).unwrap_or(Cause::Dropped)
+            }
+        };
+        Poll::Ready(Err(TaskError::Cancelled(killed)))
     }
 }
 
 impl<T> Drop for Task<T> {
     fn drop(&mut self) {
         self.let_go();
+        self.record.take().map(tasks::give_back);
     }
 }
 
@@ -131,7 +142,7 @@ impl Ctx {
         F::Output: Send + 'static,
     {
         let (record, handle) = self.start(name.into(), Location::caller(), fut);
-        Task { handle, record }
+        Task { handle, id: record.id(), record: Some(record) }
     }
 
     /// Starts a task whose owner is this context alone: it ends by itself or when the context is killed.
@@ -140,13 +151,12 @@ impl Ctx {
         name: Name,
         location: &'static Location<'static>,
         fut: F,
-    ) -> (u64, JoinHandle<F::Output>)
+    ) -> Unowned<F::Output>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let (record, handle) = self.start(name, location, fut);
-        (record.id(), handle)
+        Unowned { handle: self.start(name, location, fut).1 }
     }
 
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns tasks")]
@@ -155,17 +165,34 @@ impl Ctx {
         name: Name,
         location: &'static Location<'static>,
         fut: F,
-    ) -> (Arc<Record>, JoinHandle<F::Output>)
+    ) -> (Arc<Record>, JoinHandle<Option<F::Output>>)
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
         let owner = Arc::clone(self.node());
-        let (registered, record) =
-            Registered::new(tasks::next_id(), name, Kind::Task, owner, location);
-        let handle = tokio::spawn(Tracked { fut, registered });
-        record.adopt(handle.abort_handle());
-        (record, handle)
+        let (registered, record) = Registered::new(name, Kind::Task, owner, location);
+        (record, tokio::spawn(Tracked { fut: Some(fut), registered }))
+    }
+}
+
+/// The result of a task that its context owns: nothing when that was killed first, or when it panicked. Dropping this does
+/// not end the task.
+pub(crate) struct Unowned<T> {
+    handle: JoinHandle<Option<T>>,
+}
+
+impl<T> Unowned<T> {
+    pub(crate) fn is_finished(&self) -> bool {
+        self.handle.is_finished()
+    }
+}
+
+impl<T> Future for Unowned<T> {
+    type Output = Option<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        Pin::new(&mut self.handle).poll(cx).map(|joined| joined.ok().flatten())
     }
 }
 
@@ -174,27 +201,33 @@ pin_project! {
     struct Tracked<F> {
         // In this order: the future is gone when the record goes.
         #[pin]
-        fut: F,
+        fut: Option<F>,
         registered: Registered,
     }
 }
 
 impl<F: Future> Future for Tracked<F> {
-    type Output = F::Output;
+    /// None when it was killed.
+    type Output = Option<F::Output>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let this = self.project();
-        let asker = this.registered.asker();
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let orders = this.registered.orders();
         let polled = {
             let _poll = this.registered.enter();
-            match asker {
-                None => this.fut.poll(cx),
-                Some(asker) => {
-                    let (polled, captured) = stacks::poll_capturing(this.fut, cx);
+            match (this.fut.as_mut().as_pin_mut(), orders) {
+                (Some(fut), None) => fut.poll(cx).map(Some),
+                (Some(fut), Some(Orders::Capture(asker))) => {
+                    let (polled, captured) = stacks::poll_capturing(fut, cx);
                     // Who asked may be gone.
                     drop(asker.send(captured));
-                    polled
+                    polled.map(Some)
                 }
+                (Some(_), Some(Orders::Die)) => {
+                    this.fut.set(None);
+                    Poll::Ready(None)
+                }
+                (None, _) => Poll::Ready(None),
             }
         };
         match polled {

@@ -3,11 +3,8 @@
 //! Owns nothing beyond the one poll. What a leaf gets is the task's own waker, so the poll is like any other to it: a
 //! spurious one, which every future must bear. Reading symbols is slow and happens later, off the runtime: see [`read`].
 //!
-//! The waker is `unsafe`; its tests run under valgrind (from `crates/flow`, IT being the binary of `tests/it`):
-//!
-//! ```text
-//! valgrind --error-exitcode=1 --fair-sched=yes IT dump::being dump::a_task_that --test-threads=1
-//! ```
+//! The waker is `unsafe`: [`std::task::Wake`] has no say in what a clone is, and the clone is where the trace is taken.
+//! Its tests below need no runtime and run under memcheck and helgrind (`cargo xtask models`).
 //!
 //! ```text
 //! wrapper ─poll(capturing waker)─► user's future ─► … ─► leaf: waker.clone() ─► backtrace, and the real waker
@@ -21,7 +18,11 @@ use std::pin::Pin;
 use std::ptr;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
+#[cfg(not(helgrind))]
 use parking_lot::Mutex;
+
+#[cfg(helgrind)]
+use crate::sync::Mutex;
 
 /// How many leaves of one task are captured; a task that joins more names the rest by number.
 const LEAVES: usize = 8;
@@ -75,7 +76,7 @@ static VTABLE: RawWakerVTable =
 /// # Safety
 /// `data` is a live [`Capture`].
 unsafe fn clone_capturing(data: *const ()) -> RawWaker {
-    // SAFETY: the caller's promise; a `Capture` is only ever shared, and its list has a lock.
+    // SAFETY: the caller's promise; while a waker over it lives a `Capture` is only shared, and its list has a lock.
     let capture = unsafe { &*data.cast::<Capture<'_>>() };
     let mut captured = capture.captured.lock();
     if captured.traces.len() < LEAVES {
@@ -107,9 +108,13 @@ pub(crate) fn poll_capturing<F: Future>(
     cx: &mut Context<'_>,
 ) -> (Poll<F::Output>, Captured) {
     let capture = Capture { real: cx.waker(), captured: Mutex::default() };
-    // SAFETY: `capture` lives until after the poll. The waker made over it is lent, never given away, and each clone of
-    // it is the real waker, so nothing refers to `capture` once the poll has returned. The functions of the table may run
-    // on any thread: they only read a `&Waker`, which is `Sync`, and a list under a lock.
+    // SAFETY: the contract of a table of a raw waker:
+    // - `data` is live for every call: `capture` outlives `waker`, declared after it, also when the poll panics. The
+    //   waker is only lent to the poll, and what one can keep of it is a clone: the real waker, which knows no capture.
+    // - the functions may run on any thread, while the poll lasts (a leaf may share the `&Waker` with threads that it
+    //   waits for): they read a `&Waker`, which is `Sync`, and a list under a lock.
+    // - `wake` consumes a waker and needs an owned one; here it only runs for this one, which nobody is given to own.
+    // - a clone takes over the reference that cloning the real waker counts, under that one's own table.
     let waker = unsafe { Waker::new(ptr::from_ref(&capture).cast(), &VTABLE) };
     let polled = fut.poll(&mut Context::from_waker(&waker));
     drop(waker);
@@ -183,8 +188,141 @@ fn of_this_crate(frame: &Frame) -> bool {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use super::{parse, trim};
+    use std::future::poll_fn;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Wake, Waker};
+    use std::thread;
+
+    use super::{LEAVES, parse, poll_capturing, trim};
+
+    /// A task's own waker, which counts.
+    #[derive(Default)]
+    struct Counted(AtomicUsize);
+
+    impl Wake for Counted {
+        fn wake(self: Arc<Self>) {
+            self.wake_by_ref();
+        }
+
+        fn wake_by_ref(self: &Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn counted() -> (Arc<Counted>, Waker) {
+        let counted = Arc::new(Counted::default());
+        (Arc::clone(&counted), Waker::from(counted))
+    }
+
+    // One thread beside the polling one, and joined: what std does as threads come and go looks like races to helgrind.
+    // The clones travel through the ring, whose handovers it is told of.
+
+    #[test]
+    fn waker_clones_are_woken_and_dropped_on_another_thread_while_the_poll_goes_on() {
+        let (counted, real) = counted();
+        let (mut tx, mut rx) = crate::ring::new::<Waker>(2);
+        let (polled, captured) = thread::scope(|scope| {
+            let other = scope.spawn(move || {
+                for n in 0..LEAVES + 2 {
+                    let kept = loop {
+                        match rx.pop() {
+                            Some(kept) => break kept,
+                            None => thread::yield_now(),
+                        }
+                    };
+                    if n % 2 == 0 {
+                        kept.wake();
+                    }
+                }
+            });
+            let leaf = pin!(poll_fn(|cx: &mut Context<'_>| {
+                for _ in 0..LEAVES + 2 {
+                    let mut clone = cx.waker().clone();
+                    while let Err(full) = tx.push(clone) {
+                        clone = full.0;
+                        thread::yield_now();
+                    }
+                    cx.waker().wake_by_ref();
+                }
+                Poll::<()>::Pending
+            }));
+            let polled = poll_capturing(leaf, &mut Context::from_waker(&real));
+            other.join().unwrap();
+            polled
+        });
+        assert!(polled.is_pending());
+        assert_eq!((captured.traces.len(), captured.more), (LEAVES, 2));
+        assert_eq!(counted.0.load(Ordering::Relaxed), LEAVES + 2 + LEAVES / 2 + 1);
+        drop((real, tx));
+        assert_eq!(Arc::strong_count(&counted), 1, "each clone was dropped once");
+    }
+
+    #[test]
+    fn waker_is_cloned_and_woken_by_two_threads_at_once_while_the_poll_waits() {
+        let (counted, real) = counted();
+        let each = |waker: &Waker| {
+            for _ in 0..LEAVES {
+                waker.wake_by_ref();
+                let kept = waker.clone();
+                assert!(!kept.will_wake(waker), "the real one");
+                kept.wake();
+            }
+        };
+        let leaf = pin!(poll_fn(|cx: &mut Context<'_>| {
+            let waker = cx.waker();
+            thread::scope(|scope| {
+                let other = scope.spawn(|| each(waker));
+                each(waker);
+                other.join().unwrap();
+            });
+            Poll::<()>::Pending
+        }));
+        let (polled, captured) = poll_capturing(leaf, &mut Context::from_waker(&real));
+        assert!(polled.is_pending());
+        assert_eq!((captured.traces.len(), captured.more), (LEAVES, LEAVES));
+        assert_eq!(counted.0.load(Ordering::Relaxed), 4 * LEAVES);
+        drop(real);
+        assert_eq!(Arc::strong_count(&counted), 1, "each clone was dropped once");
+    }
+
+    #[test]
+    fn waker_clones_outlive_the_poll_and_know_nothing_of_it() {
+        let (counted, real) = counted();
+        let mut kept = None;
+        let leaf = pin!(poll_fn(|cx: &mut Context<'_>| {
+            kept = Some(cx.waker().clone());
+            Poll::Ready(7)
+        }));
+        let (polled, _) = poll_capturing(leaf, &mut Context::from_waker(&real));
+        assert_eq!(polled, Poll::Ready(7));
+        let kept = kept.unwrap();
+        assert!(kept.will_wake(&real));
+        thread::scope(|scope| scope.spawn(move || kept.wake()).join().unwrap());
+        assert_eq!(counted.0.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn waker_clones_outlive_a_poll_that_panics() {
+        let (counted, real) = counted();
+        let mut kept = None;
+        let leaf = pin!(poll_fn(|cx: &mut Context<'_>| -> Poll<()> {
+            kept = Some(cx.waker().clone());
+            panic!("in the poll")
+        }));
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            poll_capturing(leaf, &mut Context::from_waker(&real))
+        }));
+        assert!(polled.is_err());
+        kept.unwrap().wake();
+        assert_eq!(counted.0.load(Ordering::Relaxed), 1);
+        drop(real);
+        assert_eq!(Arc::strong_count(&counted), 1);
+    }
 
     #[test]
     fn a_trace_is_cut_to_the_frames_between_the_leaf_and_the_wrapper() {

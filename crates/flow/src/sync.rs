@@ -8,7 +8,7 @@
 pub(crate) use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize};
 
 #[cfg(helgrind)]
-pub(crate) use self::annotated::{AtomicU8, AtomicU64, AtomicUsize};
+pub(crate) use self::annotated::{AtomicU8, AtomicU64, AtomicUsize, Mutex};
 #[cfg(loom)]
 pub(crate) use loom::sync::{
     Arc,
@@ -24,7 +24,7 @@ pub(crate) use std::sync::{
 pub(crate) use self::modelled::Mutex;
 #[cfg(loom)]
 pub(crate) use loom::cell::UnsafeCell;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, helgrind)))]
 pub(crate) use parking_lot::Mutex;
 
 /// std's cell with loom's access by closure, so that one text serves both.
@@ -73,6 +73,7 @@ mod modelled {
 #[cfg(helgrind)]
 #[expect(dead_code, reason = "each width has every method; not each is used of each")]
 mod annotated {
+    use std::ops::{Deref, DerefMut};
     use std::sync::atomic::{self, Ordering};
 
     // Of `VG_USERREQ__HG_…` in valgrind/helgrind.h.
@@ -153,6 +154,59 @@ mod annotated {
                 }
             }
         };
+    }
+
+    /// parking_lot's mutex, whose unlocking helgrind is told of.
+    #[derive(Debug, Default)]
+    pub struct Mutex<T>(parking_lot::Mutex<T>);
+
+    pub struct Guard<'a, T> {
+        at: usize,
+        guard: parking_lot::MutexGuard<'a, T>,
+    }
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(parking_lot::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> Guard<'_, T> {
+            self.locked(self.0.lock())
+        }
+
+        pub(crate) fn try_lock(&self) -> Option<Guard<'_, T>> {
+            self.0.try_lock().map(|guard| self.locked(guard))
+        }
+
+        pub(crate) fn into_inner(self) -> T {
+            self.0.into_inner()
+        }
+
+        fn locked<'a>(&self, guard: parking_lot::MutexGuard<'a, T>) -> Guard<'a, T> {
+            let at = &raw const self.0 as usize;
+            request(RECEIVE, at, 0);
+            Guard { at, guard }
+        }
+    }
+
+    impl<T> Drop for Guard<'_, T> {
+        fn drop(&mut self) {
+            request(SEND, self.at, 0);
+        }
+    }
+
+    impl<T> Deref for Guard<'_, T> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            &self.guard
+        }
+    }
+
+    impl<T> DerefMut for Guard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            &mut self.guard
+        }
     }
 
     annotated!(AtomicU8, u8);

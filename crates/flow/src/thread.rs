@@ -120,8 +120,7 @@ where
     let inner = own.clone();
     let (tell, result) = oneshot::channel();
     let os_name = name.to_string();
-    let (mut registered, _) =
-        Registered::new(tasks::next_id(), name, Kind::Thread, Arc::clone(ctx.node()), location);
+    let (mut registered, _) = Registered::new(name, Kind::Thread, Arc::clone(ctx.node()), location);
     let handle = thread::Builder::new().name(os_name).spawn(move || {
         let outcome = {
             let _run = registered.enter();

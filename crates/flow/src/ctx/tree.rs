@@ -3,7 +3,6 @@
 //! Owns nothing. It visits a bounded number of contexts, each under its lock for a moment, and says how many it did not.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use super::{Cause, Node, ROOTS};
@@ -72,8 +71,7 @@ impl Walk {
     fn branch(&mut self, name: Name, nodes: Vec<Arc<Node>>, depth: usize) -> Branch {
         let causes: Vec<_> =
             nodes.iter().filter_map(|node| node.tree.lock().cause.clone()).collect();
-        let (contexts, live) =
-            (nodes.len(), nodes.iter().map(|node| node.live.load(Ordering::Acquire)).sum());
+        let (contexts, live) = (nodes.len(), nodes.iter().map(|node| node.members.live()).sum());
         let (below, unvisited) = self.below(nodes, depth);
         Branch {
             name,

@@ -6,6 +6,8 @@
 //! | waits for | ends when | known holders |
 //! |---|---|---|
 //! | a [`lock`] | its holder lets go | the task or thread that took it |
+//! | a [`lock`], to write | its writer or all of its readers let go | the tasks or threads that took it |
+//! | a [`lock`], to read | its writer lets go; behind a writer in line, that one has been | the writer |
 //! | room in a [`queue`] | any of its receivers takes an item | the tasks that last received |
 //! | [slots](crate::admit::Slots), a [budget]'s bytes | any permit comes back | those who said that they keep theirs |
 //!
@@ -28,7 +30,7 @@ use self::knots::{Ends, Resource, Wait, knots};
 use crate::budget;
 use crate::clock::{self, Instant};
 use crate::ctx::Ctx;
-use crate::lock;
+use crate::lock::{self, Access, HeldLock, Holding};
 use crate::queue;
 use crate::spawn::Task;
 use crate::tasks::{self, Kind, Name, TaskInfo, Waits};
@@ -132,9 +134,16 @@ impl Cycle {
     }
 }
 
-/// What can be waited for, by the address of the name that waiters note.
+/// What can be waited for, by the address of the name that waiters note and what they call it.
 struct Known {
     key: usize,
+    what: &'static str,
+    /// What those who hold it are said to have; none is told twice.
+    has: Vec<Has>,
+}
+
+struct Has {
+    who: u64,
     what: &'static str,
     taken_at: Option<&'static Location<'static>>,
 }
@@ -149,17 +158,41 @@ const BUDGET: &str = "budget";
 const QUEUE: &str = "room in queue";
 
 fn resources() -> Vec<(Known, Resource)> {
-    let locks = lock::held().into_iter().map(|held| {
-        let known = Known { key: address(&held.name), what: lock::WAITS, taken_at: held.taken_at };
-        (known, Resource { ends: Ends::ByAll, holders: vec![held.holder] })
-    });
-    let any = |what, key, holders| {
-        (Known { key, what, taken_at: None }, Resource { ends: Ends::ByAny, holders })
+    let locks = lock::held().into_iter().flat_map(locked);
+    let any = |what, key, holders: Vec<u64>| {
+        let has = holders.iter().map(|who| Has { who: *who, what, taken_at: None }).collect();
+        (Known { key, what, has }, Resource { ends: Ends::ByAny, holders })
     };
     let shares = budget::keepers();
     let shares = shares.into_iter().map(|(name, who)| any(BUDGET, address(&name), who));
     let queues = queue::drained_by().into_iter().map(|(key, who)| any(QUEUE, key, who));
     locks.chain(shares).chain(queues).collect()
+}
+
+/// A lock as what its waiters wait for: a reader-writer lock is two things.
+fn locked(lock: HeldLock) -> Vec<(Known, Resource)> {
+    let key = address(&lock.name);
+    let has =
+        |held: &Holding| Has { who: held.who, what: held.access.words(), taken_at: held.taken_at };
+    let thing = |access: Access, has, holders| {
+        let known = Known { key, what: access.words(), has };
+        (known, Resource { ends: Ends::ByAll, holders })
+    };
+    let holders: Vec<_> = lock.holders.iter().map(|held| held.who).collect();
+    let has = lock.holders.iter().map(has).collect();
+    match lock.holders.first().map(|held| held.access) {
+        None => Vec::new(),
+        Some(Access::Lock) => vec![thing(Access::Lock, has, holders)],
+        Some(Access::Write) => {
+            let to_read = thing(Access::Read, Vec::new(), holders.clone());
+            vec![thing(Access::Write, has, holders), to_read]
+        }
+        // Readers keep no reader out, but the writer in line does.
+        Some(Access::Read) => {
+            let before = lock.first_writer.into_iter().collect();
+            vec![thing(Access::Write, has, holders), thing(Access::Read, Vec::new(), before)]
+        }
+    }
 }
 
 /// Every cycle of the process, now.
@@ -229,7 +262,7 @@ fn look(wanted: impl Fn(u64) -> bool) -> Vec<Cycle> {
     if knots.is_empty() {
         return Vec::new();
     }
-    let holds = Holds::new(&waiting, &known, &resources);
+    let holds = Holds::new(&waiting, &known);
     let told = knots.iter().map(|knot| {
         let stuck = knot.members.iter().map(|at| stuck(&waiting[*at], &holds));
         // One that was killed meanwhile is no cycle any more.
@@ -242,20 +275,19 @@ fn look(wanted: impl Fn(u64) -> bool) -> Vec<Cycle> {
 struct Holds(HashMap<u64, Vec<Held>>);
 
 impl Holds {
-    fn new(waiting: &[Waits], known: &[Known], resources: &[Resource]) -> Self {
+    fn new(waiting: &[Waits], known: &[Known]) -> Self {
         // A name is known from those who wait for it: in a cycle there is always one.
         let names: HashMap<usize, &Arc<str>> =
             waiting.iter().map(|wait| (address(&wait.name), &wait.name)).collect();
         let mut holds: HashMap<u64, Vec<Held>> = HashMap::new();
-        for (known, resource) in known.iter().zip(resources) {
+        for known in known {
             let Some(name) = names.get(&known.key) else { continue };
-            let what = match known.what {
-                QUEUE => format!("the receiving end of queue `{name}`"),
-                what => format!("{what} `{name}`"),
-            };
-            for holder in &resource.holders {
-                let held = Held { what: what.clone(), taken_at: known.taken_at };
-                holds.entry(*holder).or_default().push(held);
+            for has in &known.has {
+                let what = match has.what {
+                    QUEUE => format!("the receiving end of queue `{name}`"),
+                    what => format!("{what} `{name}`"),
+                };
+                holds.entry(has.who).or_default().push(Held { what, taken_at: has.taken_at });
             }
         }
         holds.values_mut().for_each(|held| held.sort_by(|a, b| a.what.cmp(&b.what)));

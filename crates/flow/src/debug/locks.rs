@@ -50,16 +50,9 @@ fn kind(kind: Kind) -> &'static str {
     match kind {
         Kind::Mutex => "async",
         Kind::SyncMutex => "sync",
+        Kind::RwLock => "async rw",
+        Kind::SyncRwLock => "sync rw",
     }
-}
-
-fn held_by(holder: &Holder) -> String {
-    let since = holder.since.map(|since| {
-        let held = clock::now().saturating_duration_since(since);
-        format!(" for {:.1} s", held.as_secs_f64())
-    });
-    let at = holder.taken_at.map(|at| format!(", taken at {at}"));
-    format!("{}{}{}", holder.who, since.unwrap_or_default(), at.unwrap_or_default())
 }
 
 fn text(locks: &[LockInfo], rest: usize, cycles: &[Cycle], more_cycles: usize) -> String {
@@ -91,7 +84,7 @@ fn text(locks: &[LockInfo], rest: usize, cycles: &[Cycle], more_cycles: usize) -
             format!("{:.3} s", lock.wait.as_secs_f64()),
             format!("{:.3} s", lock.longest_wait.as_secs_f64()),
             lock.made_at.to_string(),
-            lock.holders.iter().map(held_by).collect::<Vec<_>>().join("; "),
+            lock.holders.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
         ]);
     }
     table.write(&mut out);
@@ -104,6 +97,7 @@ fn lock_json(lock: &LockInfo) -> Value {
         json!({
             "task": holder.task,
             "who": holder.who,
+            "holds": holder.access.words(),
             "held_ms": holder.since.map(|at| millis(clock::now().saturating_duration_since(at))),
             "taken_at": holder.taken_at.map(ToString::to_string),
         })

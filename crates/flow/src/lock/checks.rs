@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::order::Graph;
-use super::place::{FREE, Head, UNKNOWN};
+use super::holders::{Access, Hold};
+use super::order::{Gate, Graph};
+use super::place::{FREE, Head, Holder, UNKNOWN};
 use super::report::{Order, Report, Taken};
 use crate::clock::{self, Instant};
 use crate::ctx::Ctx;
@@ -21,6 +22,8 @@ use crate::tasks;
 /// Whether this build checks.
 pub(super) const ON: bool = cfg!(debug_assertions);
 
+/// Holders that a report names beside the oldest.
+const MAX_OTHERS: usize = 7;
 /// Findings that one sink has been told; what comes after is not told.
 const MAX_FINDINGS: usize = 1_024;
 
@@ -145,7 +148,7 @@ impl Scope {
     fn tell(&self, report: &Report) {
         let wanted = match report {
             Report::Inversion { .. } => self.checks.orders,
-            Report::Relock { .. } => self.checks.relocks,
+            Report::Relock { .. } | Report::Reread { .. } => self.checks.relocks,
             Report::LongWait { .. } => self.checks.long_wait.is_some(),
         };
         if !wanted {
@@ -194,7 +197,13 @@ pub(super) fn who(id: u64) -> (u64, String) {
 #[derive(Clone, Copy)]
 struct Held {
     lock: u64,
-    taken: (&'static str, &'static Location<'static>, &'static Location<'static>),
+    taken: Taken,
+}
+
+impl Held {
+    fn gate(&self) -> Gate {
+        Gate { lock: self.lock, shared: self.taken.access == Access::Read }
+    }
 }
 
 #[derive(Default)]
@@ -209,37 +218,50 @@ fn nameable(owner: u64) -> bool {
     owner != FREE && owner != UNKNOWN
 }
 
-fn taken_as(head: &Head, at: &'static Location<'static>) -> Taken {
-    Taken { lock: head.place.name, made_at: head.place.made_at, taken_at: at }
+fn taken_as(head: &Head, access: Access, at: &'static Location<'static>) -> Taken {
+    Taken { lock: head.place.name, made_at: head.place.made_at, access, taken_at: at }
 }
 
 /// `owner` asks for the lock and will wait for it.
-pub(super) fn asks(head: &Head, owner: u64, at: &'static Location<'static>) {
+pub(super) fn asks(head: &Head, owner: u64, access: Access, at: &'static Location<'static>) {
     if !nameable(owner) {
         return;
     }
-    let held = {
+    let (held, news) = {
         let tracker = TRACKER.lock();
         let Some(held) = tracker.held.get(&owner) else { return };
-        let ids: Vec<_> = held.iter().map(|held| held.lock).collect();
-        let news = held.iter().any(|held| {
-            let gates = gates(&ids, held.lock);
-            held.lock != head.id && !tracker.orders.knows(held.lock, head.id, &gates)
-        });
-        if !news {
+        let news = held
+            .iter()
+            .filter(|held| held.lock != head.id)
+            .any(|first| !tracker.orders.knows(first.lock, head.id, &gates(held, first.lock)));
+        let reads = |held: &Held| held.lock == head.id && held.taken.access == Access::Read;
+        let rereads = access == Access::Read && held.iter().any(reads);
+        if !news && !rereads {
             return;
         }
-        held.clone()
+        (held.clone(), news)
     };
-    let ids: Vec<_> = held.iter().map(|held| held.lock).collect();
+    let then = taken_as(head, access, at);
+    if access == Access::Read
+        && let Some(hold) = head.hold_of(owner)
+        && hold.access == Access::Read
+    {
+        let (held, who) = (since(hold.since), who(owner).1);
+        scope().tell(&Report::Reread { lock: then, held_at: hold.at, held, who });
+    }
+    if news {
+        ordered(&held, head.id, then, owner);
+    }
+}
+
+/// Writes down that `lock` was asked for, as `then`, by one who holds `held`; tells of the rings this closes.
+fn ordered(held: &[Held], lock: u64, then: Taken, owner: u64) {
     let (_, who) = who(owner);
     let mut rings = Vec::new();
     let mut tracker = TRACKER.lock();
-    for held in held.iter().filter(|held| held.lock != head.id) {
-        let (lock, made_at, taken_at) = held.taken;
-        let first = Taken { lock, made_at, taken_at };
-        let order = Order { first, then: taken_as(head, at), who: who.clone() };
-        rings.extend(tracker.orders.add(held.lock, head.id, &gates(&ids, held.lock), order));
+    for first in held.iter().filter(|held| held.lock != lock) {
+        let order = Order { first: first.taken, then, who: who.clone() };
+        rings.extend(tracker.orders.add(first.lock, lock, &gates(held, first.lock), order));
     }
     drop(tracker);
     for orders in rings {
@@ -247,15 +269,19 @@ pub(super) fn asks(head: &Head, owner: u64, at: &'static Location<'static>) {
     }
 }
 
-fn gates(held: &[u64], but: u64) -> Vec<u64> {
-    held.iter().copied().filter(|lock| *lock != but).collect()
+fn gates(held: &[Held], but: u64) -> Vec<Gate> {
+    held.iter().filter(|held| held.lock != but).map(Held::gate).collect()
+}
+
+fn since(then: Instant) -> Duration {
+    clock::now().saturating_duration_since(then)
 }
 
 /// `owner` has got the lock.
-pub(super) fn taken(head: &Head, owner: u64, at: &'static Location<'static>) {
+pub(super) fn taken(head: &Head, owner: u64, access: Access, at: &'static Location<'static>) {
     if nameable(owner) {
-        let taken = (head.place.name, head.place.made_at, at);
-        TRACKER.lock().held.entry(owner).or_default().push(Held { lock: head.id, taken });
+        let held = Held { lock: head.id, taken: taken_as(head, access, at) };
+        TRACKER.lock().held.entry(owner).or_default().push(held);
     }
 }
 
@@ -265,16 +291,19 @@ pub(super) fn released(head: &Head, owner: u64) {
 }
 
 /// The lock is gone; a guard that was forgotten never let it go.
-pub(super) fn gone(lock: u64, holder: u64) {
+pub(super) fn gone(lock: u64, holds: &[Hold]) {
     let mut tracker = TRACKER.lock();
-    tracker.forget(holder, lock);
+    holds.iter().for_each(|hold| tracker.forget(hold.by, lock));
     tracker.orders.remove(lock);
 }
 
 impl Tracker {
+    /// One hold of it.
     fn forget(&mut self, owner: u64, lock: u64) {
         if let Some(held) = self.held.get_mut(&owner) {
-            held.retain(|held| held.lock != lock);
+            if let Some(at) = held.iter().rposition(|held| held.lock == lock) {
+                held.remove(at);
+            }
             if held.is_empty() {
                 self.held.remove(&owner);
             }
@@ -283,37 +312,41 @@ impl Tracker {
 }
 
 /// `owner` asks for a lock that it holds.
-pub(super) fn relocked(head: &Head, owner: u64, at: &'static Location<'static>) -> Option<Report> {
-    let hold = head.hold()?;
-    let held = clock::now().saturating_duration_since(hold.since);
-    let (_, who) = who(owner);
-    let report = Report::Relock { lock: taken_as(head, at), held_at: hold.at, held, who };
+pub(super) fn relocked(
+    head: &Head,
+    owner: u64,
+    access: Access,
+    at: &'static Location<'static>,
+) -> Option<Report> {
+    let hold = head.hold_of(owner)?;
+    let (held, who) = (since(hold.since), who(owner).1);
+    let lock = taken_as(head, access, at);
+    let report = Report::Relock { lock, held_at: hold.at, held, who };
     scope().tell(&report);
     Some(report)
 }
 
-/// `owner` has waited for the lock since `since`, which is long. False when nobody holds it: whoever did just left.
+/// `owner` has waited for the lock since `began`, which is long. False when nobody holds it: whoever did just left.
 pub(super) fn waited(
     head: &Head,
     owner: u64,
+    access: Access,
     at: &'static Location<'static>,
-    since: Instant,
+    began: Instant,
 ) -> bool {
-    let (holder, Some(hold)) = (head.holder(), head.hold()) else { return false };
-    if holder == FREE {
-        return false;
+    let holds = head.holds();
+    let Some(oldest) = holds.first() else { return false };
+    if nameable(owner) && holds.iter().any(|hold| hold.by == owner) {
+        return relocked(head, owner, access, at).is_some();
     }
-    if holder == owner && nameable(owner) {
-        return relocked(head, owner, at).is_some();
-    }
-    let now = clock::now();
     scope().tell(&Report::LongWait {
-        lock: taken_as(head, at),
+        lock: taken_as(head, access, at),
         who: who(owner).1,
-        waited: now.saturating_duration_since(since),
-        holder: who(holder).1,
-        held_at: hold.at,
-        held: now.saturating_duration_since(hold.since),
+        waited: since(began),
+        holder: who(oldest.by).1,
+        held_at: oldest.at,
+        held: since(oldest.since),
+        others: holds.iter().skip(1).take(MAX_OTHERS).map(Holder::of).collect(),
     });
     true
 }

@@ -6,39 +6,72 @@
 //!
 //! | | every build | debug builds |
 //! |---|---|---|
-//! | [`registry`] | waits, seconds waited, the longest, who holds | and since when, taken where |
+//! | [`registry`] | waits, seconds waited, the longest, who holds or reads | and since when, taken where |
 //! | [`Checks`] | | orders that can deadlock, locks taken again, waits too long: each told once, as a [`Report`] |
 //! | [`crate::deadlock`] | tasks and threads that wait for each other | and where they took what they hold |
+//!
+//! Readers are written down without the cost of a lock: of two that come to one lock within the same nanoseconds one may
+//! be missing in what every build sees. Debug builds have their own record, which misses nobody.
 //!
 //! What debug builds keep is bounded: 65,536 orders in all, 256 of one lock, rings of up to eight locks, 1,024 findings of
 //! one sink. Orders beyond that are not recorded. An order goes when either of its locks does.
 //!
 //! # Which lock
-//! [`sync::Mutex`] for memory: touched and let go, no await between. [`Mutex`] where an await lies between. Nothing at
-//! all where one task can own the value and others ask it through a [`crate::queue`].
+//! [`sync::Mutex`] for memory: touched and let go, no await between. [`Mutex`] where an await lies between. [`RwLock`] and
+//! [`sync::RwLock`] where many read for long and few write: a reader that only looks a value up is served as fast by a
+//! mutex, for both have to write down that they came. Nothing at all where one task can own the value and others ask it
+//! through a [`crate::queue`], or where readers can do with the [`latest`](crate::latest) value.
 
 mod checks;
 mod core;
+mod holders;
 #[cfg(all(test, loom))]
 mod model;
 mod mutex;
 mod order;
 mod place;
 mod report;
+mod rwcore;
+mod rwlock;
 pub mod sync;
+mod waiting;
 
 use std::fmt;
 
 pub use checks::{Checked, Checks};
+pub use holders::Access;
 pub use mutex::{Guard, Lock, Mutex};
-pub(crate) use place::held;
+pub(crate) use place::{HeldLock, Holding, held};
 pub use place::{Holder, Kind, LockInfo, registry};
 pub use report::{Order, Report, Taken};
+pub use rwlock::{ReadGuard, ReadLock, RwLock, WriteGuard, WriteLock};
 
-/// What a task notes that waits for a lock, for ever if need be.
-pub(crate) const WAITS: &str = "lock";
-/// As [`WAITS`], but not for ever.
-const WAITS_UNTIL: &str = "lock, until a deadline,";
+/// For how long one waits.
+#[derive(Clone, Copy)]
+enum Patience {
+    Endless,
+    Deadline,
+}
+
+impl Access {
+    /// What a task notes that waits for such access for ever if need be; also what its holder is said to hold.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::Lock => "lock",
+            Self::Read => "read lock",
+            Self::Write => "write lock",
+        }
+    }
+}
+
+fn waits(access: Access, patience: Patience) -> &'static str {
+    match (patience, access) {
+        (Patience::Endless, access) => access.words(),
+        (Patience::Deadline, Access::Lock) => "lock, until a deadline,",
+        (Patience::Deadline, Access::Read) => "read lock, until a deadline,",
+        (Patience::Deadline, Access::Write) => "write lock, until a deadline,",
+    }
+}
 
 /// Why a lock was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The lock whose guard may be held across an await.
 //!
 //! Owns the value and the line of waiters (see [`super::core`]); what is known of it lives in its [`Head`]. It never
-//! spins, and it never lets a newcomer pass one who waits.
+//! spins, and nobody who waits is passed without end.
 
 use std::fmt;
 use std::future::Future;
@@ -10,17 +10,23 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use tokio::time::Sleep;
-
-use super::checks;
 use super::core::Core;
-use super::place::{FREE, Head, Kind, UNKNOWN, Waiting};
-use super::{LockError, WAITS, WAITS_UNTIL};
+use super::holders::Access;
+use super::place::{FREE, Head, Kind};
+use super::waiting::{Asking, owner};
+use super::{LockError, Patience};
 use crate::clock::Instant;
-use crate::tasks;
 
-/// A mutual exclusion whose guard may be held across an await. Those who wait are served in the order they came.
+/// For so long one in line lets itself be passed. Longer than a switch of tasks takes, shorter than anybody notices.
+const PATIENCE: Duration = Duration::from_micros(500);
+
+/// A mutual exclusion whose guard may be held across an await.
+///
+/// Those who wait are served in the order they came. A task that runs and finds the lock free may pass them: to hand it from
+/// one to the next would take a switch of tasks for each turn. But only some times: when 32 have passed the first in line
+/// since it was woken, or when that one finds itself passed and has waited for half a millisecond, the lock is kept for it.
 ///
 /// The value is kept in a box of its own, so that any size of it is as cheap to lock.
 ///
@@ -62,7 +68,7 @@ impl<T> Mutex<T> {
         Self { core: Core::new(value), head: Head::new(name, Kind::Mutex, Location::caller()) }
     }
 
-    /// Waits until it is this caller's turn. It waits without limit: where the holder may be stuck, prefer
+    /// Waits for the lock. It waits without limit: where the holder may be stuck, prefer
     /// [`Mutex::lock_until`].
     ///
     /// A task that waits for a lock of which it holds the guard waits for ever, unless the guard is in another branch of
@@ -76,11 +82,11 @@ impl<T> Mutex<T> {
     /// In debug builds, when it must wait inside a Tokio runtime that has no timer.
     #[track_caller]
     pub fn lock(&self) -> Lock<'_, T> {
-        self.lock_at(WAITS, Location::caller())
+        self.lock_at(Patience::Endless, Location::caller())
     }
 
-    fn lock_at(&self, what: &'static str, at: &'static Location<'static>) -> Lock<'_, T> {
-        Lock { lock: self, what, at, wait: None }
+    fn lock_at(&self, patience: Patience, at: &'static Location<'static>) -> Lock<'_, T> {
+        Lock { lock: self, asking: Asking::new(&self.head, Access::Lock, patience, at) }
     }
 
     /// As [`Mutex::lock`], until `deadline`. A free lock is taken even when that has passed.
@@ -98,22 +104,19 @@ impl<T> Mutex<T> {
         &self,
         deadline: Instant,
     ) -> impl Future<Output = Result<Guard<'_, T>, LockError>> {
-        let mut lock = self.lock_at(WAITS_UNTIL, Location::caller());
+        let mut lock = self.lock_at(Patience::Deadline, Location::caller());
         async move {
             if let Some(guard) = lock.try_first() {
                 return Ok(guard);
             }
-            let timed_out = match tokio::time::timeout_at(deadline, &mut lock).await {
-                Ok(guard) => return Ok(guard),
-                Err(elapsed) => elapsed,
-            };
-            let (_, me) = (timed_out, tasks::current_id());
-            let relocked = me != FREE && self.head.holder() == me;
-            Err(if relocked { LockError::Relocked } else { LockError::TimedOut })
+            match tokio::time::timeout_at(deadline, &mut lock).await {
+                Ok(guard) => Ok(guard),
+                Err(_) => Err(lock.asking.too_late()),
+            }
         }
     }
 
-    /// The guard, if the lock is free and nobody waits for it.
+    /// The guard, if the lock is free and not kept for one who has waited for long.
     #[must_use]
     #[track_caller]
     pub fn try_lock(&self) -> Option<Guard<'_, T>> {
@@ -129,11 +132,7 @@ impl<T> Mutex<T> {
 
     #[inline]
     fn guard(&self, value: Box<T>, at: &'static Location<'static>) -> Guard<'_, T> {
-        let owner = match tasks::current_id() {
-            0 => UNKNOWN,
-            id => id,
-        };
-        self.head.taken(owner, at);
+        self.head.taken(owner(), at);
         Guard { value: Some(value), lock: self }
     }
 }
@@ -196,80 +195,44 @@ impl<T: fmt::Display> fmt::Display for Guard<'_, T> {
 #[must_use = "a lock is not taken until this is awaited"]
 pub struct Lock<'a, T> {
     lock: &'a Mutex<T>,
-    what: &'static str,
-    at: &'static Location<'static>,
-    /// Boxed: most locks are free.
-    wait: Option<Box<Wait>>,
-}
-
-struct Wait {
-    ticket: u64,
-    waiting: Waiting,
-    /// In debug builds: rings when the wait is long.
-    bell: Option<Pin<Box<Sleep>>>,
+    asking: Asking<'a>,
 }
 
 impl<'a, T> Lock<'a, T> {
     /// The guard, when this has not waited yet and need not.
     #[inline]
     fn try_first(&mut self) -> Option<Guard<'a, T>> {
-        if checks::ON && self.wait.is_none() {
-            checks::asks(&self.lock.head, tasks::current_id(), self.at);
-        }
-        if self.wait.is_some() {
+        if !self.asking.is_first() {
             return None;
         }
         let value = self.lock.core.take()?;
-        Some(self.lock.guard(value, self.at))
+        Some(self.lock.guard(value, self.asking.at))
     }
 
     #[cold]
     fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Guard<'a, T>> {
-        let (core, head) = (&self.lock.core, &self.lock.head);
-        let value = match &self.wait {
-            Some(wait) => core.poll(wait.ticket, cx.waker()),
+        let core = &self.lock.core;
+        let value = match self.asking.ticket() {
+            Some(ticket) => core.poll(ticket, cx.waker(), || self.asking.has_waited(PATIENCE)),
             None => match core.take_or_join(cx.waker()) {
                 Ok(value) => Some(value),
                 Err(ticket) => {
-                    let (waiting, bell) = (head.wait(), bell());
-                    self.wait = Some(Box::new(Wait { ticket, waiting, bell }));
+                    self.asking.joined(ticket);
                     None
                 }
             },
         };
         match value {
             Some(value) => {
-                if self.wait.take().is_some() {
-                    tasks::wait_over();
-                }
-                Poll::Ready(self.lock.guard(value, self.at))
+                self.asking.over();
+                Poll::Ready(self.lock.guard(value, self.asking.at))
             }
             None => {
-                tasks::note_wait(self.what, head.name());
-                self.listen(cx);
+                self.asking.pends(cx);
                 Poll::Pending
             }
         }
     }
-
-    /// Tells of a long wait, once, when its bell rings and somebody holds the lock.
-    fn listen(&mut self, cx: &mut Context<'_>) {
-        let Some(wait) = &mut self.wait else { return };
-        while let Some(bell) = &mut wait.bell
-            && bell.as_mut().poll(cx).is_ready()
-        {
-            let owner = tasks::current_id();
-            let told = checks::waited(&self.lock.head, owner, self.at, wait.waiting.since);
-            wait.bell = if told { None } else { self::bell() };
-        }
-    }
-}
-
-fn bell() -> Option<Pin<Box<Sleep>>> {
-    if !checks::ON || tokio::runtime::Handle::try_current().is_err() {
-        return None;
-    }
-    checks::long_wait().map(|limit| Box::pin(tokio::time::sleep(limit)))
 }
 
 impl<'a, T> Future for Lock<'a, T> {
@@ -288,8 +251,8 @@ impl<'a, T> Future for Lock<'a, T> {
 impl<T> Drop for Lock<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(wait) = self.wait.take() {
-            self.lock.core.leave(wait.ticket);
+        if let Some(ticket) = self.asking.gone() {
+            self.lock.core.leave(ticket);
         }
     }
 }
@@ -298,7 +261,7 @@ impl<T> fmt::Debug for Lock<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lock")
             .field("lock", &self.lock.head.place.name)
-            .field("waits", &self.wait.is_some())
+            .field("waits", &self.asking.ticket().is_some())
             .finish()
     }
 }

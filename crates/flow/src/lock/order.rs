@@ -17,12 +17,48 @@ pub(super) const MAX_RING: usize = 8;
 /// Steps of one search.
 const MAX_STEPS: usize = 4_096;
 
+/// A lock held besides. Two who hold the same one are never there at once, unless both only read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Gate {
+    pub(super) lock: u64,
+    pub(super) shared: bool,
+}
+
+impl Gate {
+    fn keeps_out(self, other: Self) -> bool {
+        self.lock == other.lock && !(self.shared && other.shared)
+    }
+
+    /// Whether whoever `other` keeps out, this does.
+    fn is_as_strong_as(self, other: Self) -> bool {
+        self.lock == other.lock && (!self.shared || other.shared)
+    }
+}
+
 #[derive(Clone)]
 struct Edge {
     to: u64,
     order: Order,
-    /// What was held besides, each time. Two edges that share one are never under way at once.
-    gates: Vec<u64>,
+    /// What was held besides, each time.
+    gates: Vec<Gate>,
+}
+
+impl Edge {
+    /// Keeps of the gates what `now` has too.
+    fn weaken(&mut self, now: &[Gate]) {
+        self.gates.retain_mut(|gate| {
+            let same = now.iter().filter(|now| now.lock == gate.lock);
+            let Some(shared) = same.map(|now| now.shared).reduce(|a, b| a && b) else {
+                return false;
+            };
+            gate.shared |= shared;
+            true
+        });
+    }
+
+    fn is_gated_from(&self, other: &Self) -> bool {
+        self.gates.iter().any(|own| other.gates.iter().any(|gate| own.keeps_out(*gate)))
+    }
 }
 
 #[derive(Default)]
@@ -40,10 +76,13 @@ pub(super) struct Graph {
 
 impl Graph {
     /// Whether [`Graph::add`] would change anything.
-    pub(super) fn knows(&self, first: u64, then: u64, gates: &[u64]) -> bool {
+    pub(super) fn knows(&self, first: u64, then: u64, gates: &[Gate]) -> bool {
         let edges = self.nodes.get(&first).map_or(&[][..], |node| &node.out);
         match edges.iter().find(|edge| edge.to == then) {
-            Some(edge) => edge.gates.iter().all(|gate| gates.contains(gate)),
+            Some(edge) => {
+                let kept = |gate: &Gate| gates.iter().any(|now| now.is_as_strong_as(*gate));
+                edge.gates.iter().all(kept)
+            }
             None => self.edges >= MAX_EDGES || edges.len() >= MAX_FANOUT,
         }
     }
@@ -54,13 +93,13 @@ impl Graph {
         &mut self,
         first: u64,
         then: u64,
-        gates: &[u64],
+        gates: &[Gate],
         order: Order,
     ) -> Option<Vec<Order>> {
         let node = self.nodes.entry(first).or_default();
         let full = self.edges >= MAX_EDGES || node.out.len() >= MAX_FANOUT;
         match node.out.iter_mut().find(|edge| edge.to == then) {
-            Some(edge) => edge.gates.retain(|gate| gates.contains(gate)),
+            Some(edge) => edge.weaken(gates),
             None if full => {
                 self.unrecorded += 1;
                 return None;
@@ -93,8 +132,7 @@ impl Graph {
                 return false;
             }
             let again = ring.iter().any(|passed| passed.to == edge.to);
-            let gated =
-                ring.iter().any(|passed| passed.gates.iter().any(|g| edge.gates.contains(g)));
+            let gated = ring.iter().any(|passed| passed.is_gated_from(edge));
             if again || gated {
                 continue;
             }
@@ -135,7 +173,8 @@ impl Graph {
 mod tests {
     use std::panic::Location;
 
-    use super::{Graph, MAX_FANOUT};
+    use super::{Gate, Graph, MAX_FANOUT};
+    use crate::lock::holders::Access;
     use crate::lock::report::{Order, Taken};
 
     fn order(first: u64, then: u64) -> Order {
@@ -143,13 +182,22 @@ mod tests {
         let taken = |lock: u64| Taken {
             lock: ["a", "b", "c", "d"][lock as usize % 4],
             made_at: here,
+            access: Access::Lock,
             taken_at: here,
         };
         Order { first: taken(first), then: taken(then), who: String::new() }
     }
 
-    fn add(graph: &mut Graph, first: u64, then: u64, gates: &[u64]) -> Option<usize> {
-        graph.add(first, then, gates, order(first, then)).map(|ring| ring.len())
+    /// A gate that is only read has a number above this.
+    const READ: u64 = 1_000;
+
+    fn gates(gates: &[u64]) -> Vec<Gate> {
+        let gate = |gate: &u64| Gate { lock: gate % READ, shared: *gate > READ };
+        gates.iter().map(gate).collect()
+    }
+
+    fn add(graph: &mut Graph, first: u64, then: u64, held: &[u64]) -> Option<usize> {
+        graph.add(first, then, &gates(held), order(first, then)).map(|ring| ring.len())
     }
 
     #[test]
@@ -168,9 +216,20 @@ mod tests {
         let mut graph = Graph::default();
         assert_eq!(add(&mut graph, 0, 1, &[9]), None);
         assert_eq!(add(&mut graph, 1, 0, &[9, 8]), None);
-        assert!(graph.knows(1, 0, &[8, 9]));
-        assert!(!graph.knows(1, 0, &[8]));
+        assert!(graph.knows(1, 0, &gates(&[8, 9])));
+        assert!(!graph.knows(1, 0, &gates(&[8])));
         assert_eq!(add(&mut graph, 1, 0, &[8]), Some(2));
+    }
+
+    #[test]
+    fn a_gate_that_both_only_read_is_none() {
+        let mut graph = Graph::default();
+        assert_eq!(add(&mut graph, 0, 1, &[READ + 9]), None);
+        assert_eq!(add(&mut graph, 1, 0, &[9]), None, "one of them writes");
+        assert!(!graph.knows(1, 0, &gates(&[READ + 9])));
+        assert_eq!(add(&mut graph, 1, 0, &[READ + 9]), Some(2), "weaker than before");
+        assert_eq!(add(&mut graph, 2, 3, &[READ + 9]), None);
+        assert_eq!(add(&mut graph, 3, 2, &[READ + 9]), Some(2));
     }
 
     #[test]

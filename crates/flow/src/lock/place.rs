@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::checks;
+use super::holders::{Access, Hold, Readers};
+use super::{Patience, checks};
 use crate::clock::{self, Instant};
 use crate::tasks;
 
@@ -28,6 +29,10 @@ pub enum Kind {
     Mutex,
     /// [`lock::sync::Mutex`](super::sync::Mutex).
     SyncMutex,
+    /// [`lock::RwLock`](super::RwLock).
+    RwLock,
+    /// [`lock::sync::RwLock`](super::sync::RwLock).
+    SyncRwLock,
 }
 
 /// The locks made at one place, as plain data.
@@ -54,12 +59,14 @@ pub struct LockInfo {
 }
 
 /// Who holds a lock.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
     /// The id of the task or thread in [`tasks::snapshot`], or zero when it is in no registry.
     pub task: u64,
     /// Its name below its contexts, with where it was spawned; or that it is unknown.
     pub who: String,
+    /// Alone, or with other readers.
+    pub access: Access,
     /// Since when; known in debug builds.
     pub since: Option<Instant>,
     /// Where it took the lock; known in debug builds.
@@ -77,7 +84,6 @@ pub(crate) struct Place {
     contended: AtomicU64,
     wait_nanos: AtomicU64,
     longest_nanos: AtomicU64,
-    waiting: AtomicUsize,
     waited_for: Mutex<WaitedFor>,
 }
 
@@ -104,7 +110,6 @@ impl Place {
                 contended: AtomicU64::new(0),
                 wait_nanos: AtomicU64::new(0),
                 longest_nanos: AtomicU64::new(0),
-                waiting: AtomicUsize::new(0),
                 waited_for: Mutex::default(),
             }))
         })
@@ -119,13 +124,12 @@ impl Place {
     }
 
     fn info(&self) -> LockInfo {
-        let mut held: Vec<_> = self
-            .heads()
-            .into_iter()
-            .filter_map(|head| Some((head.waiting.load(Ordering::Relaxed), head.held_by()?)))
-            .collect();
-        held.sort_by_key(|(waiting, _)| std::cmp::Reverse(*waiting));
-        held.truncate(HOLDERS);
+        let waiting = |head: &Arc<Head>| head.waiting.load(Ordering::Relaxed);
+        let mut heads: Vec<_> =
+            self.heads().into_iter().map(|head| (waiting(&head), head)).collect();
+        heads.sort_by_key(|(waiting, _)| std::cmp::Reverse(*waiting));
+        let waiting = heads.iter().map(|(waiting, _)| waiting).sum();
+        let holders = heads.iter().flat_map(|(_, head)| head.held_by()).take(HOLDERS).collect();
         LockInfo {
             name: self.name,
             kind: self.kind,
@@ -134,8 +138,8 @@ impl Place {
             contended: self.contended.load(Ordering::Relaxed),
             wait: Duration::from_nanos(self.wait_nanos.load(Ordering::Relaxed)),
             longest_wait: Duration::from_nanos(self.longest_nanos.load(Ordering::Relaxed)),
-            waiting: self.waiting.load(Ordering::Relaxed),
-            holders: held.into_iter().map(|(_, holder)| holder).collect(),
+            waiting,
+            holders,
         }
     }
 }
@@ -148,16 +152,15 @@ pub fn registry() -> Vec<LockInfo> {
     infos
 }
 
-/// Every lock that somebody has waited for and someone holds: the address of its name in the waiter's record, the holder,
-/// and where it took the lock.
+/// Every lock that somebody has waited for and someone holds.
 pub(crate) fn held() -> Vec<HeldLock> {
     let mut held = Vec::new();
     for place in Place::all() {
         for head in place.heads() {
-            let holder = head.holder.load(Ordering::Acquire);
-            let Some(name) = head.name.get().filter(|_| holder != FREE) else { continue };
-            let taken_at = head.hold.lock().map(|hold| hold.at);
-            held.push(HeldLock { name: Arc::clone(name), holder, taken_at });
+            let holders = head.holding();
+            let Some(name) = head.name.get().filter(|_| !holders.is_empty()) else { continue };
+            let first_writer = head.readers.as_ref().and_then(|readers| readers.first_writer());
+            held.push(HeldLock { name: Arc::clone(name), holders, first_writer });
         }
     }
     held
@@ -165,9 +168,17 @@ pub(crate) fn held() -> Vec<HeldLock> {
 
 /// A held lock, for the deadlock detector.
 pub(crate) struct HeldLock {
-    /// Its address is the lock's identity.
+    /// As waiters note it: its address is the lock's identity.
     pub(crate) name: Arc<str>,
-    pub(crate) holder: u64,
+    pub(crate) holders: Vec<Holding>,
+    /// The waiting writer that keeps readers out while others read.
+    pub(crate) first_writer: Option<u64>,
+}
+
+/// Who holds it, how, and in debug builds where it was taken.
+pub(crate) struct Holding {
+    pub(crate) who: u64,
+    pub(crate) access: Access,
     pub(crate) taken_at: Option<&'static Location<'static>>,
 }
 
@@ -175,18 +186,15 @@ pub(crate) struct HeldLock {
 pub(crate) struct Head {
     pub(super) id: u64,
     pub(super) place: &'static Place,
+    /// Who has it alone.
     holder: AtomicU64,
+    /// A mutex has none.
+    readers: Option<Box<Readers>>,
     waiting: AtomicUsize,
     /// What tasks that wait for it call it. Made at the first wait: most locks have none.
     name: OnceLock<Arc<str>>,
     /// Kept in debug builds.
-    hold: Mutex<Option<Hold>>,
-}
-
-#[derive(Clone, Copy)]
-pub(super) struct Hold {
-    pub(super) at: &'static Location<'static>,
-    pub(super) since: Instant,
+    holds: Mutex<Vec<Hold>>,
 }
 
 impl Head {
@@ -197,53 +205,128 @@ impl Head {
     ) -> Arc<Self> {
         let place = Place::of(name, kind, made_at);
         place.locks.fetch_add(1, Ordering::Relaxed);
+        let readers = match kind {
+            Kind::Mutex | Kind::SyncMutex => None,
+            Kind::RwLock | Kind::SyncRwLock => Some(Box::default()),
+        };
         Arc::new(Self {
             id: tasks::next_id(),
             place,
             holder: AtomicU64::new(FREE),
+            readers,
             waiting: AtomicUsize::new(0),
             name: OnceLock::new(),
-            hold: Mutex::new(None),
+            holds: Mutex::new(Vec::new()),
         })
     }
 
-    /// Whoever calls has just got the lock.
+    /// How whoever has it alone has it.
+    fn alone(&self) -> Access {
+        if self.readers.is_some() { Access::Write } else { Access::Lock }
+    }
+
+    /// Whoever calls has just got the lock, alone.
     #[inline]
     pub(super) fn taken(&self, by: u64, at: &'static Location<'static>) {
         self.holder.store(by, Ordering::Relaxed);
         if checks::ON {
-            *self.hold.lock() = Some(Hold { at, since: clock::now() });
-            checks::taken(self, by, at);
+            self.keep(by, self.alone(), at);
         }
     }
 
-    /// Whoever calls is about to let the lock go.
+    /// Whoever calls has it alone and is about to let it go.
     #[inline]
     pub(super) fn released(&self) {
         if checks::ON {
-            checks::released(self, self.holder());
-            *self.hold.lock() = None;
+            self.forget(self.holder(), self.alone());
         }
         self.holder.store(FREE, Ordering::Relaxed);
     }
 
+    /// Whoever calls has just got the lock, to read. Gives what [`Head::read`] wants back.
+    #[inline]
+    pub(super) fn reads(&self, by: u64, at: &'static Location<'static>) -> Reader {
+        let place = self.readers.as_ref().map_or(u32::MAX, |readers| readers.enter(by));
+        if checks::ON {
+            self.keep(by, Access::Read, at);
+        }
+        Reader { by, place }
+    }
+
+    /// A reader is about to let the lock go.
+    #[inline]
+    pub(super) fn read(&self, reader: &Reader) {
+        if checks::ON {
+            self.forget(reader.by, Access::Read);
+        }
+        if let Some(readers) = &self.readers {
+            readers.leave(reader.place, reader.by);
+        }
+    }
+
+    fn keep(&self, by: u64, access: Access, at: &'static Location<'static>) {
+        self.holds.lock().push(Hold { by, access, at, since: clock::now() });
+        checks::taken(self, by, access, at);
+    }
+
+    fn forget(&self, by: u64, access: Access) {
+        checks::released(self, by);
+        let mut holds = self.holds.lock();
+        if let Some(at) = holds.iter().rposition(|hold| (hold.by, hold.access) == (by, access)) {
+            holds.remove(at);
+        }
+    }
+
+    /// Who has it alone.
     #[inline]
     pub(super) fn holder(&self) -> u64 {
         self.holder.load(Ordering::Relaxed)
     }
 
-    pub(super) fn hold(&self) -> Option<Hold> {
-        *self.hold.lock()
+    /// Whether `who` has it, alone or to read. Only a task or thread itself writes its own id, so what it reads of itself
+    /// is true, but for a reader that was lost ([`Readers::enter`]).
+    pub(super) fn held_by_self(&self, who: u64) -> bool {
+        self.holder() == who || self.readers.as_ref().is_some_and(|readers| readers.reads(who))
     }
 
-    pub(super) fn held_by(&self) -> Option<Holder> {
-        let id = self.holder();
-        if id == FREE {
-            return None;
+    /// The holds, in debug builds.
+    pub(super) fn holds(&self) -> Vec<Hold> {
+        self.holds.lock().clone()
+    }
+
+    /// The oldest hold of `who`, in debug builds.
+    pub(super) fn hold_of(&self, who: u64) -> Option<Hold> {
+        self.holds.lock().iter().find(|hold| hold.by == who).copied()
+    }
+
+    fn holding(&self) -> Vec<Holding> {
+        let alone = Some(self.holder.load(Ordering::Acquire)).filter(|holder| *holder != FREE);
+        let readers = self.readers.iter().flat_map(|readers| readers.all());
+        let holders = alone.map(|who| (who, self.alone())).into_iter();
+        let mut holders: Vec<_> = holders
+            .chain(readers.map(|who| (who, Access::Read)))
+            .map(|(who, access)| Holding { who, access, taken_at: None })
+            .collect();
+        for hold in self.holds() {
+            let own =
+                |holding: &&mut Holding| (holding.who, holding.access) == (hold.by, hold.access);
+            if let Some(holding) = holders.iter_mut().filter(own).find(|own| own.taken_at.is_none())
+            {
+                holding.taken_at = Some(hold.at);
+            }
         }
-        let hold = self.hold();
-        let (task, who) = checks::who(id);
-        Some(Holder { task, who, since: hold.map(|h| h.since), taken_at: hold.map(|h| h.at) })
+        holders
+    }
+
+    pub(super) fn held_by(&self) -> Vec<Holder> {
+        if checks::ON {
+            return self.holds().iter().map(Holder::of).collect();
+        }
+        let holder = |holding: Holding| {
+            let (task, who) = checks::who(holding.who);
+            Holder { task, who, access: holding.access, since: None, taken_at: None }
+        };
+        self.holding().into_iter().map(holder).collect()
     }
 
     /// The name that a waiting task notes.
@@ -259,12 +342,19 @@ impl Head {
         })
     }
 
-    /// A wait begins.
-    pub(super) fn wait(self: &Arc<Self>) -> Waiting {
+    /// A wait of `who` begins.
+    pub(super) fn wait(
+        self: &Arc<Self>,
+        who: u64,
+        access: Access,
+        patience: Patience,
+    ) -> Waiting<'_> {
+        self.name();
         self.place.contended.fetch_add(1, Ordering::Relaxed);
-        self.place.waiting.fetch_add(1, Ordering::Relaxed);
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        Waiting { head: Arc::clone(self), since: clock::now() }
+        let writes = self.readers.as_ref().filter(|_| access == Access::Write);
+        let turn = writes.map(|readers| readers.writer_waits(who, patience));
+        Waiting { head: self, since: clock::now(), turn }
     }
 }
 
@@ -272,25 +362,46 @@ impl Drop for Head {
     fn drop(&mut self) {
         self.place.locks.fetch_sub(1, Ordering::Relaxed);
         if checks::ON {
-            checks::gone(self.id, self.holder());
+            checks::gone(self.id, self.holds.get_mut());
         }
     }
 }
 
-/// A wait under way; it counts when this drops.
-pub(super) struct Waiting {
-    head: Arc<Head>,
-    pub(super) since: Instant,
+impl Holder {
+    pub(super) fn of(hold: &Hold) -> Self {
+        let (task, who) = checks::who(hold.by);
+        let (since, taken_at) = (Some(hold.since), Some(hold.at));
+        Self { task, who, access: hold.access, since, taken_at }
+    }
 }
 
-impl Drop for Waiting {
+/// One who reads, as it was written down.
+pub(super) struct Reader {
+    by: u64,
+    place: u32,
+}
+
+/// A wait under way; it counts when this drops.
+pub(super) struct Waiting<'a> {
+    head: &'a Head,
+    pub(super) since: Instant,
+    /// In the line of writers.
+    turn: Option<u64>,
+}
+
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let place = self.head.place;
         let waited = clock::now().saturating_duration_since(self.since).as_nanos();
         let waited = u64::try_from(waited).unwrap_or(u64::MAX);
         place.wait_nanos.fetch_add(waited, Ordering::Relaxed);
-        place.longest_nanos.fetch_max(waited, Ordering::Relaxed);
-        place.waiting.fetch_sub(1, Ordering::Relaxed);
+        // Most waits are not the longest.
+        if place.longest_nanos.load(Ordering::Relaxed) < waited {
+            place.longest_nanos.fetch_max(waited, Ordering::Relaxed);
+        }
         self.head.waiting.fetch_sub(1, Ordering::Relaxed);
+        if let (Some(turn), Some(readers)) = (self.turn, &self.head.readers) {
+            readers.writer_gone(turn);
+        }
     }
 }

@@ -4,20 +4,31 @@ use std::fmt;
 use std::panic::Location;
 use std::time::Duration;
 
+use super::holders::Access;
+use super::place::Holder;
+use crate::clock;
+
 /// One lock, and where it was taken or asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Taken {
     /// Its name.
     pub lock: &'static str,
     /// Where it was made.
     pub made_at: &'static Location<'static>,
+    /// To read, to write, or alone as a mutex is.
+    pub access: Access,
     /// Where it was taken or asked for.
     pub taken_at: &'static Location<'static>,
 }
 
 impl fmt::Display for Taken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` at {} (made at {})", self.lock, self.taken_at, self.made_at)
+        let to = match self.access {
+            Access::Lock => "",
+            Access::Read => " to read",
+            Access::Write => " to write",
+        };
+        write!(f, "`{}`{to} at {} (made at {})", self.lock, self.taken_at, self.made_at)
     }
 }
 
@@ -42,7 +53,8 @@ impl fmt::Display for Order {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
     /// Locks are taken in orders that close a ring, so that their takers can end up waiting for each other. Nobody need
-    /// have waited yet. Orders that a third lock, held in both, keeps apart are no inversion.
+    /// have waited yet. Orders that a third lock, held in both and not only to read, keeps apart are no inversion. Those
+    /// of readers count: two readers do not wait for each other, but each does for a writer in line before it.
     Inversion {
         /// The order just seen, and the earlier ones that lead from its second lock back to its first.
         orders: Vec<Order>,
@@ -60,6 +72,19 @@ pub enum Report {
         /// Who.
         who: String,
     },
+    /// A task or thread asks to read what it reads already. A writer that comes between the two has it wait for itself:
+    /// the writer for the first guard, the second for the writer. Told at once, for no wait need show it; harmless where
+    /// the two are branches of a `join!`.
+    Reread {
+        /// The lock, and where it was asked for again.
+        lock: Taken,
+        /// Where it was taken before.
+        held_at: &'static Location<'static>,
+        /// Since then.
+        held: Duration,
+        /// Who.
+        who: String,
+    },
     /// Somebody waits for longer than the limit, and the lock is held.
     LongWait {
         /// The lock, and where it is waited for.
@@ -68,12 +93,14 @@ pub enum Report {
         who: String,
         /// For how long so far.
         waited: Duration,
-        /// Who holds it.
+        /// Who holds it; of several readers the one that has for the longest.
         holder: String,
         /// Where that one took it.
         held_at: &'static Location<'static>,
         /// How long ago.
         held: Duration,
+        /// The other readers, in the order they came, up to seven.
+        others: Vec<Holder>,
     },
 }
 
@@ -88,6 +115,7 @@ impl Report {
             }
             Self::Relock { lock, held_at, .. } => (1, vec![lock.made_at, lock.taken_at, held_at]),
             Self::LongWait { lock, held_at, .. } => (2, vec![lock.made_at, lock.taken_at, held_at]),
+            Self::Reread { lock, held_at, .. } => (3, vec![lock.made_at, lock.taken_at, held_at]),
         }
     }
 }
@@ -104,12 +132,35 @@ impl fmt::Display for Report {
                 "{who} asks for {lock}, which it holds itself: taken at {held_at}, {} ms ago",
                 held.as_millis()
             ),
-            Self::LongWait { lock, who, waited, holder, held_at, held } => write!(
+            Self::Reread { lock, held_at, held, who } => write!(
                 f,
-                "{who} has waited {} ms for {lock}; {holder} holds it: taken at {held_at}, {} ms ago",
-                waited.as_millis(),
+                "{who} asks for {lock}, which it reads already: taken at {held_at}, {} ms ago; with a writer in line \
+                 between the two it waits for itself",
                 held.as_millis()
             ),
+            Self::LongWait { lock, who, waited, holder, held_at, held, others } => {
+                write!(
+                    f,
+                    "{who} has waited {} ms for {lock}; {holder} holds it: taken at {held_at}, {} ms ago",
+                    waited.as_millis(),
+                    held.as_millis()
+                )?;
+                others.iter().try_for_each(|other| write!(f, "; and {other}"))
+            }
         }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.who)?;
+        if self.access == Access::Read {
+            f.write_str(", reading")?;
+        }
+        if let Some(since) = self.since {
+            let held = clock::now().saturating_duration_since(since);
+            write!(f, " for {:.1} s", held.as_secs_f64())?;
+        }
+        self.taken_at.map_or(Ok(()), |at| write!(f, ", taken at {at}"))
     }
 }

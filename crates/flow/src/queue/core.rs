@@ -18,7 +18,8 @@
 //!
 //! A sender in line has its item with it. To let each in as soon as one item is taken would cost a wake an item and switch
 //! between sender and receiver all the time. So the line waits, as a socket's writer does (`SO_SNDLOWAT`), until a quarter
-//! of the bound is free, or as much as its first needs if that is more, or until its first has waited some milliseconds;
+//! of the bound is free, or as much as its first needs if that is more, or until a receive finds that its first has waited a
+//! millisecond;
 //! then all that fit are let in and woken at once. Bounds below [`STRICT_BELOW`] know no such wait. Whoever looks at the
 //! line for another reason (a waiting submit that is polled, a `try_submit`, one that leaves, an expiry) lets in all that
 //! fit without waiting for the rule: nobody is refused or timed out while there is room.
@@ -102,21 +103,36 @@ pub(super) struct Front<T> {
     due: u64,
     /// Since when the first in line waits.
     waiting_since: Option<Instant>,
+    /// Once so much is taken, the clock says whether it has waited.
+    next_look: u64,
 }
 
 impl<T> Front<T> {
-    /// Whether the back must be told now, for the sake of the line. The clock is read after 1, 4, 16, … takes: a slow
-    /// receiver's first one sees that the line has waited, and a fast one is spared most of it.
+    /// Whether the back must be told now, for the sake of the line. The clock is read after the first take, and then when
+    /// the line will have waited if takes come as they came: a slow receiver is late by less than a take, and a fast one is
+    /// spared most looks.
     #[inline]
-    pub(super) fn line_is_due(&self) -> bool {
+    pub(super) fn line_is_due(&mut self) -> bool {
         self.due != NEVER
-            && (self.freed >= self.due
-                || (is_power_of_four(self.taken) && waited(self.waiting_since)))
+            && (self.freed >= self.due || (self.taken >= self.next_look && self.line_has_waited()))
+    }
+
+    #[cold]
+    fn line_has_waited(&mut self) -> bool {
+        let Some(since) = self.waiting_since else { return false };
+        let so_far = clock::now().saturating_duration_since(since);
+        self.next_look = next_look(self.taken, so_far);
+        so_far >= LET_IN_AFTER
     }
 }
 
-fn is_power_of_four(number: u64) -> bool {
-    number.is_power_of_two() && number.trailing_zeros().is_multiple_of(2)
+/// How many takes there will have been when the line has waited, if `taken` took it `so_far`: one more than now at least,
+/// and four times as many at most, for the pace may change.
+fn next_look(taken: u64, so_far: Duration) -> u64 {
+    let nanos = so_far.as_nanos().max(1);
+    let takes = (u128::from(taken) * LET_IN_AFTER.as_nanos()).div_ceil(nanos);
+    let most = taken.saturating_mul(4);
+    u64::try_from(takes).unwrap_or(most).clamp(taken + 1, most.max(taken + 1))
 }
 
 fn waited(since: Option<Instant>) -> bool {
@@ -220,8 +236,14 @@ pub(super) enum LetIn {
 
 impl<T> Queue<T> {
     pub(super) fn new(name: &str, rules: Rules<T>) -> Self {
-        let front =
-            Front { hand: Line::new(), taken: 0, freed: 0, due: NEVER, waiting_since: None };
+        let front = Front {
+            hand: Line::new(),
+            taken: 0,
+            freed: 0,
+            due: NEVER,
+            waiting_since: None,
+            next_look: 1,
+        };
         let back = Back {
             items: Items::new(rules.ranked()),
             used: 0,
@@ -259,6 +281,7 @@ impl<T> Queue<T> {
     pub(super) fn both_from<'a>(&'a self, mut front: MutexGuard<'a, Front<T>>) -> Both<'a, T> {
         let mut back = self.back();
         back.counters.received += std::mem::take(&mut front.taken);
+        front.next_look = 1;
         let freed = std::mem::take(&mut front.freed);
         back.used -= freed;
         if front.due != NEVER {

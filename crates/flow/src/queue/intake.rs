@@ -207,6 +207,31 @@ impl<T> Queue<T> {
         self.made_room(both, LetIn::Now, after);
     }
 
+    /// A submit that has just joined the line with `ticket`: it spins if that is worth it, and then waits with `waker`.
+    pub(super) fn spin_in_line(
+        &self,
+        ticket: u64,
+        waker: &Waker,
+        entry: &mut Option<Entry<T>>,
+    ) -> Step {
+        let spin = &self.back.spin;
+        if !spin.is_due() {
+            return Step::Waits(ticket);
+        }
+        {
+            let mut back = self.back();
+            if back.line.len() > 1 {
+                return Step::Waits(ticket);
+            }
+            // No longer in line: what follows sees it as well.
+            back.line.still_waits(ticket, spin.waker());
+        }
+        spin.watch();
+        let step = self.resume(ticket, waker, entry);
+        spin.ended(!matches!(step, Step::Waits(_)));
+        step
+    }
+
     /// A later poll of a submit that waits with `ticket`. It lets itself in if it can. At a closed queue the entry is given
     /// back.
     pub(super) fn resume(&self, ticket: u64, waker: &Waker, entry: &mut Option<Entry<T>>) -> Step {

@@ -62,6 +62,7 @@ mod policy;
 mod receiver;
 mod registry;
 mod sender;
+mod spin;
 mod submit;
 mod sync;
 
@@ -166,6 +167,16 @@ impl<T> SubmitError<T> {
     #[must_use]
     pub fn may_retry(&self) -> bool {
         matches!(self, Self::Full(_) | Self::TimedOut(_) | Self::Shed(_))
+    }
+
+    fn without_item(&self) -> SubmitError<()> {
+        match self {
+            Self::Full(_) => SubmitError::Full(()),
+            Self::Closed(_) => SubmitError::Closed(()),
+            Self::TooHeavy(_) => SubmitError::TooHeavy(()),
+            Self::TimedOut(_) => SubmitError::TimedOut(()),
+            Self::Shed(_) => SubmitError::Shed(()),
+        }
     }
 
     fn text(&self) -> &'static str {

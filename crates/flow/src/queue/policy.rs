@@ -2,6 +2,8 @@
 //!
 //! Owns nothing that lives in a queue but the number of priorities being shed. No I/O, no clock.
 
+use std::fmt;
+
 /// What happens to a submit when the queue is full. Each variant says who pays.
 ///
 /// | policy | who waits | what is lost | for |
@@ -155,6 +157,26 @@ pub enum Lost {
     /// The last receiver went while it lay in the queue.
     Orphaned,
 }
+
+impl Lost {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Newest => "the queue was full and dropped the new item",
+            Self::Oldest => "the queue was full and dropped the oldest item",
+            Self::Shed => "the item was pushed out by one of higher priority",
+            Self::Expired => "the item's time passed while it lay in the queue",
+            Self::Orphaned => "the last receiver went while the item lay in the queue",
+        }
+    }
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+impl std::error::Error for Lost {}
 
 /// How many priorities are shed just now, counted from the lowest.
 ///

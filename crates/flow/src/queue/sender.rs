@@ -12,6 +12,17 @@ use super::submit::{Submit, SubmitUntil, SubmitWithin, Unsent, finish};
 use crate::clock::Instant;
 
 /// Sends into a queue. Clones send into the same; when all are dropped the queue closes.
+///
+/// | to submit | waits for room | hands the item back |
+/// |---|---|---|
+/// | [`try_submit`](Self::try_submit) | never | when there is none |
+/// | [`submit_within`](Self::submit_within) | until a deadline | when it stayed full until then |
+/// | [`submit_until`](Self::submit_until) | until the item's own deadline | as before; once accepted it expires, and a receipt tells |
+/// | [`submit_all`](Self::submit_all) | until a deadline, for all of them | the unsent rest |
+/// | [`submit`](Self::submit) | without limit | when it is closed |
+/// | [`submit_blocking`](Self::submit_blocking) | as `submit`, on a thread of one's own | when it is closed |
+///
+/// Waiting is for [`Full::Block`](super::Full::Block); under another policy each of them ends at once.
 pub struct Sender<T> {
     queue: Arc<Queue<T>>,
 }
@@ -22,14 +33,18 @@ impl<T> Sender<T> {
     }
 
     /// Submits `item`, doing what the policy says when the queue is full: only [`Full::Block`](super::Full::Block) waits,
-    /// and without limit: prefer [`Sender::submit_within`].
+    /// and without limit: prefer [`Sender::submit_within`]. A policy that drops accepts always: the loss is counted and told
+    /// to the [dead letter](super::Options::dead_letter), not to the sender.
     ///
     /// # Errors
-    /// `Closed`, `TooHeavy`, `Shed` or `Full`, each with the item.
+    /// `Closed` or `TooHeavy`; `Full` under [`Full::Reject`](super::Full::Reject), and under `Block` where
+    /// [`max_waiting`](super::Options::max_waiting) others wait already; `Full` or `Shed` under
+    /// [`Full::Shed`](super::Full::Shed). Each with the item.
     ///
     /// # Cancel safety
     /// A dropped submit has sent the item or drops it with itself; [`Submit::take_back`] gets it out of one that has not
-    /// sent it. It may send while it waits, without being polled; then it is woken at once.
+    /// sent it. It may send while it waits, without being polled; then it is woken at once. So do not wrap it in a timeout,
+    /// which drops it: [`Sender::submit_within`] gives the item back.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -52,7 +67,8 @@ impl<T> Sender<T> {
     /// Submits `item` without waiting.
     ///
     /// # Errors
-    /// `Full`, `Shed`, `Closed` or `TooHeavy`, with the item.
+    /// Those of [`Sender::submit`], with the item; `Full` also under `Block`, when there is no room for it and those who
+    /// wait before it.
     pub fn try_submit(&self, item: T) -> Result<(), SubmitError<T>> {
         let mut entry = Some(self.queue.entry(item));
         let step = self.queue.submit(&mut entry, None);
@@ -119,15 +135,16 @@ impl<T> Sender<T> {
         let mut items = items.into_iter();
         while let Some(item) = items.next() {
             if let Err(error) = self.submit_within(item, deadline).await {
-                let why = error.text();
+                let cause = error.without_item();
                 let rest = std::iter::once(error.into_item()).chain(items).collect();
-                return Err(Unsent { rest, why });
+                return Err(Unsent::new(rest, cause));
             }
         }
         Ok(())
     }
 
-    /// Blocks the calling thread where [`Sender::submit`] would wait. Never call it from a task.
+    /// Blocks the calling thread where [`Sender::submit`] would wait, without limit: a close ends it. Never call it from a
+    /// task, whose worker it would block.
     ///
     /// # Errors
     /// Those of [`Sender::submit`].

@@ -69,7 +69,10 @@ impl<T> Future for Submit<'_, T> {
         let this = self.get_mut();
         let turn = ready!(this.queue.back.pace.poll_proceed(cx));
         let step = match this.ticket {
-            None => this.queue.submit(&mut this.entry, Some(cx.waker())),
+            None => match this.queue.submit(&mut this.entry, Some(cx.waker())) {
+                Step::Waits(ticket) => this.queue.spin_in_line(ticket, cx.waker(), &mut this.entry),
+                step => step,
+            },
             Some(ticket) => this.queue.resume(ticket, cx.waker(), &mut this.entry),
         };
         if let Step::Waits(ticket) = step {
@@ -217,12 +220,44 @@ impl<T> fmt::Debug for Receipt<T> {
 }
 
 /// The rest of a [`Sender::submit_all`](super::Sender::submit_all) that was cut short.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// use forebay_flow::{clock, queue::{self, Bound, Full}};
+/// let (tx, _rx) = queue::bounded("rows", Bound::items(2), Full::Reject);
+/// let unsent = tx.submit_all(0..4, clock::now()).await.unwrap_err();
+/// assert_eq!(unsent.rest, [2, 3]);
+/// assert!(unsent.cause().may_retry());
+/// assert_eq!(unsent.to_string(), "the queue is full: 2 items not submitted");
+/// # }
+/// ```
 pub struct Unsent<T> {
     /// The items not accepted, in order.
     pub rest: Vec<T>,
-    /// Why the first of them was not.
+    /// Why the first of them was not, in words.
     pub why: &'static str,
+    cause: SubmitError<()>,
 }
+
+impl<T> Unsent<T> {
+    pub(super) fn new(rest: Vec<T>, cause: SubmitError<()>) -> Self {
+        Self { rest, why: cause.text(), cause }
+    }
+
+    /// Why the first of them was not accepted; that one is in `rest`.
+    #[must_use]
+    pub fn cause(&self) -> SubmitError<()> {
+        self.cause
+    }
+}
+
+impl<T> fmt::Display for Unsent<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} items not submitted", self.why, self.rest.len())
+    }
+}
+
+impl<T> std::error::Error for Unsent<T> {}
 
 impl<T> fmt::Debug for Unsent<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,6 +3,7 @@
 //! Owns the padding that keeps what senders write apart from what receivers write.
 
 use super::pace::Pace;
+use super::spin::Spin;
 
 #[cfg(shuttle)]
 pub(super) use modelled::Mutex;
@@ -15,12 +16,13 @@ pub(super) use shuttle::sync::MutexGuard;
 #[repr(align(128))]
 pub(super) struct Side<S> {
     pub(super) pace: Pace,
+    pub(super) spin: Spin,
     state: Mutex<S>,
 }
 
 impl<S> Side<S> {
     pub(super) fn new(state: S) -> Self {
-        Self { pace: Pace::default(), state: Mutex::new(state) }
+        Self { pace: Pace::default(), spin: Spin::new(), state: Mutex::new(state) }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, S> {

@@ -9,15 +9,18 @@
 //!  free │ items of consumer │ free slots, the producer's
 //! ```
 
-use std::mem::MaybeUninit;
 use std::ops::Deref;
 
-use crate::sync::{Arc, AtomicUsize, Ordering, UnsafeCell};
+use super::slots::Slots;
+use crate::sync::{Arc, AtomicUsize, Ordering};
 
-/// How the two indices lie in memory and how often each half reads the other's. For the bench: users want [`Tuned`].
+/// How the two indices lie in memory, how often each half reads the other's, and whether it looks ahead. For the bench:
+/// users want [`Tuned`].
 pub trait Layout: sealed::Sealed {
     /// Whether a half trusts the other's index as it last saw it, until that says no.
     const CACHED: bool;
+    /// Whether a half fetches the lines of slots that it comes to soon.
+    const FETCHED: bool;
     #[doc(hidden)]
     type Place: From<AtomicUsize> + Deref<Target = AtomicUsize> + Send + Sync;
 }
@@ -27,7 +30,7 @@ mod sealed {
 }
 
 macro_rules! layout {
-    ($(#[$doc:meta])* $name:ident, $place:ty, $cached:expr) => {
+    ($(#[$doc:meta])* $name:ident, $place:ty, $cached:expr, $fetched:expr) => {
         $(#[$doc])*
         #[derive(Debug)]
         pub enum $name {}
@@ -36,26 +39,31 @@ macro_rules! layout {
 
         impl Layout for $name {
             const CACHED: bool = $cached;
+            const FETCHED: bool = $fetched;
             type Place = $place;
         }
     };
 }
 
 layout!(
-    /// Each index on cache lines of its own, each half with a copy of the other's.
-    Tuned, Padded, true
+    /// Each index on cache lines of its own, each half with a copy of the other's, and slots fetched ahead.
+    Tuned, Padded, true, true
 );
 layout!(
     /// Both indices on one line.
-    Unpadded, Plain, true
+    Unpadded, Plain, true, true
 );
 layout!(
     /// No copies: each operation reads the other's index.
-    Uncached, Padded, false
+    Uncached, Padded, false, true
 );
 layout!(
-    /// Neither.
-    Naive, Plain, false
+    /// No slots fetched ahead.
+    Unfetched, Padded, true, false
+);
+layout!(
+    /// None of the three.
+    Naive, Plain, false, false
 );
 
 /// Two lines, as the prefetcher of most machines fetches them in pairs.
@@ -86,28 +94,18 @@ macro_rules! place {
 place!(Padded);
 place!(Plain);
 
-type Slot<T> = UnsafeCell<MaybeUninit<T>>;
-
 struct Raw<T, L: Layout> {
     /// The next to pop; only the consumer writes it.
     head: L::Place,
     /// The next to push; only the producer writes it.
     tail: L::Place,
-    slots: Box<[Slot<T>]>,
+    slots: Slots<T>,
     capacity: usize,
 }
 
 // SAFETY: a slot is touched by one half at a time, as the indices say, and handed over by a release of the index that the
 // other half acquires. Items move between threads, hence `T: Send`. No `&T` is ever shared.
 unsafe impl<T: Send, L: Layout> Sync for Raw<T, L> {}
-
-impl<T, L: Layout> Raw<T, L> {
-    #[inline(always)]
-    fn slot(&self, index: usize) -> &Slot<T> {
-        // SAFETY: `slots` has a power of two of slots, at least one; the masked index is below their number.
-        unsafe { self.slots.get_unchecked(index & (self.slots.len() - 1)) }
-    }
-}
 
 impl<T, L: Layout> Drop for Raw<T, L> {
     fn drop(&mut self) {
@@ -116,7 +114,7 @@ impl<T, L: Layout> Drop for Raw<T, L> {
             (self.head.load(Ordering::Relaxed), self.tail.load(Ordering::Relaxed));
         while head != tail {
             // SAFETY: `head..tail` was written and never read out; nobody else is left.
-            self.slot(head).with_mut(|slot| unsafe { (*slot).assume_init_drop() });
+            self.slots.get(head).with_mut(|slot| unsafe { (*slot).assume_init_drop() });
             head = head.wrapping_add(1);
         }
     }
@@ -124,12 +122,10 @@ impl<T, L: Layout> Drop for Raw<T, L> {
 
 pub(super) fn split<T, L: Layout>(capacity: usize) -> (Writer<T, L>, Reader<T, L>) {
     let capacity = capacity.max(1);
-    let slots =
-        (0..capacity.next_power_of_two()).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
     let raw = Arc::new(Raw {
         head: AtomicUsize::new(0).into(),
         tail: AtomicUsize::new(0).into(),
-        slots,
+        slots: Slots::new(capacity),
         capacity,
     });
     (Writer { raw: Arc::clone(&raw), tail: 0, head: 0 }, Reader { raw, head: 0, tail: 0 })
@@ -167,11 +163,15 @@ impl<T, L: Layout> Writer<T, L> {
 
     #[inline(always)]
     pub(super) fn push(&mut self, item: T) -> Result<(), T> {
-        if self.free(1) == 0 {
+        let free = self.free(1);
+        if free == 0 {
             return Err(item);
         }
+        if L::FETCHED {
+            self.raw.slots.fetch_for_push(self.tail, free);
+        }
         // SAFETY: `free` says that the slot at `tail` is the producer's, and it holds nothing.
-        self.raw.slot(self.tail).with_mut(|slot| unsafe { (*slot).write(item) });
+        self.raw.slots.get(self.tail).with_mut(|slot| unsafe { (*slot).write(item) });
         self.publish(1);
         Ok(())
     }
@@ -185,7 +185,7 @@ impl<T, L: Layout> Writer<T, L> {
         {
             let at = batch.writer.tail.wrapping_add(batch.count);
             // SAFETY: `count < free`: the slot is the producer's and holds nothing.
-            batch.writer.raw.slot(at).with_mut(|slot| unsafe { (*slot).write(item) });
+            batch.writer.raw.slots.get(at).with_mut(|slot| unsafe { (*slot).write(item) });
             batch.count += 1;
         }
         batch.count
@@ -197,24 +197,29 @@ impl<T, L: Layout> Writer<T, L> {
         T: Copy,
     {
         let count = self.free(items.len()).min(items.len());
+        if count == 0 {
+            return 0; // without a store that would take the index's line from the consumer
+        }
         #[cfg(loom)]
         for (n, item) in items[..count].iter().enumerate() {
             // SAFETY: `n < count <= free`: the slot is the producer's and holds nothing.
             self.raw
-                .slot(self.tail.wrapping_add(n))
+                .slots
+                .get(self.tail.wrapping_add(n))
                 .with_mut(|slot| unsafe { (*slot).write(*item) });
         }
         #[cfg(not(loom))]
         {
-            let slots = self.raw.slots.as_ptr().cast::<T>().cast_mut();
-            let at = self.tail & (self.raw.slots.len() - 1);
-            let first = count.min(self.raw.slots.len() - at);
+            let (slots, run) = self.raw.slots.run(self.tail);
+            let first = count.min(run);
             // SAFETY: the next `count` slots are the producer's (`count <= free`); `first` of them lie before the end of
             // the buffer, the rest at its start. A slot has the layout of `T` and is a cell, so it may be written through
             // a pointer that came from a shared reference. `items` is no part of the buffer, and `T` is `Copy`.
-            unsafe {
-                items.as_ptr().copy_to_nonoverlapping(slots.add(at), first);
-                items.as_ptr().add(first).copy_to_nonoverlapping(slots, count - first);
+            unsafe { items.as_ptr().copy_to_nonoverlapping(slots, first) };
+            if first < count {
+                let (slots, _) = self.raw.slots.run(0);
+                // SAFETY: as above.
+                unsafe { items.as_ptr().add(first).copy_to_nonoverlapping(slots, count - first) };
             }
         }
         self.publish(count);
@@ -258,12 +263,16 @@ impl<T, L: Layout> Reader<T, L> {
 
     #[inline(always)]
     pub(super) fn pop(&mut self) -> Option<T> {
-        if self.ready(1) == 0 {
+        let ready = self.ready(1);
+        if ready == 0 {
             return None;
+        }
+        if L::FETCHED {
+            self.raw.slots.fetch_for_pop(self.head, ready);
         }
         // SAFETY: `ready` says that the slot at `head` is the consumer's and holds an item; it is read once, as `head`
         // moves on before anybody looks again.
-        let item = self.raw.slot(self.head).with(|slot| unsafe { (*slot).assume_init_read() });
+        let item = self.raw.slots.get(self.head).with(|slot| unsafe { (*slot).assume_init_read() });
         self.release(1);
         Some(item)
     }
@@ -276,7 +285,8 @@ impl<T, L: Layout> Reader<T, L> {
             let at = batch.reader.head.wrapping_add(batch.count);
             // SAFETY: `count <= ready`: the slot is the consumer's and holds an item. It counts as read before `each`
             // can panic, so nobody reads it again.
-            let item = batch.reader.raw.slot(at).with(|slot| unsafe { (*slot).assume_init_read() });
+            let item =
+                batch.reader.raw.slots.get(at).with(|slot| unsafe { (*slot).assume_init_read() });
             batch.count += 1;
             each(item);
         }
@@ -288,28 +298,38 @@ impl<T, L: Layout> Reader<T, L> {
     where
         T: Copy,
     {
-        let count = self.ready(out.len()).min(out.len());
+        let ready = self.ready(out.len());
+        let count = ready.min(out.len());
+        if count == 0 {
+            return 0; // without a store that would take the index's line from the producer
+        }
         #[cfg(loom)]
         for (n, out) in out[..count].iter_mut().enumerate() {
             // SAFETY: `n < count <= ready`: the slot is the consumer's and holds an item.
             *out = self
                 .raw
-                .slot(self.head.wrapping_add(n))
+                .slots
+                .get(self.head.wrapping_add(n))
                 .with(|slot| unsafe { (*slot).assume_init_read() });
         }
         #[cfg(not(loom))]
         {
-            let slots = self.raw.slots.as_ptr().cast::<T>();
-            let at = self.head & (self.raw.slots.len() - 1);
-            let first = count.min(self.raw.slots.len() - at);
+            let (slots, run) = self.raw.slots.run(self.head);
+            let first = count.min(run);
             // SAFETY: the next `count` slots are the consumer's and hold items (`count <= ready`); `first` of them lie
             // before the end of the buffer, the rest at its start. `out` is no part of the buffer, and `T` is `Copy`.
-            unsafe {
-                slots.add(at).copy_to_nonoverlapping(out.as_mut_ptr(), first);
-                slots.copy_to_nonoverlapping(out.as_mut_ptr().add(first), count - first);
+            unsafe { slots.copy_to_nonoverlapping(out.as_mut_ptr(), first) };
+            if first < count {
+                let (slots, _) = self.raw.slots.run(0);
+                // SAFETY: as above.
+                unsafe { slots.copy_to_nonoverlapping(out.as_mut_ptr().add(first), count - first) };
             }
         }
         self.release(count);
+        #[cfg(not(loom))]
+        if L::FETCHED {
+            self.raw.slots.fetch_batch_for_pop(self.head, ready - count);
+        }
         count
     }
 

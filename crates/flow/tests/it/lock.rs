@@ -56,7 +56,7 @@ async fn takers_exclude_each_other_on_many_threads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiters_are_served_in_order_and_a_newcomer_passes_none() {
+async fn waiters_are_served_in_the_order_they_came() {
     let ctx = Ctx::root("order");
     let lock = Arc::new(Mutex::new("line", Vec::new()));
     let held = lock.lock().await;
@@ -68,11 +68,102 @@ async fn waiters_are_served_in_order_and_a_newcomer_passes_none() {
         .collect();
     sleep(MS).await;
     drop(held);
-    assert!(lock.try_lock().is_none(), "it is the first waiter's turn");
     for waiter in waiters {
         waiter.join().await.unwrap();
     }
     assert_eq!(Arc::into_inner(lock).unwrap().into_inner(), Some(vec![0, 1, 2, 3, 4]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newcomer_passes_one_who_waits_but_not_for_long() {
+    let lock = Mutex::new("passed", ());
+    let held = lock.lock().await;
+    let mut first = pin!(lock.lock());
+    let mut second = pin!(lock.lock());
+    assert!(poll_once(first.as_mut()).is_pending());
+    assert!(poll_once(second.as_mut()).is_pending());
+    drop(held);
+    // The lock is free, though the first was woken.
+    let passes = lock.try_lock().unwrap();
+    assert!(poll_once(first.as_mut()).is_pending());
+    drop(passes);
+    // The first has not waited for long.
+    let passes = lock.try_lock().unwrap();
+    tokio::time::advance(MS).await;
+    assert!(poll_once(first.as_mut()).is_pending());
+    drop(passes);
+    assert!(lock.try_lock().is_none(), "it is kept for the first");
+    let Poll::Ready(guard) = poll_once(first.as_mut()) else { panic!("it was its turn") };
+    assert!(poll_once(second.as_mut()).is_pending());
+    drop(guard);
+    assert!(lock.try_lock().is_none(), "the second found itself passed, after as long");
+    assert!(poll_once(second.as_mut()).is_ready());
+}
+
+#[tokio::test]
+async fn one_that_is_woken_and_not_polled_is_passed_some_times_only() {
+    let lock = Mutex::new("passed", ());
+    let held = lock.lock().await;
+    let mut first = Box::pin(lock.lock());
+    let mut second = Box::pin(lock.lock());
+    assert!(poll_once(first.as_mut()).is_pending());
+    assert!(poll_once(second.as_mut()).is_pending());
+    drop(held);
+    let passed = (0..100).take_while(|_| lock.try_lock().is_some()).count();
+    assert_eq!(passed, 33, "the last of them leaves it kept");
+    drop(first); // and goes to the second, woken now
+    let passed = (0..100).take_while(|_| lock.try_lock().is_some()).count();
+    assert_eq!(passed, 33);
+    assert!(poll_once(second.as_mut()).is_ready());
+    assert!(lock.try_lock().is_some());
+}
+
+/// The one that passes and the one that is passed may share a thread: then only the first can end it.
+#[tokio::test(flavor = "current_thread")]
+async fn a_task_that_never_pends_by_itself_lets_the_next_have_its_turn() {
+    let ctx = Ctx::root("busy");
+    let lock = Arc::new(Mutex::new("busy", 0));
+    let held = lock.lock().await;
+    let (waits, takes) = (Arc::clone(&lock), Arc::clone(&lock));
+    let waiter = ctx.spawn("waiter", async move { *waits.lock().await });
+    tokio::task::yield_now().await;
+    let busy = ctx.spawn("busy", async move {
+        for _ in 0..10_000 {
+            *takes.lock().await += 1;
+        }
+    });
+    drop(held);
+    let turns_before = waiter.join().await.unwrap();
+    assert!(turns_before < 100, "{turns_before}");
+    busy.join().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_takes_the_lock_again_and_again_starves_nobody() {
+    let ctx = Ctx::root("greedy");
+    let lock = Arc::new(Mutex::new("greedy", 0));
+    let takes = Arc::clone(&lock);
+    let greedy = ctx.spawn("greedy", async move {
+        loop {
+            *takes.lock().await += 1;
+            let _held = takes.lock().await;
+            sleep(10 * MS).await; // and takes it again at once
+        }
+    });
+    sleep(MS).await;
+    let began = clock::now();
+    let waiters: Vec<_> = (0..3)
+        .map(|_| {
+            let lock = Arc::clone(&lock);
+            ctx.spawn("waiter", async move { drop(lock.lock().await) })
+        })
+        .collect();
+    for waiter in waiters {
+        waiter.join().await.unwrap();
+    }
+    let waited = clock::now() - began;
+    assert!(waited <= 60 * MS, "each was passed once at most: {waited:?}");
+    greedy.abort();
 }
 
 #[tokio::test]
@@ -464,10 +555,12 @@ mod checked {
         waiter.join().await.unwrap();
         holder.join().await.unwrap();
         let reports = told.take();
-        let [Report::LongWait { lock, who, waited, holder, held_at, held }] = &reports[..] else {
+        let [Report::LongWait { lock, who, waited, holder, held_at, held, others }] = &reports[..]
+        else {
             panic!("{reports:?}")
         };
         assert_eq!((lock.lock, *waited, *held), ("a", 100 * MS, 150 * MS));
+        assert!(others.is_empty());
         assert_eq!((held_at.line(), lock.taken_at.line()), (line + 2, line + 6));
         assert!(who.starts_with("long/waiter (spawned at "), "{who}");
         assert!(holder.starts_with("long/holder (spawned at "), "{holder}");

@@ -18,6 +18,8 @@ mod latest;
 mod leak;
 mod leak_shapes;
 mod lock;
+mod lock_rw;
+mod lock_rw_checks;
 mod pool;
 mod pool_books;
 mod pool_limits;

@@ -157,6 +157,12 @@ async fn b82_submit_all_returns_exactly_the_unsent_rest() {
     let (tx, rx) = queue::bounded("all", Bound::items(3), Full::Block);
     let unsent = tx.submit_all(0..8, clock::now() + SEC).await.unwrap_err();
     assert_eq!(unsent.rest, [3, 4, 5, 6, 7]);
+    assert_eq!(unsent.cause(), SubmitError::TimedOut(()));
+    let error: Box<dyn std::error::Error> = unsent.into();
+    assert_eq!(
+        error.to_string(),
+        "the queue stayed full until the deadline: 5 items not submitted"
+    );
     drop(tx);
     let mut got = Vec::new();
     while let Some(n) = rx.recv().await {
@@ -350,6 +356,52 @@ async fn a_thread_can_receive_and_submit_blocking() {
     drop(tx);
     assert_eq!(thread.join().await, Ok(100));
     leak::check(&ctx).await.unwrap();
+}
+
+/// Between threads of their own, and between a `block_on` and a task beside it: there whoever waits may spin first.
+#[test]
+fn b83_what_passes_between_threads_that_wait_for_each_other_comes_once_and_in_order() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    let ctx = Ctx::root("t");
+    for bound in [0, 1, 8, 64] {
+        let (tx, rx) = queue::bounded("between", Bound::items(bound), Full::Block);
+        let sender = forebay_flow::thread::spawn(&ctx, "sender", move |_ctx| {
+            (0..2_000).filter(|n| tx.submit_blocking(*n).is_ok()).count()
+        });
+        let came: Vec<_> = std::iter::from_fn(|| rx.recv_blocking()).collect();
+        assert_eq!(came, (0..2_000).collect::<Vec<_>>(), "two threads, bound {bound}");
+        assert_eq!(sender.unwrap().join_blocking(), Ok(2_000));
+
+        let (tx, rx) = queue::bounded("there", Bound::items(bound), Full::Block);
+        let (back, returned) = queue::bounded("back", Bound::items(bound), Full::Block);
+        let echo = async move {
+            while let Some(n) = rx.recv().await {
+                back.submit(n).await.unwrap();
+            }
+        };
+        let echo = {
+            let _inside = runtime.enter();
+            ctx.spawn("echo", echo)
+        };
+        let came = runtime.block_on(async {
+            let send = async {
+                for n in 0..2_000 {
+                    tx.submit(n).await.unwrap();
+                }
+                tx.close();
+            };
+            let receive = async {
+                let mut came = Vec::new();
+                while let Some(n) = returned.recv().await {
+                    came.push(n);
+                }
+                came
+            };
+            tokio::join!(send, receive).1
+        });
+        assert_eq!(came, (0..2_000).collect::<Vec<_>>(), "a block_on, bound {bound}");
+        runtime.block_on(echo.join()).unwrap();
+    }
 }
 
 #[tokio::test]

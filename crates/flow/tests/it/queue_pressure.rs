@@ -246,6 +246,23 @@ async fn a_slow_receiver_lets_in_at_each_receive() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_line_is_let_in_by_the_first_receive_after_a_millisecond_at_whatever_pace_they_come() {
+    for pace in [20, 60, 100, 300, 450, 900, 999, 1_000].map(Duration::from_micros) {
+        let ctx = Ctx::root("t");
+        let (_tx, rx, waiting) = full_with_waiting(&ctx, 400, 1).await;
+        let mut passed = Duration::ZERO;
+        while !waiting[0].is_finished() {
+            assert!(passed < Duration::from_millis(1), "a take each {pace:?}: {passed:?} in line");
+            tokio::time::advance(pace).await;
+            passed += pace;
+            assert!(rx.try_recv().is_some());
+            settle().await;
+        }
+        assert!(passed >= Duration::from_millis(1), "a take each {pace:?}: after {passed:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_waiting_submit_that_is_polled_lets_itself_in_so_none_times_out_while_there_is_room() {
     let ctx = Ctx::root("t");
     let (tx, rx) = queue::bounded("late", Bound::items(64), Full::Block);
@@ -371,6 +388,8 @@ async fn b82_submit_all_says_exactly_what_was_not_sent_when_the_receiver_is_slow
     let sent: Vec<_> = (0..unsent.rest[0]).collect();
     assert_eq!(unsent.rest, (unsent.rest[0]..20).collect::<Vec<_>>());
     assert_eq!(unsent.why, "the queue is closed");
+    assert_eq!(unsent.cause(), SubmitError::Closed(()));
+    assert!(!unsent.cause().may_retry());
     assert_eq!(got.len() as u64 + tx.info().dropped, sent.len() as u64);
     assert_eq!(got, sent[..got.len()]);
 }

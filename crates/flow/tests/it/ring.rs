@@ -72,6 +72,37 @@ fn a_batch_takes_what_fits_and_leaves_the_rest_in_the_iterator() {
 }
 
 #[test]
+fn items_of_any_size_pass_many_times_around_a_long_buffer() {
+    fn around<const SIZE: usize>() {
+        let (mut tx, mut rx) = ring::new::<[u8; SIZE]>(700);
+        let (mut next_in, mut next_out) = (0_usize, 0_usize);
+        let item = |n: usize| [n.to_le_bytes()[0]; SIZE];
+        for step in [700, 1, 333, 64, 512, 699].into_iter().cycle().take(30) {
+            while next_in < next_out + step {
+                tx.push(item(next_in)).unwrap();
+                next_in += 1;
+            }
+            for _ in 0..step.div_ceil(2) {
+                assert_eq!(rx.pop(), Some(item(next_out)));
+                next_out += 1;
+            }
+        }
+        assert_eq!(rx.len(), next_in - next_out);
+    }
+    around::<1>();
+    around::<24>();
+    around::<64>();
+    around::<200>();
+}
+
+#[test]
+fn a_ring_that_no_memory_holds_is_refused() {
+    for capacity in [usize::MAX, usize::MAX / 2, 1 << (usize::BITS - 1)] {
+        assert!(catch_unwind(|| ring::new::<u64>(capacity)).is_err());
+    }
+}
+
+#[test]
 fn items_without_a_size_are_counted_like_others() {
     let (mut tx, mut rx) = ring::new(3);
     assert_eq!(tx.push_slice(&[(); 5]), 3);

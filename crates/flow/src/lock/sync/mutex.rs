@@ -1,6 +1,6 @@
-//! The lock that blocks its thread: for short work on memory.
+//! The lock that blocks its thread and lets one in.
 //!
-//! Owns the value, over `parking_lot`. Its guard cannot be held across an await of a spawned task, for it is not `Send`.
+//! Owns the value, over `parking_lot`. It never blocks where the thread or task that asks has the lock itself.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -8,9 +8,9 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::checks;
-use super::place::{Head, Kind};
-use super::{LockError, WAITS, WAITS_UNTIL};
+use crate::lock::holders::Access;
+use crate::lock::place::{Head, Kind};
+use crate::lock::{LockError, Patience, checks, waits};
 use crate::tasks;
 
 /// A mutual exclusion that blocks the thread. Not fair: a newcomer may pass one who waits, but not for long.
@@ -36,7 +36,7 @@ pub struct Guard<'a, T> {
 }
 
 impl<T> Mutex<T> {
-    /// A free lock. Its figures in [`registry`](super::registry) are kept under `name` and the place of this call.
+    /// A free lock. Its figures in [`registry`](crate::lock::registry) are kept under `name` and the place of this call.
     #[must_use]
     #[track_caller]
     pub fn new(name: &'static str, value: T) -> Self {
@@ -54,7 +54,7 @@ impl<T> Mutex<T> {
     pub fn lock(&self) -> Guard<'_, T> {
         let (me, at) = (tasks::current_or_thread_id(), Location::caller());
         if checks::ON {
-            checks::asks(&self.head, me, at);
+            checks::asks(&self.head, me, Access::Lock, at);
         }
         match self.inner.try_lock() {
             Some(inner) => self.guard(inner, me, at),
@@ -70,18 +70,19 @@ impl<T> Mutex<T> {
     pub fn lock_within(&self, limit: Duration) -> Result<Guard<'_, T>, LockError> {
         let (me, at) = (tasks::current_or_thread_id(), Location::caller());
         if checks::ON {
-            checks::asks(&self.head, me, at);
+            checks::asks(&self.head, me, Access::Lock, at);
         }
         if let Some(inner) = self.inner.try_lock() {
             return Ok(self.guard(inner, me, at));
         }
         if self.head.holder() == me {
-            checks::relocked(&self.head, me, at);
+            checks::relocked(&self.head, me, Access::Lock, at);
             return Err(LockError::Relocked);
         }
-        let _waiting = self.head.wait();
-        let inner =
-            tasks::blocked(WAITS_UNTIL, self.head.name(), || self.inner.try_lock_for(limit));
+        let waiting = self.head.wait(me, Access::Lock, Patience::Deadline);
+        let what = waits(Access::Lock, Patience::Deadline);
+        let inner = tasks::blocked(what, self.head.name(), || self.inner.try_lock_for(limit));
+        drop(waiting);
         inner.map(|inner| self.guard(inner, me, at)).ok_or(LockError::TimedOut)
     }
 
@@ -122,20 +123,20 @@ impl<T> Mutex<T> {
         // Only this task or thread writes its own id, so what it reads of itself is true.
         if self.head.holder() == me {
             let name = self.head.place.name;
-            match checks::relocked(&self.head, me, at) {
+            match checks::relocked(&self.head, me, Access::Lock, at) {
                 Some(report) => panic!("{report}"),
                 None => panic!("lock `{name}` is asked for at {at} by who holds it already"),
             }
         }
-        let waiting = self.head.wait();
-        let inner = tasks::blocked(WAITS, self.head.name(), || {
+        let waiting = self.head.wait(me, Access::Lock, Patience::Endless);
+        let inner = tasks::blocked(Access::Lock.words(), self.head.name(), || {
             let limit = if checks::ON { checks::long_wait() } else { None };
             let Some(limit) = limit else { return self.inner.lock() };
             loop {
                 if let Some(inner) = self.inner.try_lock_for(limit) {
                     return inner;
                 }
-                if checks::waited(&self.head, me, at, waiting.since) {
+                if checks::waited(&self.head, me, Access::Lock, at, waiting.since) {
                     return self.inner.lock();
                 }
             }

@@ -368,8 +368,8 @@ async fn a_task_that_keeps_itself_out_has_an_error_at_its_deadline() {
 #[tokio::test(start_paused = true)]
 async fn the_registry_tells_readers_and_who_waits_for_them() {
     let ctx = Ctx::root("registry");
-    let lock = Arc::new(RwLock::new("read", ()));
-    let info = || lock::registry().into_iter().find(|info| info.name == "read").unwrap();
+    let lock = Arc::new(RwLock::new("rw read", ()));
+    let info = || lock::registry().into_iter().find(|info| info.name == "rw read").unwrap();
     let reader = |held| {
         let lock = Arc::clone(&lock);
         ctx.spawn("reader", async move {
@@ -403,7 +403,7 @@ async fn the_registry_tells_readers_and_who_waits_for_them() {
     };
     assert_eq!(
         (&*waits(writer.id()), &*waits(late.id())),
-        ("write lock `read`", "read lock `read`")
+        ("write lock `rw read`", "read lock `rw read`")
     );
     sleep(320 * MS).await;
     let now = info();
@@ -418,15 +418,15 @@ async fn the_registry_tells_readers_and_who_waits_for_them() {
 #[tokio::test]
 async fn a_thread_that_waits_shows_for_what_and_whom() {
     let ctx = Ctx::root("thread");
-    let lock = Arc::new(sync::RwLock::new("shown", ()));
+    let lock = Arc::new(sync::RwLock::new("rw shown", ()));
     let (inner, guard) = (Arc::clone(&lock), lock.read());
     let thread = thread::spawn(&ctx, "blocked", move |_| drop(inner.write())).unwrap();
     until_on_thread(|| {
         tasks::snapshot().iter().any(|task| {
-            task.parent == "thread" && task.waiting_on.as_deref() == Some("write lock `shown`")
+            task.parent == "thread" && task.waiting_on.as_deref() == Some("write lock `rw shown`")
         })
     });
-    let info = lock::registry().into_iter().find(|info| info.name == "shown").unwrap();
+    let info = lock::registry().into_iter().find(|info| info.name == "rw shown").unwrap();
     assert_eq!((info.waiting, info.holders.len()), (1, 1));
     assert_eq!(info.holders[0].access, Access::Read);
     drop(guard);

@@ -22,9 +22,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use cpu_time::ThreadTime;
 use forebay_flow::queue::{self, Bound, Full};
 use forebay_flow::{Ctx, Task, clock, debug, dump};
-use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, Runtime};
 
 const CROWD: usize = 100_000;
@@ -37,8 +37,7 @@ const INEXACT: Duration = Duration::from_micros(5);
 
 /// Time this thread was on a CPU.
 fn on_cpu() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    ThreadTime::now().as_duration()
 }
 
 /// What a thread spends neither on a CPU nor waiting for one.

@@ -16,11 +16,11 @@
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() {
 //! use std::time::Duration;
-//! use forebay_flow::queue::{Bound, Full, Options};
+//! use forebay_flow::queue::{Bound, Full, Builder};
 //! use forebay_flow::supervise::{Child, Restart, Strategy, Supervisor};
 //! use forebay_flow::{Cause, Ctx, leak};
 //!
-//! let (jobs, work) = Options::new("jobs", Bound::items(64), Full::Reject)
+//! let (jobs, work) = Builder::new("jobs", Bound::items(64), Full::Reject)
 //!     .why("200 jobs a second; who waits longer than a third of a second has given up")
 //!     .build();
 //!
@@ -97,7 +97,7 @@
 //! |---|---|
 //! | Is it bounded? | [`queue::Bound`], in items or bytes. There is no other constructor. |
 //! | Who waits when it is full? | [`queue::Full`]: the sender (`Block`), or nobody: the sender's caller is told no (`Reject`, `Shed`), or an item is lost (`Drop…`). |
-//! | Is that acceptable? | Its row in the [`queue::registry`]: how often and how long it made somebody wait, what it refused, shed and dropped, and why it is as large as it is. |
+//! | Is that acceptable? | Its row in the [`queue::snapshot`]: how often and how long it made somebody wait, what it refused, shed and dropped, and why it is as large as it is. |
 //! | What is the failure mode? | In words in the same row. An item that is not taken comes back in the error; one that was taken is received, or counted as lost with the reason. After a close, what was accepted is drained. |
 //!
 //! A pool, a semaphore, a lock and a socket's backlog are queues, too: somebody waits in a line. [`admit::Slots`],
@@ -133,7 +133,7 @@
 //! machine's memory: [`queue::weighted`], [`budget`].
 //!
 //! What waits outside the bound counts as well: ten thousand senders in line at a queue of 64 are a queue of ten thousand.
-//! Bound the senders, or the line ([`max_waiting`](queue::Options::max_waiting)).
+//! Bound the senders, or the line ([`max_waiting`](queue::Builder::max_waiting)).
 //!
 //! # Failure
 //!
@@ -156,7 +156,7 @@
 //! | it hangs, and answers nobody | SIGQUIT, with `sigquit`: the same without stacks, on stderr, though every thread is blocked |
 //! | two wait for each other | [`deadlock`]: tasks that wait for each other over locks, queues and slots. Debug builds tell of the lock order that leads there, before it does ([`lock::Checks`]) |
 //! | it grows | [`snapshot`]: every few minutes all tasks are counted, and a place whose tasks only ever grow in number is named |
-//! | it is slow | the rows of [`queue::registry`] and [`lock::registry`]: who waits, for how long so far, behind whom |
+//! | it is slow | the rows of [`queue::snapshot`] and [`lock::snapshot`]: who waits, for how long so far, behind whom |
 //! | a test leaves something behind | [`leak::check`] fails with the survivors, and where they were spawned |
 //!
 //! # Coming from Go
@@ -167,7 +167,7 @@
 //! | `go f()` | [`Ctx::spawn`]; the handle owns the task |
 //! | `errgroup`, with `SetLimit` | [`Group`]; the first error cancels the rest, results come in order |
 //! | `sync.WaitGroup` | [`Scope`]; [`Scope::finish`] has a deadline, and says how many had to be aborted at it |
-//! | `make(chan T, n)` | [`queue::Options`]; any side may close, many senders are safe |
+//! | `make(chan T, n)` | [`queue::Builder`]; any side may close, many senders are safe |
 //! | `make(chan T)` | a bound of zero |
 //! | `select` | `tokio::select!`, see below; with `default`: `try_submit`, `try_recv` |
 //! | `singleflight`, `semaphore.Weighted`, `rate.Limiter` | [`flight::Flight`], [`admit::Slots`], [`admit::Rate`] |
@@ -219,8 +219,8 @@
 //! `Closed`, `Stopped` and `TooLarge` never succeed. What a refused call was given comes back in its error.
 //!
 //! A plain struct of settings is a `Config`: its defaults, where it has any, stand in its `Default`, and each field says its
-//! unit. What is put together by methods is a builder. `stats` and `info` are one thing's figures, `snapshot` and `registry`
-//! those of all of its kind in the process: plain data, safe to keep. It may grow with a version, and so may most errors.
+//! unit. What is put together by methods is a builder. `stats` and `info` are one thing's figures, `snapshot` those
+//! of all of its kind in the process: plain data, safe to keep. It may grow with a version, and so may most errors.
 //!
 //! At the root stands what nearly every program names: the context and its tasks, the clock, the pause between attempts. All
 //! else is under its module, whose page says what to choose.
@@ -232,6 +232,8 @@
 //! [`dump`], [`leak`], [`deadlock`], [`snapshot`], `sigquit` (on Unix), and `debug` behind the feature `debug-routes`.
 //!
 //! Absent on purpose: unbounded queues, ambient context, detached tasks, actors and addresses, a runtime of its own.
+
+#![warn(missing_debug_implementations)]
 
 // In the order of use: each may use only those above it.
 mod backoff;

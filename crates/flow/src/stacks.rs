@@ -36,6 +36,7 @@ pub(crate) struct Captured {
 
 /// One function on the way from a task's first line to where it waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Frame {
     /// The function's path, ending in `{{closure}}` for an async one; only `{async_fn#0}` when debug info keeps no path.
     /// The place is the surer guide.
@@ -56,6 +57,7 @@ impl fmt::Display for Frame {
 
 /// Where one task stands: a list of frames, innermost first, for each leaf it waits at.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Stack {
     /// The task's id in the registry.
     pub task: u64,

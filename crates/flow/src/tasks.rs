@@ -56,6 +56,7 @@ pub enum State {
 
 /// One live task, as plain data.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct TaskInfo {
     /// Unique in the process's life.
     pub id: u64,

@@ -16,7 +16,7 @@ use crate::lock::{self, Holder, Kind, LockInfo};
 static TURN: Semaphore = Semaphore::const_new(1);
 
 pub(super) async fn page(query: &Query) -> Page {
-    let mut locks = lock::registry();
+    let mut locks = lock::snapshot();
     locks.retain(|lock| {
         lock.name.contains(&query.name) && lock.made_at.to_string().contains(&query.place)
     });
@@ -79,7 +79,7 @@ fn text(locks: &[LockInfo], rest: usize, cycles: &[Cycle], more_cycles: usize) -
             lock.name.to_owned(),
             kind(lock.kind).to_owned(),
             lock.locks.to_string(),
-            lock.waiting.to_string(),
+            lock.waiters.to_string(),
             lock.contended.to_string(),
             format!("{:.3} s", lock.wait.as_secs_f64()),
             format!("{:.3} s", lock.longest_wait.as_secs_f64()),
@@ -107,7 +107,7 @@ fn lock_json(lock: &LockInfo) -> Value {
         "kind": kind(lock.kind),
         "made_at": lock.made_at.to_string(),
         "locks": lock.locks,
-        "waiting": lock.waiting,
+        "waiting": lock.waiters,
         "contended": lock.contended,
         "waited_ms": millis(lock.wait),
         "longest_wait_ms": millis(lock.longest_wait),

@@ -9,7 +9,7 @@ use super::{Page, Table, left_off};
 use crate::queue::{self, QueueInfo};
 
 pub(super) fn page(query: &Query) -> Page {
-    let mut queues = queue::registry().snapshot();
+    let mut queues = queue::snapshot();
     queues.retain(|queue| queue.name.contains(&query.name));
     let rest = queues.split_off(queues.len().min(query.limit)).len();
     Page::new(query.format, || text(&queues, rest), || as_json(&queues, rest))

@@ -6,7 +6,7 @@
 //!
 //! | | every build | debug builds |
 //! |---|---|---|
-//! | [`registry`] | waits, seconds waited, the longest, who holds or reads | and since when, taken where |
+//! | [`snapshot`] | waits, seconds waited, the longest, who holds or reads | and since when, taken where |
 //! | [`Checks`] | | orders that can deadlock, locks taken again, waits too long: each told once, as a [`Report`] |
 //! | [`crate::deadlock`] | tasks and threads that wait for each other | and where they took what they hold |
 //!
@@ -42,7 +42,7 @@ pub use checks::{Checked, Checks};
 pub use holders::Access;
 pub use mutex::{Guard, Lock, Mutex};
 pub(crate) use place::{HeldLock, Holding, held};
-pub use place::{Holder, Kind, LockInfo, registry};
+pub use place::{Holder, Kind, LockInfo, snapshot};
 pub use report::{Order, Report, Taken};
 pub use rwlock::{ReadGuard, ReadLock, RwLock, WriteGuard, WriteLock};
 
@@ -75,6 +75,7 @@ fn waits(access: Access, patience: Patience) -> &'static str {
 
 /// Why a lock was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LockError {
     /// It was held until the deadline. A later try may succeed.
     TimedOut,

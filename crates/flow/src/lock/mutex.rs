@@ -61,7 +61,7 @@ pub struct Guard<'a, T> {
 }
 
 impl<T> Mutex<T> {
-    /// A free lock. Its figures in [`registry`](super::registry) are kept under `name` and the place of this call.
+    /// A free lock. Its figures in [`snapshot`](super::snapshot) are kept under `name` and the place of this call.
     #[must_use]
     #[track_caller]
     pub fn new(name: &'static str, value: T) -> Self {
@@ -69,11 +69,11 @@ impl<T> Mutex<T> {
     }
 
     /// Waits for the lock. It waits without limit: where the holder may be stuck, prefer
-    /// [`Mutex::lock_until`].
+    /// [`Mutex::lock_within`].
     ///
     /// A task that waits for a lock of which it holds the guard waits for ever, unless the guard is in another branch of
     /// a `join!`. A debug build tells of it once the wait is long ([`Checks::long_wait`](super::Checks::long_wait)), and
-    /// [`crate::deadlock`] does in every build; [`Mutex::lock_until`] gives it back as an error.
+    /// [`crate::deadlock`] does in every build; [`Mutex::lock_within`] gives it back as an error.
     ///
     /// # Cancel safety
     /// A dropped wait gives its place up; a turn it had not seen yet goes to the next.
@@ -100,7 +100,7 @@ impl<T> Mutex<T> {
     /// # Panics
     /// When it must wait outside of a Tokio runtime with a timer.
     #[track_caller]
-    pub fn lock_until(
+    pub fn lock_within(
         &self,
         deadline: Instant,
     ) -> impl Future<Output = Result<Guard<'_, T>, LockError>> {

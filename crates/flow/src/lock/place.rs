@@ -24,6 +24,7 @@ pub(crate) const UNKNOWN: u64 = u64::MAX;
 
 /// What a kind of lock is called in reports, and to tasks that wait for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Kind {
     /// [`lock::Mutex`](super::Mutex).
     Mutex,
@@ -37,6 +38,7 @@ pub enum Kind {
 
 /// The locks made at one place, as plain data.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct LockInfo {
     /// The name given to them.
     pub name: &'static str,
@@ -53,13 +55,14 @@ pub struct LockInfo {
     /// The longest of the ended waits.
     pub longest_wait: Duration,
     /// How many wait now.
-    pub waiting: usize,
+    pub waiters: usize,
     /// Who holds one of them now, of those that somebody has waited for; the most waited for first, up to eight.
     pub holders: Vec<Holder>,
 }
 
 /// Who holds a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Holder {
     /// The id of the task or thread in [`tasks::snapshot`], or zero when it is in no registry.
     pub task: u64,
@@ -138,7 +141,7 @@ impl Place {
             contended: self.contended.load(Ordering::Relaxed),
             wait: Duration::from_nanos(self.wait_nanos.load(Ordering::Relaxed)),
             longest_wait: Duration::from_nanos(self.longest_nanos.load(Ordering::Relaxed)),
-            waiting,
+            waiters: waiting,
             holders,
         }
     }
@@ -146,7 +149,7 @@ impl Place {
 
 /// Every place that has made locks, the most waited for first. Takes each place's lock for a moment, and none of theirs.
 #[must_use]
-pub fn registry() -> Vec<LockInfo> {
+pub fn snapshot() -> Vec<LockInfo> {
     let mut infos: Vec<_> = Place::all().into_iter().map(Place::info).collect();
     infos.sort_by(|a, b| b.wait.cmp(&a.wait).then_with(|| a.made_at.cmp(b.made_at)));
     infos

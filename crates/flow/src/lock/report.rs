@@ -10,6 +10,7 @@ use crate::clock;
 
 /// One lock, and where it was taken or asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Taken {
     /// Its name.
     pub lock: &'static str,
@@ -34,6 +35,7 @@ impl fmt::Display for Taken {
 
 /// That one lock was asked for while another was held.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Order {
     /// The lock held.
     pub first: Taken,
@@ -51,6 +53,7 @@ impl fmt::Display for Order {
 
 /// What a check of a debug build found.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Report {
     /// Locks are taken in orders that close a ring, so that their takers can end up waiting for each other. Nobody need
     /// have waited yet. Orders that a third lock, held in both and not only to read, keeps apart are no inversion. Those

@@ -63,7 +63,7 @@ pub struct WriteGuard<'a, T> {
 }
 
 impl<T> RwLock<T> {
-    /// A free lock. Its figures in [`registry`](super::registry) are kept under `name` and the place of this call.
+    /// A free lock. Its figures in [`snapshot`](super::snapshot) are kept under `name` and the place of this call.
     #[must_use]
     #[track_caller]
     pub fn new(name: &'static str, value: T) -> Self {
@@ -71,12 +71,12 @@ impl<T> RwLock<T> {
     }
 
     /// Waits until this caller may read. It waits without limit: where a holder may be stuck, prefer
-    /// [`RwLock::read_until`].
+    /// [`RwLock::read_within`].
     ///
     /// A task that waits for a lock of which it holds a guard that keeps it out waits for ever, unless the guard is in
     /// another branch of a `join!`. A debug build tells of it once the wait is long
     /// ([`Checks::long_wait`](super::Checks::long_wait)), and [`crate::deadlock`] does in every build;
-    /// [`RwLock::read_until`] gives it back as an error.
+    /// [`RwLock::read_within`] gives it back as an error.
     ///
     /// # Cancel safety
     /// A dropped wait gives its place up; a turn it had not seen yet goes to the next.
@@ -119,7 +119,7 @@ impl<T> RwLock<T> {
     /// # Panics
     /// When it must wait outside of a Tokio runtime with a timer.
     #[track_caller]
-    pub fn read_until(
+    pub fn read_within(
         &self,
         deadline: Instant,
     ) -> impl Future<Output = Result<ReadGuard<'_, T>, LockError>> {
@@ -138,7 +138,7 @@ impl<T> RwLock<T> {
     /// As [`RwLock::write`], until `deadline`. A free lock is taken even when that has passed.
     ///
     /// # Errors
-    /// As [`RwLock::read_until`].
+    /// As [`RwLock::read_within`].
     ///
     /// # Cancel safety
     /// As [`RwLock::read`]. Readers that waited behind a writer that gives up are let in.
@@ -146,7 +146,7 @@ impl<T> RwLock<T> {
     /// # Panics
     /// When it must wait outside of a Tokio runtime with a timer.
     #[track_caller]
-    pub fn write_until(
+    pub fn write_within(
         &self,
         deadline: Instant,
     ) -> impl Future<Output = Result<WriteGuard<'_, T>, LockError>> {

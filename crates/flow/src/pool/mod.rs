@@ -331,7 +331,7 @@ impl Builder {
         };
         let lost = Arc::new(Losses::default());
         let count = Arc::clone(&lost);
-        let (jobs, queue) = queue::Options::new(self.name.clone(), self.bound, self.full)
+        let (jobs, queue) = queue::Builder::new(self.name.clone(), self.bound, self.full)
             .max_waiting(self.max_waiting)
             .dead_letter(move |job, lost| {
                 count.count(lost);

@@ -18,13 +18,13 @@
 //! |---|---|---|
 //! | May the sender be slowed down, and whoever feeds it? | [`Full::Block`], with [`submit_within`](Sender::submit_within) | pressure travels to the source, and nothing is lost |
 //! | Does somebody wait for the answer who can be told no? | [`Full::Reject`] | a fast no can be retried elsewhere; a late yes is no use to anybody |
-//! | Do some of them matter more than others? | [`Full::Shed`], with [`priority`](Options::priority) | the important part keeps its room before there is none |
+//! | Do some of them matter more than others? | [`Full::Shed`], with [`priority`](Builder::priority) | the important part keeps its room before there is none |
 //! | Is only the latest of use? | [`Full::DropOldest`] | an old position is wrong, not late |
 //! | Is any of them as good as another? | [`Full::DropNewest`] | a sample is a sample, and the queue is left in peace |
 //!
-//! Beside any of them: [`time_to_live`](Options::time_to_live) where an answer is worthless after a while,
+//! Beside any of them: [`time_to_live`](Builder::time_to_live) where an answer is worthless after a while,
 //! [`submit_until`](Sender::submit_until) where each request has a deadline of its own, and
-//! [`max_waiting`](Options::max_waiting) where every request is a sender.
+//! [`max_waiting`](Builder::max_waiting) where every request is a sender.
 //!
 //! # Choosing a bound
 //!
@@ -46,8 +46,9 @@
 //! bound, the cheaper the item. Below eight, each is let in alone.
 //!
 //! Where items differ in size, bound the bytes ([`weighted`]): then the bound is a share of the process's memory. Write the
-//! sum into [`Options::why`]; it stands in the queue's row of the [`registry()`].
+//! sum into [`Builder::why`]; it stands in the queue's row of the [`snapshot`].
 
+mod builder;
 mod core;
 mod handle;
 mod intake;
@@ -55,7 +56,6 @@ mod items;
 #[cfg(all(test, shuttle))]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod model;
-mod options;
 mod outlet;
 mod pace;
 mod policy;
@@ -70,12 +70,12 @@ use std::fmt;
 
 use crate::tasks::Name;
 
+pub use self::builder::Builder;
 pub use self::core::Queue;
-pub use self::options::Options;
 pub use self::policy::{Full, Lost, Priority, Watermarks};
 pub use self::receiver::{Receiver, Recv, RecvMany};
 pub(crate) use self::registry::drained_by;
-pub use self::registry::{QueueInfo, Registry, registry};
+pub use self::registry::{QueueInfo, snapshot};
 pub use self::sender::Sender;
 pub use self::submit::{Receipt, Submit, SubmitUntil, SubmitWithin, Unsent};
 
@@ -134,6 +134,7 @@ impl Bound {
 
 /// Why an item was not accepted; it comes back inside.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SubmitError<T> {
     /// No room now. A later retry may succeed.
     Full(T),
@@ -148,9 +149,6 @@ pub enum SubmitError<T> {
     Shed(T),
 }
 
-/// The error of [`Sender::try_submit`], which is never `TimedOut`.
-pub type TrySubmitError<T> = SubmitError<T>;
-
 impl<T> SubmitError<T> {
     /// The item that was not accepted.
     pub fn into_item(self) -> T {
@@ -163,20 +161,21 @@ impl<T> SubmitError<T> {
         }
     }
 
+    /// The item, and the rest of the error.
+    fn into_parts(self) -> (T, SubmitError<()>) {
+        match self {
+            Self::Full(item) => (item, SubmitError::Full(())),
+            Self::Closed(item) => (item, SubmitError::Closed(())),
+            Self::TooHeavy(item) => (item, SubmitError::TooHeavy(())),
+            Self::TimedOut(item) => (item, SubmitError::TimedOut(())),
+            Self::Shed(item) => (item, SubmitError::Shed(())),
+        }
+    }
+
     /// Whether the same submit may succeed later.
     #[must_use]
     pub fn may_retry(&self) -> bool {
         matches!(self, Self::Full(_) | Self::TimedOut(_) | Self::Shed(_))
-    }
-
-    fn without_item(&self) -> SubmitError<()> {
-        match self {
-            Self::Full(_) => SubmitError::Full(()),
-            Self::Closed(_) => SubmitError::Closed(()),
-            Self::TooHeavy(_) => SubmitError::TooHeavy(()),
-            Self::TimedOut(_) => SubmitError::TimedOut(()),
-            Self::Shed(_) => SubmitError::Shed(()),
-        }
     }
 
     fn text(&self) -> &'static str {
@@ -211,6 +210,7 @@ impl<T> fmt::Display for SubmitError<T> {
 impl<T> std::error::Error for SubmitError<T> {}
 
 /// A queue of `name`, bounded by `bound`, that does `full` when there is no room. In bytes, each item weighs its own size.
+/// How to choose the bound: [module](self#choosing-a-bound). [`Builder`] has more to say about it.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -229,10 +229,11 @@ pub fn bounded<T: Send + 'static>(
     bound: Bound,
     full: Full,
 ) -> (Sender<T>, Receiver<T>) {
-    Options::new(name, bound, full).build()
+    Builder::new(name, bound, full).build()
 }
 
-/// A queue bounded by `bytes`, each item weighing what `weigh` says (asked once, at submit).
+/// A queue bounded by `bytes`, each item weighing what `weigh` says (asked once, at submit). How to choose the bound:
+/// [module](self#choosing-a-bound).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -250,5 +251,5 @@ pub fn weighted<T: Send + 'static>(
     full: Full,
     weigh: impl Fn(&T) -> usize + Send + Sync + 'static,
 ) -> (Sender<T>, Receiver<T>) {
-    Options::new(name, Bound::bytes(bytes), full).weigher(weigh).build()
+    Builder::new(name, Bound::bytes(bytes), full).weigher(weigh).build()
 }

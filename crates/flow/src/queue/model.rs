@@ -15,7 +15,7 @@ use shuttle::sync::atomic::{AtomicUsize, Ordering};
 use shuttle::thread;
 
 use super::{
-    Bound, Full, Lost, Options, Priority, Queue, Receiver, Sender, SubmitError, Watermarks,
+    Bound, Builder, Full, Lost, Priority, Queue, Receiver, Sender, SubmitError, Watermarks,
 };
 
 const SCHEDULES: usize = 10_000;
@@ -48,7 +48,7 @@ impl<T> Queue<T> {
 }
 
 fn queue(bound: usize) -> (Sender<u32>, Receiver<u32>) {
-    Options::new("model", Bound::items(bound), Full::Block).build()
+    Builder::new("model", Bound::items(bound), Full::Block).build()
 }
 
 /// Polls a few times at most, then gives up: a `select!` that another arm won. The item, if it was not sent.
@@ -213,7 +213,7 @@ fn b55_when_the_last_receiver_goes_in_any_order_each_item_is_received_orphaned_o
     check(|| {
         let orphans = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&orphans);
-        let (tx, rx) = Options::new("model", Bound::items(1), Full::Block)
+        let (tx, rx) = Builder::new("model", Bound::items(1), Full::Block)
             .dead_letter(move |_: u32, why| {
                 assert_eq!(why, Lost::Orphaned);
                 count.fetch_add(1, Ordering::SeqCst);
@@ -234,7 +234,7 @@ fn b73_no_order_of_shedding_submits_loses_count() {
     check(|| {
         let rank = |item: &u32| if *item >= 10 { Priority::Highest } else { Priority::Lowest };
         let full = Full::Shed(Watermarks::percent(50, 25).unwrap());
-        let (tx, rx) = Options::new("model", Bound::items(2), full).priority(rank).build();
+        let (tx, rx) = Builder::new("model", Bound::items(2), full).priority(rank).build();
         let threads: Vec<_> = [0, 10]
             .into_iter()
             .map(|first| {

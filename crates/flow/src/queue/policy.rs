@@ -33,7 +33,7 @@ pub enum Full {
     /// is refused only by a queue that is full of its like, for it pushes out what is of lower priority, newest first.
     /// All of it is counted in `shed`.
     ///
-    /// Priorities come from [`Options::priority`](super::Options::priority); without it all are the lowest.
+    /// Priorities come from [`Builder::priority`](super::Builder::priority); without it all are the lowest.
     Shed(Watermarks),
 }
 
@@ -82,7 +82,7 @@ impl Full {
 /// assert_eq!(Watermarks::percent(40, 80), None);
 /// ```
 ///
-/// # Choosing them
+/// # Choosing a bound
 /// High: what is left above it takes the important traffic's burst while the rest is refused. Low: so far below that a
 /// receiver has made real headway before refused callers may come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,6 +145,7 @@ impl Priority {
 
 /// Why an item that a queue had taken was never received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Lost {
     /// It was new and the queue full, under [`Full::DropNewest`].
     Newest,
@@ -158,21 +159,15 @@ pub enum Lost {
     Orphaned,
 }
 
-impl Lost {
-    fn text(self) -> &'static str {
-        match self {
-            Self::Newest => "the queue was full and dropped the new item",
-            Self::Oldest => "the queue was full and dropped the oldest item",
-            Self::Shed => "the item was pushed out by one of higher priority",
-            Self::Expired => "the item's time passed while it lay in the queue",
-            Self::Orphaned => "the last receiver went while the item lay in the queue",
-        }
-    }
-}
-
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.text())
+        f.write_str(match self {
+            Self::Newest => "dropped as the newest: the queue was full",
+            Self::Oldest => "dropped as the oldest: the queue was full",
+            Self::Shed => "shed: one of higher priority took its room",
+            Self::Expired => "expired in the queue",
+            Self::Orphaned => "left in the queue by its last receiver",
+        })
     }
 }
 

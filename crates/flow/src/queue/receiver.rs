@@ -74,9 +74,9 @@ impl<T> Receiver<T> {
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
     /// use forebay_flow::queue::{self, Bound, Full};
-    /// let (tx, rx) = queue::bounded("rows", Bound::items(8), Full::Block);
-    /// for row in 0..5 {
-    ///     tx.submit(row).await.unwrap();
+    /// let (tx, rx) = queue::bounded("samples", Bound::items(8), Full::Block);
+    /// for sample in 0..5 {
+    ///     tx.submit(sample).await.unwrap();
     /// }
     /// let mut batch = Vec::new();
     /// assert_eq!(rx.recv_many(&mut batch, 3).await, 3);
@@ -88,7 +88,7 @@ impl<T> Receiver<T> {
     /// # Cancel safety
     /// As [`Receiver::recv`].
     ///
-    /// # Choosing the limit
+    /// # Choosing a bound
     /// What is taken no longer counts in the queue's bound: a batch is room beside the queue's. Take what is worked off as
     /// one.
     pub fn recv_many<'a>(&'a self, batch: &'a mut Vec<T>, limit: usize) -> RecvMany<'a, T> {
@@ -306,5 +306,17 @@ impl<T> Future for RecvMany<'_, T> {
         }));
         turn.made_progress();
         Poll::Ready(taken.unwrap_or(0))
+    }
+}
+
+impl<T> fmt::Debug for Recv<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Recv(..)")
+    }
+}
+
+impl<T> fmt::Debug for RecvMany<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecvMany").field("limit", &self.limit).finish_non_exhaustive()
     }
 }

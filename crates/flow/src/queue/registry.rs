@@ -15,6 +15,7 @@ use super::core::Queue;
 /// At any moment `sent = received + items + expired + lost`, where the lost are those counted in `dropped` and `shed` that
 /// had been accepted before.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct QueueInfo {
     /// Its name; several queues may share one.
     pub name: String,
@@ -102,22 +103,10 @@ pub(super) fn register<T: Send + 'static>(queue: &Arc<Queue<T>>) {
     queues.push(weak);
 }
 
-/// The process's queues.
-#[derive(Clone, Copy, Debug)]
-pub struct Registry;
-
-/// The process's queues.
+/// Every live queue of the process, in the order of making. Takes each queue's lock for a moment.
 #[must_use]
-pub fn registry() -> Registry {
-    Registry
-}
-
-impl Registry {
-    /// Every live queue, in the order of making. Takes each queue's lock for a moment.
-    #[must_use]
-    pub fn snapshot(self) -> Vec<QueueInfo> {
-        live().iter().map(|queue| queue.info()).collect()
-    }
+pub fn snapshot() -> Vec<QueueInfo> {
+    live().iter().map(|queue| queue.info()).collect()
 }
 
 #[cfg(test)]

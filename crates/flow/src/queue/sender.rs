@@ -34,11 +34,11 @@ impl<T> Sender<T> {
 
     /// Submits `item`, doing what the policy says when the queue is full: only [`Full::Block`](super::Full::Block) waits,
     /// and without limit: prefer [`Sender::submit_within`]. A policy that drops accepts always: the loss is counted and told
-    /// to the [dead letter](super::Options::dead_letter), not to the sender.
+    /// to the [dead letter](super::Builder::dead_letter), not to the sender.
     ///
     /// # Errors
     /// `Closed` or `TooHeavy`; `Full` under [`Full::Reject`](super::Full::Reject), and under `Block` where
-    /// [`max_waiting`](super::Options::max_waiting) others wait already; `Full` or `Shed` under
+    /// [`max_waiting`](super::Builder::max_waiting) others wait already; `Full` or `Shed` under
     /// [`Full::Shed`](super::Full::Shed). Each with the item.
     ///
     /// # Cancel safety
@@ -135,9 +135,9 @@ impl<T> Sender<T> {
         let mut items = items.into_iter();
         while let Some(item) = items.next() {
             if let Err(error) = self.submit_within(item, deadline).await {
-                let cause = error.without_item();
-                let rest = std::iter::once(error.into_item()).chain(items).collect();
-                return Err(Unsent::new(rest, cause));
+                let (first, reason) = error.into_parts();
+                let rest = std::iter::once(first).chain(items).collect();
+                return Err(Unsent { rest, reason });
             }
         }
         Ok(())

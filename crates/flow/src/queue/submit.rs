@@ -227,33 +227,21 @@ impl<T> fmt::Debug for Receipt<T> {
 /// let (tx, _rx) = queue::bounded("rows", Bound::items(2), Full::Reject);
 /// let unsent = tx.submit_all(0..4, clock::now()).await.unwrap_err();
 /// assert_eq!(unsent.rest, [2, 3]);
-/// assert!(unsent.cause().may_retry());
+/// assert!(unsent.reason.may_retry());
 /// assert_eq!(unsent.to_string(), "the queue is full: 2 items not submitted");
 /// # }
 /// ```
+#[non_exhaustive]
 pub struct Unsent<T> {
     /// The items not accepted, in order.
     pub rest: Vec<T>,
-    /// Why the first of them was not, in words.
-    pub why: &'static str,
-    cause: SubmitError<()>,
-}
-
-impl<T> Unsent<T> {
-    pub(super) fn new(rest: Vec<T>, cause: SubmitError<()>) -> Self {
-        Self { rest, why: cause.text(), cause }
-    }
-
-    /// Why the first of them was not accepted; that one is in `rest`.
-    #[must_use]
-    pub fn cause(&self) -> SubmitError<()> {
-        self.cause
-    }
+    /// Why the first of them was not; that one is in `rest`.
+    pub reason: SubmitError<()>,
 }
 
 impl<T> fmt::Display for Unsent<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} items not submitted", self.why, self.rest.len())
+        write!(f, "{}: {} items not submitted", self.reason, self.rest.len())
     }
 }
 
@@ -261,6 +249,27 @@ impl<T> std::error::Error for Unsent<T> {}
 
 impl<T> fmt::Debug for Unsent<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Unsent({} items: {})", self.rest.len(), self.why)
+        write!(f, "Unsent({} items: {:?})", self.rest.len(), self.reason)
+    }
+}
+
+impl<T> fmt::Debug for Submit<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Submit").field("queue", &self.queue.name()).finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for SubmitWithin<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubmitWithin")
+            .field("submit", &self.submit)
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for SubmitUntil<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubmitUntil").field("within", &self.within).finish_non_exhaustive()
     }
 }

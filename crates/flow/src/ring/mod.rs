@@ -57,6 +57,7 @@ mod slots;
 use std::fmt;
 
 pub use self::channel::{Closed, Receiver, Sender, TryPushError, channel};
+#[doc(hidden)]
 pub use self::raw::Tuned;
 #[doc(hidden)]
 pub use self::raw::{Layout, Naive, Uncached, Unfetched, Unpadded};

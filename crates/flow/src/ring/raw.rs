@@ -67,9 +67,11 @@ layout!(
 );
 
 /// Two lines, as the prefetcher of most machines fetches them in pairs.
+#[derive(Debug)]
 #[repr(align(128))]
 pub struct Padded(AtomicUsize);
 
+#[derive(Debug)]
 pub struct Plain(AtomicUsize);
 
 macro_rules! place {

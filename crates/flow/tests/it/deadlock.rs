@@ -304,7 +304,7 @@ async fn a_wait_with_a_deadline_of_its_own_is_no_deadlock() {
     let _left = ctx.spawn("left", async move {
         let _first = left.0.lock().await;
         sleep(10 * MS).await;
-        drop(left.1.lock_until(clock::now() + 1000 * MS).await);
+        drop(left.1.lock_within(clock::now() + 1000 * MS).await);
     });
     let right = ctx.spawn("right", async move {
         let _first = right.1.lock().await;

@@ -201,18 +201,18 @@ async fn a_wait_with_a_deadline_ends_at_it() {
     let lock = Mutex::new("deadline", ());
     let held = lock.lock().await;
     let deadline = clock::now() + 50 * MS;
-    assert_eq!(lock.lock_until(deadline).await.map(drop), Err(LockError::TimedOut));
+    assert_eq!(lock.lock_within(deadline).await.map(drop), Err(LockError::TimedOut));
     assert_eq!(clock::now(), deadline);
     drop(held);
-    lock.lock_until(deadline).await.map(drop).unwrap();
+    lock.lock_within(deadline).await.map(drop).unwrap();
 
     let lock = sync::Mutex::new("deadline", ());
     std::thread::scope(|scope| {
         let held = lock.lock();
-        let other = scope.spawn(|| lock.lock_within(MS).map(drop));
+        let other = scope.spawn(|| lock.lock_for(MS).map(drop));
         assert_eq!(other.join().unwrap(), Err(LockError::TimedOut));
         drop(held);
-        lock.lock_within(MS).map(drop).unwrap();
+        lock.lock_for(MS).map(drop).unwrap();
     });
 }
 
@@ -223,7 +223,7 @@ async fn the_registry_tells_waits_and_holders_by_place() {
     let line = line!() - 1;
     let info = || {
         let here = |info: &lock::LockInfo| info.name == "counted" && info.made_at.line() == line;
-        lock::registry().into_iter().find(here).unwrap()
+        lock::snapshot().into_iter().find(here).unwrap()
     };
     assert_eq!((info().locks, info().contended, info().holders.len()), (3, 0, 0));
 
@@ -237,14 +237,14 @@ async fn the_registry_tells_waits_and_holders_by_place() {
         let lock = Arc::clone(&locks[0]);
         drop(ctx.spawn("waiter", async move {
             let deadline = clock::now() + wait * MS;
-            drop(lock.lock_until(deadline).await);
+            drop(lock.lock_within(deadline).await);
         }));
     }
     let waits = Arc::clone(&locks[0]);
     let waiter = ctx.spawn("waiter", async move { drop(waits.lock().await) });
     sleep(99 * MS).await;
     let now = info();
-    assert_eq!((now.waiting, now.contended, now.wait), (1, 1, Duration::ZERO));
+    assert_eq!((now.waiters, now.contended, now.wait), (1, 1, Duration::ZERO));
     assert_eq!(now.holders[0].task, holder.id());
     assert!(now.holders[0].who.starts_with("registry/holder (spawned at "), "{now:?}");
     assert_eq!(now.holders[0].since.is_some(), cfg!(debug_assertions));
@@ -252,7 +252,7 @@ async fn the_registry_tells_waits_and_holders_by_place() {
     assert_eq!(shown.waiting_on.as_deref(), Some("lock `counted`"));
     waiter.join().await.unwrap();
     let after = info();
-    assert_eq!((after.waiting, after.wait, after.longest_wait), (0, 299 * MS, 299 * MS));
+    assert_eq!((after.waiters, after.wait, after.longest_wait), (0, 299 * MS, 299 * MS));
     assert!(after.holders.is_empty());
     drop(locks);
     assert_eq!(info().locks, 0);
@@ -476,7 +476,7 @@ mod checked {
         let lock = Arc::clone(&one);
         run(&ctx, "bounded", async move {
             let _guard = lock.a.lock().await;
-            let again = lock.a.lock_until(clock::now() + 30 * MS).await;
+            let again = lock.a.lock_within(clock::now() + 30 * MS).await;
             assert_eq!(again.map(drop), Err(LockError::Relocked));
         })
         .await;
@@ -509,7 +509,7 @@ mod checked {
         let locks = Arc::clone(&one);
         let thread = thread::spawn(&ctx, "twice", move |_| {
             let guard = locks.c.lock();
-            assert_eq!(locks.c.lock_within(60_000 * MS).map(drop), Err(LockError::Relocked));
+            assert_eq!(locks.c.lock_for(60_000 * MS).map(drop), Err(LockError::Relocked));
             drop(guard);
             let _guard = locks.c.lock();
             drop(locks.c.lock());

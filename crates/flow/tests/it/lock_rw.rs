@@ -320,27 +320,27 @@ async fn a_wait_with_a_deadline_ends_at_it() {
     let lock = RwLock::new("deadline", ());
     let held = lock.write().await;
     let deadline = clock::now() + 50 * MS;
-    let both = tokio::join!(lock.read_until(deadline), lock.write_until(deadline));
+    let both = tokio::join!(lock.read_within(deadline), lock.write_within(deadline));
     assert_eq!(both.0.map(drop), Err(LockError::TimedOut));
     assert_eq!(both.1.map(drop), Err(LockError::TimedOut));
     assert_eq!(clock::now(), deadline);
     drop(held);
-    lock.read_until(deadline).await.map(drop).unwrap();
-    lock.write_until(deadline).await.map(drop).unwrap();
+    lock.read_within(deadline).await.map(drop).unwrap();
+    lock.write_within(deadline).await.map(drop).unwrap();
 
     let lock = sync::RwLock::new("deadline", ());
     std::thread::scope(|scope| {
         let held = lock.read();
-        let writes = scope.spawn(|| lock.write_within(MS).map(drop));
+        let writes = scope.spawn(|| lock.write_for(MS).map(drop));
         assert_eq!(writes.join().unwrap(), Err(LockError::TimedOut));
-        scope.spawn(|| lock.read_within(MS).map(drop)).join().unwrap().unwrap();
+        scope.spawn(|| lock.read_for(MS).map(drop)).join().unwrap().unwrap();
         drop(held);
-        let held = lock.write_within(MS).unwrap();
-        let reads = scope.spawn(|| lock.read_within(MS).map(drop));
+        let held = lock.write_for(MS).unwrap();
+        let reads = scope.spawn(|| lock.read_for(MS).map(drop));
         assert_eq!(reads.join().unwrap(), Err(LockError::TimedOut));
         assert!(scope.spawn(|| lock.try_read().is_none()).join().unwrap());
         drop(held);
-        lock.read_within(MS).map(drop).unwrap();
+        lock.read_for(MS).map(drop).unwrap();
     });
 }
 
@@ -352,15 +352,15 @@ async fn a_task_that_keeps_itself_out_has_an_error_at_its_deadline() {
     let task = ctx.spawn("again", async move {
         let soon = || clock::now() + 10 * MS;
         let guard = own.read().await;
-        assert_eq!(own.write_until(soon()).await.map(drop), Err(LockError::Relocked));
+        assert_eq!(own.write_within(soon()).await.map(drop), Err(LockError::Relocked));
         drop(guard);
         let guard = own.write().await;
-        assert_eq!(own.read_until(soon()).await.map(drop), Err(LockError::Relocked));
+        assert_eq!(own.read_within(soon()).await.map(drop), Err(LockError::Relocked));
         drop(guard);
         let elsewhere = own.read().await;
-        drop(own.read_until(soon()).await.unwrap());
+        drop(own.read_within(soon()).await.unwrap());
         drop(elsewhere);
-        drop(own.write_until(soon()).await.unwrap());
+        drop(own.write_within(soon()).await.unwrap());
     });
     task.join().await.unwrap();
 }
@@ -369,7 +369,7 @@ async fn a_task_that_keeps_itself_out_has_an_error_at_its_deadline() {
 async fn the_registry_tells_readers_and_who_waits_for_them() {
     let ctx = Ctx::root("registry");
     let lock = Arc::new(RwLock::new("rw read", ()));
-    let info = || lock::registry().into_iter().find(|info| info.name == "rw read").unwrap();
+    let info = || lock::snapshot().into_iter().find(|info| info.name == "rw read").unwrap();
     let reader = |held| {
         let lock = Arc::clone(&lock);
         ctx.spawn("reader", async move {
@@ -388,7 +388,7 @@ async fn the_registry_tells_readers_and_who_waits_for_them() {
     let late = ctx.spawn("late", async move { drop(reads.read().await) });
     sleep(MS).await;
     let now = info();
-    assert_eq!((now.locks, now.waiting, now.contended, now.kind), (1, 2, 2, lock::Kind::RwLock));
+    assert_eq!((now.locks, now.waiters, now.contended, now.kind), (1, 2, 2, lock::Kind::RwLock));
     let mut ids: Vec<_> = now.holders.iter().map(|holder| holder.task).collect();
     ids.sort_unstable();
     assert_eq!(ids, readers.each_ref().map(forebay_flow::Task::id));
@@ -407,11 +407,11 @@ async fn the_registry_tells_readers_and_who_waits_for_them() {
     );
     sleep(320 * MS).await;
     let now = info();
-    assert_eq!((now.waiting, now.holders.len()), (1, 1));
+    assert_eq!((now.waiters, now.holders.len()), (1, 1));
     assert_eq!((now.holders[0].task, now.holders[0].access), (writer.id(), Access::Write));
     late.join().await.unwrap();
     let after = info();
-    assert_eq!((after.waiting, after.holders.len()), (0, 0));
+    assert_eq!((after.waiters, after.holders.len()), (0, 0));
     assert_eq!((after.wait, after.longest_wait), ((299 + 398) * MS, 398 * MS));
 }
 
@@ -426,8 +426,8 @@ async fn a_thread_that_waits_shows_for_what_and_whom() {
             task.parent == "thread" && task.waiting_on.as_deref() == Some("write lock `rw shown`")
         })
     });
-    let info = lock::registry().into_iter().find(|info| info.name == "rw shown").unwrap();
-    assert_eq!((info.waiting, info.holders.len()), (1, 1));
+    let info = lock::snapshot().into_iter().find(|info| info.name == "rw shown").unwrap();
+    assert_eq!((info.waiters, info.holders.len()), (1, 1));
     assert_eq!(info.holders[0].access, Access::Read);
     drop(guard);
     thread.join().await.unwrap();

@@ -144,7 +144,7 @@ async fn a_reader_behind_a_writer_that_will_give_up_is_not_stuck() {
     });
     sleep(MS).await;
     let writer = ctx.spawn("writer", async move {
-        two.write_until(clock::now() + 500 * MS).await.map(drop).unwrap_err();
+        two.write_within(clock::now() + 500 * MS).await.map(drop).unwrap_err();
     });
     sleep(100 * MS).await;
     assert!(deadlock::find_under(&ctx).is_empty());
@@ -364,10 +364,10 @@ mod checked {
         let locks = Arc::clone(&one);
         let thread = thread::spawn(&ctx, "twice", move |_| {
             let guard = locks.c.read();
-            assert_eq!(locks.c.write_within(60_000 * MS).map(drop), Err(LockError::Relocked));
+            assert_eq!(locks.c.write_for(60_000 * MS).map(drop), Err(LockError::Relocked));
             drop(guard);
             let _guard = locks.c.write();
-            assert_eq!(locks.c.read_within(60_000 * MS).map(drop), Err(LockError::Relocked));
+            assert_eq!(locks.c.read_for(60_000 * MS).map(drop), Err(LockError::Relocked));
         });
         thread.unwrap().join().await.unwrap();
         drop(one.c.try_write().unwrap());
@@ -385,7 +385,7 @@ mod checked {
             let _guard = reads.c.read();
             ready.send(()).unwrap();
             goes.recv().unwrap();
-            assert_eq!(reads.c.read_within(60_000 * MS).map(drop), Err(LockError::Relocked));
+            assert_eq!(reads.c.read_for(60_000 * MS).map(drop), Err(LockError::Relocked));
             drop(reads.c.read());
         })
         .unwrap();

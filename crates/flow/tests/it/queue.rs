@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use forebay_flow::queue::{self, Bound, Full, SubmitError, registry};
+use forebay_flow::queue::{self, Bound, Full, SubmitError};
 use forebay_flow::{Ctx, clock, leak, tasks};
 
 use crate::rig::until;
@@ -157,7 +157,7 @@ async fn b82_submit_all_returns_exactly_the_unsent_rest() {
     let (tx, rx) = queue::bounded("all", Bound::items(3), Full::Block);
     let unsent = tx.submit_all(0..8, clock::now() + SEC).await.unwrap_err();
     assert_eq!(unsent.rest, [3, 4, 5, 6, 7]);
-    assert_eq!(unsent.cause(), SubmitError::TimedOut(()));
+    assert_eq!(unsent.reason, SubmitError::TimedOut(()));
     let error: Box<dyn std::error::Error> = unsent.into();
     assert_eq!(
         error.to_string(),
@@ -406,10 +406,10 @@ fn b83_what_passes_between_threads_that_wait_for_each_other_comes_once_and_in_or
 
 #[tokio::test]
 async fn the_registry_shows_live_queues_with_their_reason_and_forgets_dead_ones() {
-    let (tx, rx) = queue::Options::<u8>::new("registered-here", Bound::items(9), Full::Reject)
+    let (tx, rx) = queue::Builder::<u8>::new("registered-here", Bound::items(9), Full::Reject)
         .why("a test")
         .build();
-    let find = || registry().snapshot().into_iter().find(|queue| queue.name == "registered-here");
+    let find = || queue::snapshot().into_iter().find(|queue| queue.name == "registered-here");
     let info = find().unwrap();
     assert_eq!((info.capacity, info.policy, info.unit, info.why), (9, "reject", "items", "a test"));
     drop((tx, rx));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_flow::queue::{self, Bound, Full, Lost, Options, SubmitError};
+use forebay_flow::queue::{self, Bound, Builder, Full, Lost, SubmitError};
 use forebay_flow::{Ctx, clock};
 use parking_lot::Mutex;
 
@@ -15,7 +15,7 @@ const SEC: Duration = Duration::from_secs(1);
 async fn b74_an_expired_item_is_dropped_at_dequeue_counted_and_never_run() {
     let lost = Arc::new(Mutex::new(Vec::new()));
     let letters = Arc::clone(&lost);
-    let (tx, rx) = Options::new("ttl", Bound::items(8), Full::Block)
+    let (tx, rx) = Builder::new("ttl", Bound::items(8), Full::Block)
         .time_to_live(2 * SEC)
         .dead_letter(move |item: u32, why| letters.lock().push((item, why)))
         .build();
@@ -39,7 +39,7 @@ async fn b74_an_expired_item_is_dropped_at_dequeue_counted_and_never_run() {
 #[tokio::test(start_paused = true)]
 async fn b74_what_expired_takes_no_room_from_what_lives() {
     for full in [Full::Block, Full::Reject, Full::DropNewest, Full::DropOldest] {
-        let (tx, rx) = Options::new("room", Bound::items(2), full).time_to_live(SEC).build();
+        let (tx, rx) = Builder::new("room", Bound::items(2), full).time_to_live(SEC).build();
         tx.submit(1).await.unwrap();
         tx.submit(2).await.unwrap();
         tokio::time::sleep(SEC).await;
@@ -54,7 +54,7 @@ async fn b74_what_expired_takes_no_room_from_what_lives() {
 async fn b74_time_spent_in_line_does_not_count_as_time_in_the_queue() {
     let (ctx, (tx, rx)) = (
         Ctx::root("t"),
-        Options::new("line", Bound::items(1), Full::Block).time_to_live(10 * SEC).build(),
+        Builder::new("line", Bound::items(1), Full::Block).time_to_live(10 * SEC).build(),
     );
     tx.submit(1).await.unwrap();
     let waiting = {

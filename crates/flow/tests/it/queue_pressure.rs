@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use forebay_flow::queue::{self, Bound, Full, Options, Receiver, Sender, SubmitError};
+use forebay_flow::queue::{self, Bound, Builder, Full, Receiver, Sender, SubmitError};
 use forebay_flow::{Ctx, Task, clock, leak};
 
 use crate::rig::until;
@@ -49,7 +49,7 @@ async fn b52_two_waiting_receivers_meet_two_submitters() {
 #[tokio::test(start_paused = true)]
 async fn b54_blocked_submitters_are_capped_and_the_next_gets_its_item_back_counted() {
     let ctx = Ctx::root("t");
-    let (tx, rx) = Options::new("capped", Bound::items(1), Full::Block).max_waiting(2).build();
+    let (tx, rx) = Builder::new("capped", Bound::items(1), Full::Block).max_waiting(2).build();
     tx.submit(0).await.unwrap();
     let waiting: Vec<_> = (1..=2)
         .map(|n| {
@@ -387,9 +387,9 @@ async fn b82_submit_all_says_exactly_what_was_not_sent_when_the_receiver_is_slow
     let got = receiver.join().await.unwrap();
     let sent: Vec<_> = (0..unsent.rest[0]).collect();
     assert_eq!(unsent.rest, (unsent.rest[0]..20).collect::<Vec<_>>());
-    assert_eq!(unsent.why, "the queue is closed");
-    assert_eq!(unsent.cause(), SubmitError::Closed(()));
-    assert!(!unsent.cause().may_retry());
+    assert_eq!(unsent.reason, SubmitError::Closed(()));
+    assert_eq!(unsent.reason, SubmitError::Closed(()));
+    assert!(!unsent.reason.may_retry());
     assert_eq!(got.len() as u64 + tx.info().dropped, sent.len() as u64);
     assert_eq!(got, sent[..got.len()]);
 }

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use forebay_flow::queue::{Bound, Full, Options, Receiver, Sender, Submit, SubmitError};
+use forebay_flow::queue::{Bound, Builder, Full, Receiver, Sender, Submit, SubmitError};
 
 /// A number and what it weighs.
 type Item = (u64, usize);
@@ -238,7 +238,7 @@ async fn every_sequence_of_operations_does_what_the_reference_says() {
             [random.usize(..5)];
         let limit = [1, 2, 7, 8, 9, 64, 100][random.usize(..7)];
         println!("trial seed {seed}, {full:?}, bound {limit}");
-        let (tx, rx) = Options::new("reference", Bound::bytes(limit), full)
+        let (tx, rx) = Builder::new("reference", Bound::bytes(limit), full)
             .weigher(|item: &Item| item.1)
             .build();
         let reference =

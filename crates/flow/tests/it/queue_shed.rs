@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use forebay_flow::queue::{Bound, Full, Lost, Options, Priority, SubmitError, Watermarks, bounded};
+use forebay_flow::queue::{Bound, Builder, Full, Lost, Priority, SubmitError, Watermarks, bounded};
 use forebay_flow::{Ctx, leak, queue};
 use parking_lot::Mutex;
 
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 type Item = (Priority, u32);
 
 fn shedding(bound: usize) -> (queue::Sender<Item>, queue::Receiver<Item>) {
-    Options::new("shed", Bound::items(bound), Full::Shed(Watermarks::default()))
+    Builder::new("shed", Bound::items(bound), Full::Shed(Watermarks::default()))
         .priority(|(priority, _): &Item| *priority)
         .build()
 }
@@ -19,7 +19,7 @@ fn shedding(bound: usize) -> (queue::Sender<Item>, queue::Receiver<Item>) {
 #[test]
 fn b72_shedding_starts_above_the_high_mark_and_ends_below_the_low_one() {
     let (tx, rx) =
-        Options::new("marks", Bound::items(10), Full::Shed(Watermarks::default())).build();
+        Builder::new("marks", Bound::items(10), Full::Shed(Watermarks::default())).build();
     for n in 0..9 {
         tx.try_submit(n).unwrap();
     }
@@ -36,7 +36,7 @@ fn b72_shedding_starts_above_the_high_mark_and_ends_below_the_low_one() {
 #[test]
 fn b72_shedding_does_not_flap_while_the_queue_moves_between_the_marks() {
     let (tx, rx) =
-        Options::new("flap", Bound::items(100), Full::Shed(Watermarks::default())).build();
+        Builder::new("flap", Bound::items(100), Full::Shed(Watermarks::default())).build();
     let mut changes = 0;
     let mut shedding = false;
     let seed = 72;
@@ -115,7 +115,7 @@ fn b73_a_full_queue_pushes_out_the_newest_of_the_lowest_for_the_higher_and_keeps
     let lost = Arc::new(Mutex::new(Vec::new()));
     let letters = Arc::clone(&lost);
     let (tx, rx) =
-        Options::new("push", Bound::items(4), Full::Shed(Watermarks::percent(100, 50).unwrap()))
+        Builder::new("push", Bound::items(4), Full::Shed(Watermarks::percent(100, 50).unwrap()))
             .priority(|(priority, _): &Item| *priority)
             .dead_letter(move |(_, number): Item, why| letters.lock().push((number, why)))
             .build();
@@ -138,7 +138,7 @@ fn b73_a_full_queue_pushes_out_the_newest_of_the_lowest_for_the_higher_and_keeps
 #[test]
 fn b73_nothing_is_pushed_out_for_one_that_would_not_fit_even_then() {
     let (tx, rx) =
-        Options::new("heavy", Bound::bytes(10), Full::Shed(Watermarks::percent(100, 50).unwrap()))
+        Builder::new("heavy", Bound::bytes(10), Full::Shed(Watermarks::percent(100, 50).unwrap()))
             .weigher(|(_, weight): &Item| *weight as usize)
             .priority(|(priority, _): &Item| *priority)
             .build();
@@ -157,7 +157,7 @@ async fn b75_drop_oldest_keeps_the_newest_under_concurrent_producers() {
     let ctx = Ctx::root("t");
     let lost = Arc::new(Mutex::new(Vec::new()));
     let letters = Arc::clone(&lost);
-    let (tx, rx) = Options::new("newest", Bound::items(BOUND), Full::DropOldest)
+    let (tx, rx) = Builder::new("newest", Bound::items(BOUND), Full::DropOldest)
         .dead_letter(move |item: (u32, u32), why| {
             assert_eq!(why, Lost::Oldest);
             letters.lock().push(item);

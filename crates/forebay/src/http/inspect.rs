@@ -90,7 +90,7 @@ pub(super) async fn queues() -> Json<Value> {
             "why": queue.why,
         })
     };
-    Json(Value::Array(queue::registry().snapshot().iter().map(queue).collect()))
+    Json(Value::Array(queue::snapshot().iter().map(queue).collect()))
 }
 
 pub(super) async fn tasks() -> Json<Value> {

@@ -99,7 +99,7 @@ impl prometheus::core::Collector for Collector {
 /// Two queues may share a name (one a stream): their sums are one series.
 fn queues() -> Vec<MetricFamily> {
     let mut sums: std::collections::BTreeMap<String, [f64; 8]> = std::collections::BTreeMap::new();
-    for info in queue::registry().snapshot() {
+    for info in queue::snapshot() {
         let values = [
             info.depth as f64,
             info.capacity as f64,

@@ -106,7 +106,7 @@ impl prometheus::core::Collector for Collector {
                     .of(ours.map(|g| (g.labels.iter().map(|(_, v)| v.clone()).collect(), g.value)))
             })
             .collect();
-        let locks = lock::registry();
+        let locks = lock::snapshot();
         let of = |family: &Family, value: fn(&lock::LockInfo) -> f64| {
             // Locks of one name are one series: their places are the program's business.
             let mut sums = std::collections::BTreeMap::<&str, f64>::new();

@@ -25,7 +25,7 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream, execute_stream};
-use forebay_flow::queue::{Bound, Full, Options, Receiver, Sender};
+use forebay_flow::queue::{Bound, Builder, Full, Receiver, Sender};
 use forebay_flow::{Ctx, Task};
 use futures_util::StreamExt;
 use tokio::runtime::Handle;
@@ -229,7 +229,7 @@ impl QueryEngine {
     ) -> Result<QueryStream, QueryError> {
         let mut deadline = Box::pin(tokio::time::sleep(timeout));
         let (rows, receiver) =
-            Options::new("query rows", Bound::items(AHEAD), Full::Block).why(AHEAD_WHY).build();
+            Builder::new("query rows", Bound::items(AHEAD), Full::Block).why(AHEAD_WHY).build();
         let (planned, mut schema) = oneshot::channel();
         let work = run(Arc::clone(&self.base), sql.to_owned(), tables, planned, rows);
         let task = {

@@ -36,7 +36,7 @@ pub struct Guard<'a, T> {
 }
 
 impl<T> Mutex<T> {
-    /// A free lock. Its figures in [`registry`](crate::lock::registry) are kept under `name` and the place of this call.
+    /// A free lock. Its figures in [`snapshot`](crate::lock::snapshot) are kept under `name` and the place of this call.
     #[must_use]
     #[track_caller]
     pub fn new(name: &'static str, value: T) -> Self {
@@ -48,7 +48,7 @@ impl<T> Mutex<T> {
     ///
     /// # Panics
     /// When the calling task or thread holds it already: the other outcome would be to wait for ever. See
-    /// [`Mutex::lock_within`] for an error instead.
+    /// [`Mutex::lock_for`] for an error instead.
     #[inline]
     #[track_caller]
     pub fn lock(&self) -> Guard<'_, T> {
@@ -67,7 +67,7 @@ impl<T> Mutex<T> {
     /// # Errors
     /// [`LockError::TimedOut`], or at once [`LockError::Relocked`] when the calling task or thread holds it already.
     #[track_caller]
-    pub fn lock_within(&self, limit: Duration) -> Result<Guard<'_, T>, LockError> {
+    pub fn lock_for(&self, limit: Duration) -> Result<Guard<'_, T>, LockError> {
         let (me, at) = (tasks::current_or_thread_id(), Location::caller());
         if checks::ON {
             checks::asks(&self.head, me, Access::Lock, at);

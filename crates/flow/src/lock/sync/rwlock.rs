@@ -54,7 +54,7 @@ pub struct WriteGuard<'a, T> {
 }
 
 impl<T> RwLock<T> {
-    /// A free lock. Its figures in [`registry`](crate::lock::registry) are kept under `name` and the place of this call.
+    /// A free lock. Its figures in [`snapshot`](crate::lock::snapshot) are kept under `name` and the place of this call.
     #[must_use]
     #[track_caller]
     pub fn new(name: &'static str, value: T) -> Self {
@@ -66,7 +66,7 @@ impl<T> RwLock<T> {
     ///
     /// # Panics
     /// When it would wait for itself: the calling task or thread writes, or it reads and a writer waits. See
-    /// [`RwLock::read_within`] for an error instead.
+    /// [`RwLock::read_for`] for an error instead.
     #[inline]
     #[track_caller]
     pub fn read(&self) -> ReadGuard<'_, T> {
@@ -80,7 +80,7 @@ impl<T> RwLock<T> {
     /// Waits until this caller may write, alone, blocking the thread.
     ///
     /// # Panics
-    /// When it would wait for itself: the calling task or thread reads or writes. See [`RwLock::write_within`] for an
+    /// When it would wait for itself: the calling task or thread reads or writes. See [`RwLock::write_for`] for an
     /// error instead.
     #[inline]
     #[track_caller]
@@ -97,7 +97,7 @@ impl<T> RwLock<T> {
     /// # Errors
     /// [`LockError::TimedOut`], or at once [`LockError::Relocked`] when it would wait for itself.
     #[track_caller]
-    pub fn read_within(&self, limit: Duration) -> Result<ReadGuard<'_, T>, LockError> {
+    pub fn read_for(&self, limit: Duration) -> Result<ReadGuard<'_, T>, LockError> {
         let (me, at) = self.asks(Access::Read, Location::caller());
         let inner = self.within(Access::Read, (me, at), limit, |limit| match limit {
             Duration::ZERO => self.inner.try_read(),
@@ -109,9 +109,9 @@ impl<T> RwLock<T> {
     /// Waits until this caller may write, blocking the thread for `limit` of real time at most.
     ///
     /// # Errors
-    /// As [`RwLock::read_within`].
+    /// As [`RwLock::read_for`].
     #[track_caller]
-    pub fn write_within(&self, limit: Duration) -> Result<WriteGuard<'_, T>, LockError> {
+    pub fn write_for(&self, limit: Duration) -> Result<WriteGuard<'_, T>, LockError> {
         let (me, at) = self.asks(Access::Write, Location::caller());
         let inner = self.within(Access::Write, (me, at), limit, |limit| match limit {
             Duration::ZERO => self.inner.try_write(),

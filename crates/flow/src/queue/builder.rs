@@ -13,13 +13,13 @@ use super::{Bound, Receiver, Sender};
 use crate::tasks::Name;
 
 /// A queue in the making, for what [`bounded`](super::bounded) and [`weighted`](super::weighted) leave at its default.
-pub struct Options<T> {
+pub struct Builder<T> {
     name: Name,
     rules: Rules<T>,
 }
 
-impl<T: Send + 'static> Options<T> {
-    /// The three things no queue is without.
+impl<T: Send + 'static> Builder<T> {
+    /// The three things no queue is without. How to choose the bound: [module](super#choosing-a-bound).
     #[must_use]
     pub fn new(name: impl Into<Name>, bound: Bound, full: Full) -> Self {
         let rules = Rules {
@@ -60,7 +60,7 @@ impl<T: Send + 'static> Options<T> {
     /// An item that lay in the queue this long is not wanted any more: it is never received, and counted as expired. It is
     /// found when its turn comes, or when the queue is full and needs the room. Costs a look at the clock per item.
     ///
-    /// # Choosing it
+    /// # Choosing a bound
     /// The time after which the item's sender has given up. Longer than the receiver's usual pause, or a pause loses all.
     #[must_use]
     pub fn time_to_live(mut self, time_to_live: Duration) -> Self {
@@ -71,7 +71,7 @@ impl<T: Send + 'static> Options<T> {
     /// At most so many submitters wait under [`Full::Block`]; further ones are handed their item back as full, counted as
     /// rejected. Without it the number of senders is the limit: set it where each request is a sender.
     ///
-    /// # Choosing it
+    /// # Choosing a bound
     /// What waits in line is as much in the queue as what lies in it: choose the sum of both by the time it takes to drain.
     #[must_use]
     pub fn max_waiting(mut self, submitters: usize) -> Self {
@@ -84,9 +84,9 @@ impl<T: Send + 'static> Options<T> {
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-    /// use forebay_flow::queue::{Bound, Full, Lost, Options};
+    /// use forebay_flow::queue::{Bound, Full, Lost, Builder};
     /// let (lost, letters) = std::sync::mpsc::sync_channel(8);
-    /// let (tx, _rx) = Options::new("frames", Bound::items(1), Full::DropOldest)
+    /// let (tx, _rx) = Builder::new("frames", Bound::items(1), Full::DropOldest)
     ///     .dead_letter(move |frame: u32, why| drop(lost.try_send((frame, why))))
     ///     .build();
     /// tx.submit(1).await.unwrap();
@@ -109,9 +109,9 @@ impl<T: Send + 'static> Options<T> {
     }
 }
 
-impl<T> fmt::Debug for Options<T> {
+impl<T> fmt::Debug for Builder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options")
+        f.debug_struct("Builder")
             .field("name", &self.name)
             .field("bound", &self.rules.bound)
             .field("full", &self.rules.full)

@@ -120,7 +120,7 @@ struct Fake {
     base: Instant,
     /// Added to both readings by `advance`.
     ahead: Duration,
-    /// Wall time at `base`, moved by `set_unix_micros` and `jump`.
+    /// Wall time at `base`, moved by `jump`.
     wall_micros: i64,
 }
 
@@ -168,14 +168,6 @@ impl Clock {
         if let Source::Fake(fake) = &self.source {
             let mut fake = fake.lock();
             fake.ahead = fake.ahead.saturating_add(by);
-        }
-    }
-
-    /// Sets a fake clock's wall time, forwards or backwards. Does nothing to the system clock.
-    pub fn set_unix_micros(&self, unix_micros: i64) {
-        if let Source::Fake(fake) = &self.source {
-            let mut fake = fake.lock();
-            fake.wall_micros = unix_micros.saturating_sub(micros(fake.elapsed()));
         }
     }
 

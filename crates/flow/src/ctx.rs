@@ -37,6 +37,7 @@ pub use self::tree::{Branch, tree};
 
 /// Why a context was cancelled.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Cause {
     /// The program, or the part this belongs to, is stopping.
     Shutdown,
@@ -228,7 +229,10 @@ impl Ctx {
     }
 
     /// Waits until cancelled. A passed deadline does not end it: see [`Ctx::run`]. A dump shows who waits here, and for
-    /// which context. Cancel safe.
+    /// which context.
+    ///
+    /// # Cancel safety
+    /// Dropped, it changes nothing.
     pub async fn cancelled(&self) -> Cause {
         let mut cancelled = pin!(self.until_cancelled());
         poll_fn(|cx| {
@@ -257,6 +261,12 @@ impl Ctx {
     ///
     /// # Errors
     /// [`Stopped`] says which of the two ended it.
+    ///
+    /// # Cancel safety
+    /// Dropped, it drops `fut`.
+    ///
+    /// # Panics
+    /// When it has a deadline and is awaited outside of a Tokio runtime with a timer.
     pub async fn run<F: Future>(&self, fut: F) -> Result<F::Output, Stopped> {
         let mut cancelled = pin!(self.until_cancelled());
         let mut deadline = pin!(self.node.deadline.map(tokio::time::sleep_until));
@@ -304,7 +314,10 @@ impl Ctx {
         self.node.members.live()
     }
 
-    /// Waits until no task or thread lives here or below. Cancel safe. Unbounded: give it a deadline.
+    /// Waits until no task or thread lives here or below. It waits without limit: give it a deadline.
+    ///
+    /// # Cancel safety
+    /// Dropped, it changes nothing.
     pub async fn idle(&self) {
         loop {
             let mut notified = pin!(self.node.on_idle.notified());

@@ -134,19 +134,6 @@ pub(crate) async fn gather_settled(age: Duration) -> Dump {
     census.finish()
 }
 
-/// As [`gather`], with the stacks of up to `per_group` idle tasks of each group: see [`Dump::add_stacks`].
-///
-/// # Cancel safety
-/// Dropped, it leaves nothing; tasks that were asked already still get their one poll.
-///
-/// # Panics
-/// Outside of a Tokio runtime with a timer.
-pub async fn with_stacks(per_group: usize) -> Dump {
-    let mut dump = gather().await;
-    dump.add_stacks(per_group).await;
-    dump
-}
-
 impl Dump {
     /// Adds the stacks of up to `per_group` idle tasks of each group, [`MAX_STACKS`] in all, the groups in order: leave
     /// groups off first to see more of the others.

@@ -62,6 +62,9 @@ impl<T> Task<T> {
     ///
     /// # Errors
     /// [`TaskError::Panicked`] when it panicked, [`TaskError::Cancelled`] when it was aborted.
+    ///
+    /// # Cancel safety
+    /// Dropped, it drops the handle and so aborts the task. To wait and keep it, await `&mut task`.
     pub async fn join(self) -> Result<T, TaskError> {
         self.await
     }
@@ -134,6 +137,9 @@ impl Ctx {
     ///
     /// The task sees this context's cancellation only where it looks ([`Ctx::run`], [`Ctx::cancelled`]); dropping the
     /// handle, or a kill from above, aborts it at its next await.
+    ///
+    /// # Choosing a bound
+    /// A context bounds no number of tasks: bound what starts them, with [`admit::Slots`](crate::admit::Slots).
     ///
     /// # Panics
     /// Outside of a Tokio runtime.
@@ -241,6 +247,7 @@ impl<F: Future> Future for Tracked<F> {
 }
 
 /// How many tasks of a scope did not end by themselves in time.
+#[must_use = "tasks may have been aborted"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Abandoned(pub usize);
 
@@ -317,7 +324,13 @@ impl Scope {
 
     /// Waits for the tasks to end by themselves, until `deadline`; aborts the rest and says how many they were. It does
     /// not cancel first: call `scope.ctx().cancel(…)` to ask politely. An aborted task that never reaches an await is
-    /// left behind after one second. Dropping this future aborts everything at once.
+    /// left behind after one second.
+    ///
+    /// # Cancel safety
+    /// Dropped, it aborts everything at once.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime with a timer.
     pub async fn finish(self, deadline: Instant) -> Abandoned {
         if tokio::time::timeout_at(deadline, self.ctx.idle()).await.is_ok() {
             return Abandoned(0);

@@ -19,6 +19,7 @@ const MAX_DEPTH: usize = 32;
 
 /// The contexts of one name below one parent (or, at the top, of one root's name).
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Branch {
     /// Their name.
     pub name: Name,

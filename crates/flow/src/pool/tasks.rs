@@ -71,7 +71,7 @@ pub(super) async fn supervise(seat: Seat<TaskJob>) {
     let mut failures = 0;
     loop {
         let born = clock::now();
-        let panicked = match catch_async(work(crew, place)).await {
+        let panicked = match panic::catch_async(work(crew, place)).await {
             Ok(End::Finished | End::Replaced) if crew.retires(place) => break,
             Ok(End::Finished | End::Replaced) => continue,
             Ok(End::Died) => None,
@@ -80,15 +80,6 @@ pub(super) async fn supervise(seat: Seat<TaskJob>) {
         let pause = crew.died(place, &mut failures, born, panicked.as_ref());
         let _cut_short = tokio::time::timeout(pause, crew.hurry.cancelled()).await;
     }
-}
-
-async fn catch_async<F: Future>(fut: F) -> Result<F::Output, super::Panic> {
-    let mut fut = pin!(fut);
-    poll_fn(|cx| match panic::catch(|| fut.as_mut().poll(cx)) {
-        Ok(polled) => polled.map(Ok),
-        Err(panic) => Poll::Ready(Err(panic)),
-    })
-    .await
 }
 
 async fn work(crew: &Crew<TaskJob>, place: &Arc<Place>) -> End {

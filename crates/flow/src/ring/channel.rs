@@ -134,6 +134,12 @@ impl<T: Send> Sender<T> {
         }
     }
 
+    /// The bound, in items.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.producer.capacity()
+    }
+
     /// Waits for room and pushes `item`.
     ///
     /// # Errors

@@ -16,9 +16,6 @@ async fn a_fake_clock_follows_paused_time_and_its_wall_can_go_backwards() {
     assert_eq!((clock.unix_micros(), clock.now() - began), (1_003_000_000, 3 * SEC));
     clock.clone().jump(-500_000_000);
     assert_eq!((clock.unix_micros(), clock.now() - began), (503_000_000, 3 * SEC));
-    clock.set_unix_micros(7);
-    tokio::time::sleep(Duration::from_micros(2000)).await;
-    assert_eq!(clock.unix_micros(), 2007);
 }
 
 #[test]

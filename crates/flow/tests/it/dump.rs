@@ -127,7 +127,8 @@ async fn the_stack_of_an_idle_task_names_the_awaiting_line_and_who_called_it() {
     until(|| polled(task.id())).await;
     let said = loop {
         // Other tests may have many groups: this one's turn among them is what is waited for.
-        let dump = dump::with_stacks(1).await;
+        let mut dump = dump::gather().await;
+        dump.add_stacks(1).await;
         let found = dump.groups.into_iter().find(|group| group.name == "stands-at").unwrap();
         if !found.stacks.is_empty() {
             break found;
@@ -155,7 +156,8 @@ async fn being_asked_for_its_stack_neither_loses_a_wake_nor_changes_what_the_tas
     });
     until(|| polled(task.id())).await;
     for _ in 0..3 {
-        dump::with_stacks(1).await;
+        let mut dump = dump::gather().await;
+        dump.add_stacks(1).await;
     }
     go.send(7).unwrap();
     assert_eq!(task.join().await, Ok(Ok(7)));
@@ -166,7 +168,8 @@ async fn a_task_that_keeps_no_waker_has_a_stack_without_leaves() {
     let ctx = Ctx::root("t");
     let task = ctx.spawn("wakeless", std::future::pending::<()>());
     until(|| polled(task.id())).await;
-    let dump = dump::with_stacks(1).await;
+    let mut dump = dump::gather().await;
+    dump.add_stacks(1).await;
     let group = dump.groups.iter().find(|group| group.name == "wakeless").unwrap();
     assert!(group.to_string().contains("no leaf kept a waker"), "{group}");
     drop(task);

@@ -67,7 +67,8 @@ pub(super) async fn ingest(
                 app.metrics.refused(&parts.headers);
             }
             if let IngestError::Internal(message) | IngestError::OutcomeUnknown(message) = &error {
-                tracing::error!(stream, request_id = caller.request_id, %message, "an upload failed");
+                let request_id = &caller.request_id;
+                tracing::error!(stream, request_id, error = %message, "an upload failed");
             }
             error.into()
         }

@@ -98,6 +98,7 @@ mod annotated {
 
     macro_rules! annotated {
         ($name:ident, $value:ty) => {
+            #[derive(Debug)]
             pub struct $name(atomic::$name);
 
             impl $name {
@@ -151,6 +152,10 @@ mod annotated {
                     let old = self.0.fetch_add(value, order);
                     request(RECEIVE, self.at(), 0);
                     old
+                }
+
+                pub(crate) fn fetch_sub(&self, value: $value, order: Ordering) -> $value {
+                    self.fetch_add(value.wrapping_neg(), order)
                 }
             }
         };

@@ -11,18 +11,18 @@
 //!                              (and the thread is given up between)
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 pub use crate::stacks::{Frame, Stack};
 
 use crate::clock::{self, Instant};
-use crate::stacks;
+use crate::stacks::{self, Captured};
 use crate::tasks::{self, Glance, Kind, Name, State};
 
 /// How long a woken task may take to be polled: what is busy for longer shows as running.
@@ -162,9 +162,12 @@ impl Dump {
 
 /// Where tasks stand, each under the key it was asked with. Those that cannot tell, or not in time, are missing.
 pub(crate) async fn stacks_of<K: Send + 'static>(ids: Vec<(K, u64)>) -> Vec<(K, Stack)> {
+    if ids.is_empty() {
+        return Vec::new();
+    }
     // The semaphore is never closed; without a turn there would only be more polls at once.
     let _turn = TURN.acquire().await;
-    let mut answers = tasks::ask(&ids.iter().map(|(_, id)| *id).collect());
+    let mut answers = ask(ids.iter().map(|(_, id)| *id).collect()).await;
     let asked = ids.into_iter().filter_map(|(key, id)| Some((key, id, answers.remove(&id)?)));
     let asked: Vec<_> = asked.collect();
     let deadline = clock::now() + ANSWER_WITHIN;
@@ -193,6 +196,20 @@ impl Group {
             *last = id;
         }
     }
+}
+
+/// Asks those of the tasks that live where they stand.
+async fn ask(mut wanted: HashSet<u64>) -> HashMap<u64, oneshot::Receiver<Captured>> {
+    let mut answers = HashMap::new();
+    for records in tasks::slices() {
+        let asked = records.iter().filter(|record| wanted.remove(&record.id()));
+        answers.extend(asked.filter_map(|record| Some((record.id(), record.ask()?))));
+        if wanted.is_empty() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    answers
 }
 
 type Key = (Name, Kind, &'static Location<'static>, State, Option<(&'static str, Arc<str>)>);

@@ -10,17 +10,14 @@
 //! ```
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
 use crate::clock::Instant;
 use crate::ctx::{self, Node};
-use crate::stacks::Captured;
 
 mod here;
 mod record;
@@ -164,13 +161,6 @@ fn collect(root: Option<&Arc<Node>>) -> Vec<TaskInfo> {
 /// place meanwhile may be seen twice.
 pub(crate) fn slices() -> impl Iterator<Item = Vec<Arc<Record>>> + Send {
     ctx::members(None)
-}
-
-/// Asks those of the tasks that live where they stand, and has them polled for that. An answer fails when the task ends
-/// first, or when someone else asks the same.
-pub(crate) fn ask(ids: &HashSet<u64>) -> HashMap<u64, oneshot::Receiver<Captured>> {
-    let asked = ctx::members(None).flatten().filter(|record| ids.contains(&record.id()));
-    asked.filter_map(|record| Some((record.id(), record.ask()?))).collect()
 }
 
 /// How many live tasks have each name: the low-cardinality view for metrics.

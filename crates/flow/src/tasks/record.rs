@@ -134,7 +134,7 @@ impl Record {
 
     /// Has it polled to learn where it stands. The answer fails when the task ends first, or when someone else asks the
     /// same. `None` when it never ran, or is a thread.
-    pub(super) fn ask(&self) -> Option<oneshot::Receiver<Captured>> {
+    pub(crate) fn ask(&self) -> Option<oneshot::Receiver<Captured>> {
         let mut wake = self.wake.lock();
         let waker = wake.waker.clone()?;
         let (asker, answer) = oneshot::channel();

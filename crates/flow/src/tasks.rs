@@ -65,13 +65,13 @@ pub struct TaskInfo {
     pub parent: String,
     /// Where it was spawned.
     pub location: &'static Location<'static>,
-    /// When it was spawned.
+    /// When it was spawned; in a release build to some milliseconds.
     pub created: Instant,
     /// How often it was polled.
     pub polls: u64,
     /// Running or idle.
     pub state: State,
-    /// Real time since its last poll began; `None` before the first.
+    /// Real time since its last poll began, to some milliseconds; `None` before the first.
     pub since_last_poll: Option<Duration>,
     /// What it waits for, when that is one of our own primitives: ``queue `uploads` ``.
     pub waiting_on: Option<String>,

@@ -39,6 +39,8 @@ pub(super) struct Wait {
     pub(super) since: Instant,
 }
 
+/// In this order: what every poll touches stands together.
+#[repr(C)]
 pub(crate) struct Record {
     polls: AtomicU64,
     poll_began: AtomicU64,
@@ -326,7 +328,8 @@ impl Record {
     /// The record may stay listed for a while, and others may hold it: what it holds goes now.
     fn end(&self) {
         if self.polls.load(Ordering::Relaxed) > 1 {
-            drop(std::mem::take(&mut *self.wake.lock()));
+            let wake = std::mem::take(&mut *self.wake.lock());
+            drop(wake); // not under its lock
         }
         self.state.store(ENDED, Ordering::Release);
     }

@@ -126,9 +126,12 @@ pub(crate) async fn gather_settled(age: Duration) -> Dump {
     for records in tasks::slices() {
         // Let go as they are looked at, too: all listed at once would take as long as to list them.
         let mut records = records.into_iter();
-        while records.len() > 0 {
+        loop {
             records.by_ref().take(SLICE).for_each(|record| census.add(record.glance()));
             tokio::task::yield_now().await;
+            if records.len() == 0 {
+                break;
+            }
         }
     }
     census.finish()

@@ -1,7 +1,7 @@
 //! The registry of every live task and thread of the process.
 //!
 //! Owns one record per task: who owns it, where it was spawned, how often it was polled and what it waits for. Records
-//! appear with the task and go with it; nothing here keeps a task alive. Each context lists its own, so that looking at all
+//! appear with the task and go some time after it; nothing here keeps a task alive. Each context lists its own, so that looking at all
 //! means walking the tree of contexts.
 //!
 //! ```text
@@ -118,7 +118,7 @@ fn record(id: u64) -> Option<Arc<Record>> {
 
 /// One task, if it lives.
 pub(crate) fn info(id: u64) -> Option<TaskInfo> {
-    record(id).map(|record| record.info())
+    here::current_info(id).or_else(|| record(id).map(|record| record.info()))
 }
 
 /// Whether the task lives, below `root`.
@@ -139,7 +139,7 @@ pub(crate) struct Glance {
     pub(crate) running: Option<Duration>,
 }
 
-/// Every live task, oldest first. Costs a copy per task: for a page or a test, not for a hot path.
+/// Every live task, oldest first (in a release build, to some milliseconds). Costs a copy per task: for a page or a test, not for a hot path.
 #[must_use]
 pub fn snapshot() -> Vec<TaskInfo> {
     collect(None)
@@ -152,13 +152,10 @@ pub(crate) fn under(root: &Arc<Node>) -> Vec<TaskInfo> {
 fn collect(root: Option<&Arc<Node>>) -> Vec<TaskInfo> {
     let mut found: Vec<_> = ctx::members(root).flatten().map(|record| record.info()).collect();
     found.sort_unstable_by_key(|info| (info.created, info.id));
-    // One that changed its place in the list meanwhile was seen twice.
-    found.dedup_by_key(|info| info.id);
     found
 }
 
-/// The records of the registry, some at a time. A lock is held only while these few are listed. One that changes its
-/// place meanwhile may be seen twice.
+/// The records of the registry, some at a time. A lock is held only while these few are listed.
 pub(crate) fn slices() -> impl Iterator<Item = Vec<Arc<Record>>> + Send {
     ctx::members(None)
 }

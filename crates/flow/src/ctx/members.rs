@@ -1,9 +1,9 @@
 //! The tasks and threads of a context, and the walk over those of all contexts.
 //!
 //! Owns each context's list of its own, and how many live in it and below. One that ends is only marked; marked ones are
-//! taken off the list some at a time, when they outnumber the living, and all at once when nothing lives here any more.
+//! taken off the list some at a time, when they are more than half of it, and all at once when nothing lives here or below.
 //! So the end of a task takes no lock, and threads that start and end tasks of one context do not hinder each other.
-//! A lock is held for one [`SLICE`] at most, so that a look at very many delays nobody who starts a task.
+//! A look holds the lock for one [`SLICE`] at a time, so that it delays nobody who starts a task.
 //!
 //! ```text
 //! [ a b̶ c d̶ e f ]      ◄─ walked from the end: what moves into a gap was seen already, so none is missed,
@@ -15,14 +15,17 @@ use std::ops::Bound;
 use std::sync::{Arc, Weak};
 
 use super::{Node, ROOTS};
-use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
 use crate::tasks::{self, Record};
 
 /// At most so many are listed, tasks or contexts, while a lock is held: some ten microseconds.
 const SLICE: usize = if cfg!(loom) { 1 } else { 512 };
 
-/// So many ended ones are taken off a list at a time, at least.
+/// A sweep looks at twice as many.
 const SWEEP: usize = if cfg!(loom) { 1 } else { 64 };
+
+/// Whether to sweep is asked once in so many ends.
+const ENDS: usize = if cfg!(loom) { 1 } else { 8 };
 
 /// A list with room for more than this many gives memory back when it is nearly empty.
 const KEPT: usize = 4096;
@@ -60,6 +63,8 @@ pub(super) struct Members<R = Record> {
     /// Below: how many live here and in the contexts below. Above: how many of the list have ended; it may be behind what
     /// was taken off, and then wraps.
     counts: AtomicU64,
+    /// How many the list holds. Written under its lock.
+    listed: AtomicUsize,
     list: Mutex<List<R>>,
 }
 
@@ -79,7 +84,7 @@ fn parts(counts: u64) -> (usize, i32) {
 impl<R: Member> Members<R> {
     pub(super) fn new() -> Self {
         let list = List { records: Vec::new(), cursor: 0, swept: 0 };
-        Self { counts: AtomicU64::new(0), list: Mutex::new(list) }
+        Self { counts: AtomicU64::new(0), listed: AtomicUsize::new(0), list: Mutex::new(list) }
     }
 
     /// How many live here and below.
@@ -93,7 +98,9 @@ impl<R: Member> Members<R> {
     }
 
     pub(super) fn enter(&self, record: Arc<R>) {
-        self.list.lock().records.push(record);
+        let mut list = self.list.lock();
+        list.records.push(record);
+        self.listed.store(list.records.len(), Ordering::Relaxed);
     }
 
     /// One less lives below. True when none lives here or below any more.
@@ -112,7 +119,10 @@ impl<R: Member> Members<R> {
         let (live, ended) = parts(counts);
         if live == 0 {
             self.clear();
-        } else if ended >= SWEEP as i32 && ended as usize > live {
+        } else if ended > 0
+            && (ended as usize).is_multiple_of(ENDS)
+            && ended as usize > self.listed.load(Ordering::Relaxed) / 2
+        {
             self.sweep();
         }
         live == 0
@@ -132,12 +142,7 @@ impl<R: Member> Members<R> {
         }
         // Who lives is counted before it is listed: all of these have ended.
         list.cursor = 0;
-        let mut ended = Vec::new();
-        if list.records.capacity() > KEPT {
-            std::mem::swap(&mut ended, &mut list.records);
-        } else {
-            ended.append(&mut list.records);
-        }
+        let ended = std::mem::take(&mut list.records);
         self.took(&mut list, ended.len());
         drop(list);
         ended.into_iter().for_each(R::taken_off);
@@ -169,6 +174,7 @@ impl<R: Member> Members<R> {
 
     fn took(&self, list: &mut List<R>, count: usize) {
         list.swept += count as u64;
+        self.listed.store(list.records.len(), Ordering::Relaxed);
         self.counts.fetch_sub(count as u64 * ONE_ENDED, Ordering::AcqRel);
     }
 
@@ -183,22 +189,32 @@ impl<R: Member> Members<R> {
 }
 
 /// The members of `root` and of every context below it, or of all contexts. What enters or leaves meanwhile may be among
-/// them or not; nothing is twice.
+/// them or not; nothing is twice. Some of the parts are empty: each takes some ten microseconds at most.
 pub(crate) fn members(root: Option<&Arc<Node>>) -> impl Iterator<Item = Vec<Arc<Record>>> + Send {
     let mut todo: Vec<_> = root.cloned().into_iter().collect();
-    if root.is_none() {
-        each_slice(&ROOTS, |roots| roots, |root| todo.push(root));
-    }
+    let mut roots = root.is_none().then_some(Bound::Unbounded);
+    let mut children: Option<(Arc<Node>, Bound<u64>)> = None;
     let mut at: Option<(Arc<Node>, Walk)> = None;
     std::iter::from_fn(move || {
         loop {
+            if let Some(after) = roots.take() {
+                roots = some(&ROOTS, |roots| roots, after, &mut todo);
+                return Some(Vec::new());
+            }
+            if let Some((node, after)) = children.take() {
+                let more = some(&node.tree, |tree| &tree.children, after, &mut todo);
+                children = more.map(|after| (node, after));
+                if children.is_some() {
+                    return Some(Vec::new());
+                }
+            }
             if let Some((node, walk)) = &mut at
                 && let Some(records) = walk.next(&node.members)
             {
                 return Some(records);
             }
             let node = todo.pop()?;
-            each_slice(&node.tree, |tree| &tree.children, |child| todo.push(child));
+            children = Some((Arc::clone(&node), Bound::Unbounded));
             at = Some((node, Walk::default()));
         }
     })
@@ -215,7 +231,7 @@ pub(super) fn of(node: Arc<Node>) -> impl Iterator<Item = Vec<Arc<Record>>> {
 pub(super) struct Walk {
     /// Where the part that was listed begins, and how many had been taken off when its first slice was.
     at: Option<(usize, u64)>,
-    seen: Vec<u64>,
+    seen: HashSet<u64>,
 }
 
 impl Walk {
@@ -228,8 +244,7 @@ impl Walk {
         let (_, first) = *self.at.get_or_insert((begin, swept));
         self.at = Some((begin, first));
         if first != swept {
-            let seen: HashSet<_> = self.seen.iter().copied().collect();
-            records.retain(|record| !seen.contains(&record.id()));
+            records.retain(|record| !self.seen.contains(&record.id()));
         }
         if begin > 0 {
             self.seen.extend(records.iter().map(|record| record.id()));
@@ -238,30 +253,22 @@ impl Walk {
     }
 }
 
-/// Hands on the live contexts of a map under a lock, which is held for a slice at a time.
-fn each_slice<T>(
+/// Adds the next few live contexts of a map to `found`; says after which to go on, unless these were the last.
+fn some<T>(
     lock: &parking_lot::Mutex<T>,
     map: impl Fn(&T) -> &BTreeMap<u64, Weak<Node>>,
-    mut hand_on: impl FnMut(Arc<Node>),
-) {
-    let mut after = Bound::Unbounded;
-    loop {
-        let mut nodes = Vec::new();
-        let mut last = None;
-        {
-            let locked = lock.lock();
-            for (id, node) in map(&locked).range((after, Bound::Unbounded)).take(SLICE) {
-                last = Some(*id);
-                nodes.extend(node.upgrade());
-            }
-        }
-        // A context may go with the last reference, and then takes that lock.
-        nodes.into_iter().for_each(&mut hand_on);
-        match last {
-            Some(last) => after = Bound::Excluded(last),
-            None => return,
-        }
+    after: Bound<u64>,
+    found: &mut Vec<Arc<Node>>,
+) -> Option<Bound<u64>> {
+    let locked = lock.lock();
+    let mut next = map(&locked).range((after, Bound::Unbounded));
+    let mut last = None;
+    for (id, node) in next.by_ref().take(SLICE) {
+        last = Some(Bound::Excluded(*id));
+        // None is dropped here, where its end would take this lock again.
+        found.extend(node.upgrade());
     }
+    next.next().and(last)
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ pub const EVERY: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Cycle {
-    /// The tasks, as a rule each before the one it waits for; the oldest first. A single one waits for itself.
+    /// The tasks, as a rule each before the one it waits for; the lowest id first. A single one waits for itself.
     pub tasks: Vec<Stuck>,
     /// How many tasks more wait for these.
     pub behind: usize,

@@ -8,6 +8,7 @@ use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::TaskInfo;
 use super::record::{Record, Wait};
 use crate::clock::{self, Instant};
 use crate::ctx::Node;
@@ -155,6 +156,11 @@ pub(crate) fn blocked<R>(what: &'static str, name: &Arc<str>, block: impl FnOnce
     record.resume(state);
     record.set_wait(outer);
     result
+}
+
+/// What runs here, if it has this id.
+pub(super) fn current_info(id: u64) -> Option<TaskInfo> {
+    with_record(|_, record| (record.id() == id).then(|| record.info())).flatten()
 }
 
 /// The context that owns what runs here.

@@ -140,8 +140,9 @@ impl Record {
         let mut wake = self.wake.lock();
         let waker = wake.waker.clone()?;
         let (asker, answer) = oneshot::channel();
-        wake.asker = Some(asker);
+        let earlier = wake.asker.replace(asker);
         drop(wake);
+        drop(earlier); // not under the lock
         self.flags.fetch_or(ASKED, Ordering::Release);
         waker.wake();
         Some(answer)
@@ -260,10 +261,12 @@ pub(crate) enum Orders {
     Die,
 }
 
-/// Keeps a record among the members of its context; dropping it takes the record out.
+/// Keeps a record among the members of its context; dropping it marks the record as ended.
 pub(crate) struct Registered {
     /// With the thread that polls it, meanwhile.
     record: Option<Arc<Record>>,
+    /// The record has the waker.
+    kept: bool,
     finished: bool,
 }
 
@@ -278,7 +281,7 @@ impl Registered {
         if let Some(owner) = &record.owner {
             owner.admit(&record);
         }
-        (Self { record: Some(Arc::clone(&record)), finished: false }, record)
+        (Self { record: Some(Arc::clone(&record)), kept: false, finished: false }, record)
     }
 
     /// Before each poll of a task: what it must do besides.
@@ -292,11 +295,12 @@ impl Registered {
     }
 
     /// After a poll that did not end it: keeps its waker the first time. The runtime gives a task the same one for life.
-    pub(crate) fn keep(&self, waker: &Waker) {
-        if let Some(record) = self.record.as_ref()
-            && record.polls.load(Ordering::Relaxed) == 1
+    pub(crate) fn keep(&mut self, waker: &Waker) {
+        if !self.kept
+            && let Some(record) = &self.record
         {
             record.keep(waker);
+            self.kept = true;
         }
     }
 
@@ -326,8 +330,9 @@ impl Record {
     }
 
     /// The record may stay listed for a while, and others may hold it: what it holds goes now.
-    fn end(&self) {
-        if self.polls.load(Ordering::Relaxed) > 1 {
+    fn end(&self, kept: bool) {
+        // Only whoever finds a waker leaves an asker.
+        if kept {
             let wake = std::mem::take(&mut *self.wake.lock());
             drop(wake); // not under its lock
         }
@@ -349,7 +354,7 @@ impl Drop for Registered {
         if !self.finished && orphans::watched() && record.kind == Kind::Task {
             orphans::destroyed(owner, &record.info());
         }
-        record.end();
+        record.end(self.kept);
         owner.dismiss();
         spares::give_back(record);
     }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use forebay_flow::{Abandoned, Cause, Ctx, Scope, Stopped, TaskError, clock, leak, tasks, thread};
+use forebay_flow::queue::{self, Bound, Full};
+use forebay_flow::tasks::{self, State, TaskInfo};
+use forebay_flow::{Abandoned, Cause, Ctx, Scope, Stopped, TaskError, clock, leak, thread};
 
 use crate::rig::until;
 
@@ -151,5 +153,25 @@ async fn contexts_of_many_requests_leave_nothing_in_their_parent() {
     }
     assert_eq!(ctx.live(), 0);
     ctx.cancel(Cause::Shutdown);
+    leak::check(&ctx).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_blocked_in_its_first_poll_still_ends_with_its_scope() {
+    let ctx = Ctx::root("t");
+    let (tx, rx) = queue::bounded::<u8>("gate", Bound::items(1), Full::Block);
+    let scope = Scope::new(&ctx, "scope");
+    scope.spawn("blocks", async move {
+        tokio::task::block_in_place(|| rx.recv_blocking());
+        std::future::pending::<()>().await;
+    });
+    let seen = |wanted: fn(&TaskInfo) -> bool| {
+        let tasks = tasks::snapshot();
+        tasks.iter().any(|task| task.parent == "t/scope" && task.name == "blocks" && wanted(task))
+    };
+    until(|| seen(|task| task.waiting_on.is_some())).await;
+    tx.try_submit(1).unwrap();
+    until(|| seen(|task| task.state == State::Idle && task.waiting_on.is_none())).await;
+    drop(scope);
     leak::check(&ctx).await.unwrap();
 }

@@ -247,6 +247,10 @@ impl Walk {
             records.retain(|record| !self.seen.contains(&record.id()));
         }
         if begin > 0 {
+            // All at once: to grow a large set takes a millisecond.
+            if self.seen.is_empty() {
+                self.seen.reserve(begin + records.len());
+            }
             self.seen.extend(records.iter().map(|record| record.id()));
         }
         Some(records)

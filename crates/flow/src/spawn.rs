@@ -164,7 +164,9 @@ impl Ctx {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        Unowned { handle: self.start(name, location, fut).1 }
+        let (record, handle) = self.start(name, location, fut);
+        tasks::give_back(record);
+        Unowned { handle }
     }
 
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns tasks")]

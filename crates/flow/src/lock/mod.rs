@@ -22,6 +22,23 @@
 //! mutex, for both have to write down that they came. Nothing at all where one task can own the value and others ask it
 //! through a [`crate::queue`], or where readers can do with the [`latest`](crate::latest) value.
 
+/// A guard shows as what it guards.
+macro_rules! shows_its_value {
+    ($guard:ident) => {
+        impl<T: std::fmt::Debug> std::fmt::Debug for $guard<'_, T> {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                std::fmt::Debug::fmt(&**self, f)
+            }
+        }
+
+        impl<T: std::fmt::Display> std::fmt::Display for $guard<'_, T> {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                std::fmt::Display::fmt(&**self, f)
+            }
+        }
+    };
+}
+
 mod checks;
 mod core;
 mod holders;

@@ -179,17 +179,7 @@ impl<T> Drop for Guard<'_, T> {
     }
 }
 
-impl<T: fmt::Debug> fmt::Debug for Guard<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.deref().fmt(f)
-    }
-}
-
-impl<T: fmt::Display> fmt::Display for Guard<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.deref().fmt(f)
-    }
-}
+shows_its_value!(Guard);
 
 /// A wait for a [`Mutex`], as a future.
 #[must_use = "a lock is not taken until this is awaited"]

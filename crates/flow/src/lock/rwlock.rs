@@ -293,29 +293,9 @@ impl<T> Drop for WriteGuard<'_, T> {
     }
 }
 
-impl<T: fmt::Debug> fmt::Debug for ReadGuard<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.deref().fmt(f)
-    }
-}
+shows_its_value!(ReadGuard);
 
-impl<T: fmt::Display> fmt::Display for ReadGuard<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.deref().fmt(f)
-    }
-}
-
-impl<T: fmt::Debug> fmt::Debug for WriteGuard<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.deref().fmt(f)
-    }
-}
-
-impl<T: fmt::Display> fmt::Display for WriteGuard<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.deref().fmt(f)
-    }
-}
+shows_its_value!(WriteGuard);
 
 /// A wait for a [`RwLock`] to read, as a future.
 #[must_use = "a lock is not taken until this is awaited"]

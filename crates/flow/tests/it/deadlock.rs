@@ -4,22 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_flow::admit::Slots;
-use forebay_flow::deadlock::{self, Cycle};
-use forebay_flow::lock::{Checks, Mutex, sync};
+use forebay_flow::deadlock;
+use forebay_flow::lock::{Mutex, sync};
 use forebay_flow::queue::{self, Bound, Full, Receiver};
 use forebay_flow::{Cause, Ctx, Task, clock, thread};
 use tokio::time::sleep;
 
+use crate::lock_rig::{names, unchecked};
 use crate::rig::until;
 
 const MS: Duration = Duration::from_millis(1);
-
-/// A context whose locks nobody checks: here they are meant to deadlock.
-fn root(name: &'static str) -> (Ctx, impl Sized) {
-    let ctx = Ctx::root(name);
-    let unchecked = Checks::off().report_to(&ctx, |_| ());
-    (ctx, unchecked)
-}
 
 type Pair = Arc<(Mutex<()>, Mutex<()>)>;
 
@@ -44,13 +38,9 @@ fn embrace(ctx: &Ctx, locks: &Pair) -> [Task<()>; 2] {
     ]
 }
 
-fn names(cycle: &Cycle) -> Vec<&str> {
-    cycle.tasks.iter().map(|task| &*task.name).collect()
-}
-
 #[tokio::test(start_paused = true)]
 async fn two_tasks_with_two_locks_are_reported_both() {
-    let (ctx, _unchecked) = root("two");
+    let (ctx, _unchecked) = unchecked("two");
     let locks = pair();
     let line = line!();
     let tasks = embrace(&ctx, &locks);
@@ -90,7 +80,7 @@ async fn two_tasks_with_two_locks_are_reported_both() {
 
 #[tokio::test]
 async fn a_thread_and_a_task_in_a_blocking_lock_are_reported() {
-    let (ctx, _unchecked) = root("blocking");
+    let (ctx, _unchecked) = unchecked("blocking");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
     let state = Arc::new(sync::Mutex::new("state", ()));
     let (tx, rx) = queue::bounded("work", Bound::items(1), Full::Block);
@@ -151,7 +141,7 @@ fn pipes(ctx: &Ctx) -> ([Task<()>; 2], [Receiver<u32>; 2]) {
 
 #[tokio::test(start_paused = true)]
 async fn tasks_that_fill_each_others_queues_are_reported() {
-    let (ctx, _unchecked) = root("queues");
+    let (ctx, _unchecked) = unchecked("queues");
     let (tasks, spare) = pipes(&ctx);
     drop(spare);
     sleep(10 * MS).await;
@@ -165,7 +155,7 @@ async fn tasks_that_fill_each_others_queues_are_reported() {
 
 #[tokio::test(start_paused = true)]
 async fn full_queues_are_no_cycle_while_somebody_else_receives() {
-    let (ctx, _unchecked) = root("drained");
+    let (ctx, _unchecked) = unchecked("drained");
     let (tasks, [asked, _]) = pipes(&ctx);
     sleep(10 * MS).await;
     assert!(deadlock::find_under(&ctx).is_empty(), "nobody knows who has the spare receivers");
@@ -184,7 +174,7 @@ async fn full_queues_are_no_cycle_while_somebody_else_receives() {
 
 #[tokio::test(start_paused = true)]
 async fn a_task_that_waits_for_itself_is_reported() {
-    let (ctx, _unchecked) = root("self");
+    let (ctx, _unchecked) = unchecked("self");
     let lock = Arc::new(Mutex::new("own", ()));
     let _task = ctx.spawn("twice", async move {
         let _guard = lock.lock().await;
@@ -198,7 +188,7 @@ async fn a_task_that_waits_for_itself_is_reported() {
 
 #[tokio::test(start_paused = true)]
 async fn tasks_that_each_keep_a_slot_and_want_another_are_reported() {
-    let (ctx, _unchecked) = root("slots");
+    let (ctx, _unchecked) = unchecked("slots");
     let slots = Slots::new("renders", 3);
     let tasks: Vec<_> = (0..3)
         .map(|_| {
@@ -227,7 +217,7 @@ async fn tasks_that_each_keep_a_slot_and_want_another_are_reported() {
 
 #[tokio::test(start_paused = true)]
 async fn slots_are_no_cycle_while_one_holder_can_go_on_or_is_unknown() {
-    let (ctx, _unchecked) = root("free slots");
+    let (ctx, _unchecked) = unchecked("free slots");
     let slots = Slots::new("renders", 3);
     let known = slots.try_acquire(1).unwrap();
     let unknown = slots.try_acquire(1).unwrap();
@@ -253,7 +243,7 @@ async fn slots_are_no_cycle_while_one_holder_can_go_on_or_is_unknown() {
 
 #[tokio::test(start_paused = true)]
 async fn kept_permits_are_counted_through_cuts_and_joins() {
-    let (ctx, _unchecked) = root("cuts");
+    let (ctx, _unchecked) = unchecked("cuts");
     let slots = Slots::new("cuts", 10);
     let (own, inner) = (ctx.clone(), slots.clone());
     let task = ctx.spawn("cuts", async move {
@@ -274,7 +264,7 @@ async fn kept_permits_are_counted_through_cuts_and_joins() {
 
 #[tokio::test(start_paused = true)]
 async fn a_chain_without_a_cycle_is_silent() {
-    let (ctx, _unchecked) = root("chain");
+    let (ctx, _unchecked) = unchecked("chain");
     let locks: Arc<Vec<_>> = Arc::new((0..10).map(|_| Mutex::new("link", ())).collect());
     let tasks: Vec<_> = (0..10_usize)
         .map(|n| {
@@ -298,7 +288,7 @@ async fn a_chain_without_a_cycle_is_silent() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_with_a_deadline_of_its_own_is_no_deadlock() {
-    let (ctx, _unchecked) = root("deadline");
+    let (ctx, _unchecked) = unchecked("deadline");
     let locks = pair();
     let (left, right) = (Arc::clone(&locks), Arc::clone(&locks));
     let _left = ctx.spawn("left", async move {
@@ -318,7 +308,7 @@ async fn a_wait_with_a_deadline_of_its_own_is_no_deadlock() {
 
 #[tokio::test(start_paused = true)]
 async fn two_tests_side_by_side_do_not_see_each_other() {
-    let ((here, _a), (there, _b)) = (root("here"), root("there"));
+    let ((here, _a), (there, _b)) = (unchecked("here"), unchecked("there"));
     let (mine, theirs) = (pair(), pair());
     let _mine = embrace(&here, &mine);
     sleep(100 * MS).await;
@@ -335,7 +325,7 @@ async fn two_tests_side_by_side_do_not_see_each_other() {
 
 #[tokio::test(start_paused = true)]
 async fn a_watch_reports_a_cycle_once_when_it_was_there_at_two_looks() {
-    let (ctx, _unchecked) = root("watched");
+    let (ctx, _unchecked) = unchecked("watched");
     let told = Arc::new(parking_lot::Mutex::new(Vec::new()));
     let sink = Arc::clone(&told);
     let watch = deadlock::watch(&ctx, 1000 * MS, move |cycle| sink.lock().push(cycle.clone()));

@@ -307,28 +307,10 @@ async fn a_thread_that_waits_shows_for_what() {
 #[cfg(debug_assertions)]
 mod checked {
     use forebay_flow::TaskError;
-    use forebay_flow::lock::{Checked, Checks, Report};
+    use forebay_flow::lock::{Checks, Report};
 
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Told(Arc<parking_lot::Mutex<Vec<Report>>>);
-
-    impl Told {
-        fn take(&self) -> Vec<Report> {
-            std::mem::take(&mut *self.0.lock())
-        }
-
-        fn is_empty(&self) -> bool {
-            self.0.lock().is_empty()
-        }
-    }
-
-    fn checked(ctx: &Ctx, checks: Checks) -> (Checked, Told) {
-        let told = Told::default();
-        let sink = told.clone();
-        (checks.report_to(ctx, move |report| sink.0.lock().push(report.clone())), told)
-    }
+    use crate::lock_rig::{checked, run};
 
     /// Two locks of each kind, made at a place for each.
     struct Locks {
@@ -345,13 +327,6 @@ mod checked {
             c: sync::Mutex::new("c", ()),
             d: sync::Mutex::new("d", ()),
         })
-    }
-
-    async fn run<F>(ctx: &Ctx, name: &'static str, fut: F)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        ctx.spawn(name, fut).join().await.unwrap();
     }
 
     #[tokio::test]

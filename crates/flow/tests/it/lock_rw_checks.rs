@@ -3,26 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_flow::deadlock::{self, Cycle};
-use forebay_flow::lock::{Checks, Mutex, RwLock, sync};
+use forebay_flow::deadlock;
+use forebay_flow::lock::{Mutex, RwLock, sync};
 use forebay_flow::queue::{self, Bound, Full};
 use forebay_flow::{Ctx, clock, thread};
 use tokio::time::sleep;
 
+use crate::lock_rig::{names, unchecked};
 use crate::rig::until;
 
 const MS: Duration = Duration::from_millis(1);
-
-/// A context whose locks nobody checks: here they are meant to deadlock.
-fn unchecked(name: &'static str) -> (Ctx, impl Sized) {
-    let ctx = Ctx::root(name);
-    let unchecked = Checks::off().report_to(&ctx, |_| ());
-    (ctx, unchecked)
-}
-
-fn names(cycle: &Cycle) -> Vec<&str> {
-    cycle.tasks.iter().map(|task| &*task.name).collect()
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_writer_that_waits_for_many_readers_is_stuck_with_any_one_of_them() {
@@ -233,24 +223,10 @@ fn waits(ctx: &Ctx, name: &str) -> bool {
 #[cfg(debug_assertions)]
 mod checked {
     use forebay_flow::TaskError;
-    use forebay_flow::lock::{Access, Checked, LockError, Report};
+    use forebay_flow::lock::{Access, Checks, LockError, Report};
 
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Told(Arc<parking_lot::Mutex<Vec<Report>>>);
-
-    impl Told {
-        fn take(&self) -> Vec<Report> {
-            std::mem::take(&mut *self.0.lock())
-        }
-    }
-
-    fn checked(ctx: &Ctx, checks: Checks) -> (Checked, Told) {
-        let told = Told::default();
-        let sink = told.clone();
-        (checks.report_to(ctx, move |report| sink.0.lock().push(report.clone())), told)
-    }
+    use crate::lock_rig::{checked, run};
 
     struct Locks {
         a: RwLock<()>,
@@ -268,13 +244,6 @@ mod checked {
             d: sync::RwLock::new("d", ()),
             gate: RwLock::new("gate", ()),
         })
-    }
-
-    async fn run<F>(ctx: &Ctx, name: &'static str, fut: F)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        ctx.spawn(name, fut).join().await.unwrap();
     }
 
     #[tokio::test]

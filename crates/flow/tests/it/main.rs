@@ -18,6 +18,7 @@ mod latest;
 mod leak;
 mod leak_shapes;
 mod lock;
+mod lock_rig;
 mod lock_rw;
 mod lock_rw_checks;
 mod pool;
